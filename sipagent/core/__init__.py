@@ -1,0 +1,1 @@
+"""What every plane shares: ids, time, states, events and how a call ends. Standard library only."""

@@ -1,0 +1,271 @@
+"""The one event vocabulary: facts that happened, for the record, the API and whoever watches.
+
+Events never steer a call; they are emitted beside it. A new fact is a new event, not a new flag on an old one.
+Fields marked ``PRIVATE`` (numbers, words, digits) reach the store and key holders, never the log.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from sipagent.core.clock import Stamp
+from sipagent.core.ids import CallId, LegId, TransferId, TurnId
+from sipagent.core.states import Direction, RegistrationState, TransferState
+from sipagent.core.termination import Termination
+
+PRIVATE = {"private": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    at: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEvent(Event):
+    call_id: CallId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegEvent(CallEvent):
+    leg_id: LegId
+
+
+# --- calls and legs -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCreated(CallEvent):
+    direction: Direction
+    from_number: str = field(metadata=PRIVATE)
+    to_number: str = field(metadata=PRIVATE)
+    trunk: str  # the trunk's name, "" for a call from an address that is no trunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteChosen(CallEvent):
+    dialplan: str
+    route: str
+    agent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnded(CallEvent):
+    termination: Termination
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegCreated(LegEvent):
+    direction: Direction
+    from_number: str = field(metadata=PRIVATE)
+    to_number: str = field(metadata=PRIVATE)
+    sip_call_id: str
+    remote_address: str  # host:port of the SIP peer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegRinging(LegEvent):
+    sip_status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegAnswered(LegEvent):
+    codec: str  # "PCMU" or "PCMA"
+    local_media: str  # host:port of our RTP
+    remote_media: str  # host:port as the SDP says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFigures:
+    """Counters of one leg's RTP, from the media process. Counts are packets unless named otherwise."""
+
+    packets_in: int = 0
+    packets_out: int = 0
+    lost: int = 0  # expected minus received, RFC 3550 A.3
+    late: int = 0
+    duplicate: int = 0
+    reordered: int = 0
+    malformed: int = 0
+    foreign: int = 0  # from an address that may not speak on this call
+    concealed_ms: int = 0
+    dropped_ms: int = 0  # audio that main was too slow to take
+    jitter_ms: float = 0.0  # RFC 3550 A.8
+    digits_in: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegEnded(LegEvent):
+    termination: Termination
+    figures: MediaFigures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRefused(Event):
+    """An INVITE turned away before it became a call."""
+
+    reason: str
+    sip_status: int
+
+
+# --- the conversation -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialTranscript(CallEvent):
+    """What the caller seems to be saying; replaced by the next one. Shown live, not stored."""
+
+    text: str = field(metadata=PRIVATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerSaid(CallEvent):
+    turn_id: TurnId
+    text: str = field(metadata=PRIVATE)
+    started_at: Stamp
+    ended_at: Stamp
+    confidence: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpeaking(CallEvent):
+    """The agent's first audio of an utterance has left on the wire."""
+
+    text: str = field(metadata=PRIVATE)  # as far as known by then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInterrupted(CallEvent):
+    heard_text: str = field(metadata=PRIVATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnLatency:
+    """Where the time went from the caller's last speech packet to the agent's first, in ms; the parts add up to total."""
+
+    jitter_buffer_ms: float = 0.0  # packet's arrival until handed to main
+    endpointing_ms: float = 0.0  # until it was decided that the caller had finished
+    stt_ms: float = 0.0  # until the words were final
+    llm_ms: float = 0.0  # until the agent's first clause was there
+    tts_ms: float = 0.0  # until its first audio was there
+    playout_ms: float = 0.0  # until that audio was on the wire
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnded(CallEvent):
+    """The agent's answer to something the caller said (or its own opening words) is over."""
+
+    turn_id: TurnId
+    index: int  # 0 is the greeting
+    caller_text: str = field(metadata=PRIVATE)  # "" when the agent spoke first
+    agent_text: str = field(metadata=PRIVATE)  # as generated
+    heard_text: str = field(metadata=PRIVATE)  # as it went out on the wire
+    intent: str  # "" when the agent has no intents
+    confidence: float  # of the recogniser, 0..1
+    interrupted: bool
+    started_at: Stamp  # the caller's first speech, or the agent's for a greeting
+    agent_started_at: Stamp | None  # None when nothing was heard
+    latency: TurnLatency | None  # None when the agent spoke first or was never heard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigitReceived(LegEvent):
+    digit: str = field(metadata=PRIVATE)
+    duration_ms: int
+
+
+# --- transfers ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferChanged(LegEvent):
+    transfer_id: TransferId
+    kind: str  # "blind"
+    target: str = field(metadata=PRIVATE)
+    state: TransferState
+    sip_status: int
+
+
+# --- the node -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationChanged(Event):
+    trunk: str
+    state: RegistrationState
+    sip_status: int
+    reason: str
+    expires_s: int  # 0 unless registered
+    next_try_s: float  # 0 when no try is planned by us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStarted(Event):
+    process: str  # "lane", "media", "speech"
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessEnded(Event):
+    process: str
+    pid: int
+    reason: str
+    calls_affected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInterrupted(LegEvent):
+    """The media process died and a new one took the call over; audio stopped for so long."""
+
+    gap_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaSourceChanged(LegEvent):
+    remote_media: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem(CallEvent):
+    """Something failed during a call and the call went on (a provider, a worker, a refused transfer)."""
+
+    where: str
+    what: str
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.__name__: cls
+    for cls in list(globals().values())
+    if isinstance(cls, type) and issubclass(cls, Event) and cls not in (Event, CallEvent, LegEvent)
+}
+
+
+def private_fields(event: Event) -> frozenset[str]:
+    return frozenset(f.name for f in fields(event) if f.metadata.get("private"))
+
+
+class EventSink(Protocol):
+    """Takes events without blocking and without raising."""
+
+    def emit(self, event: Event) -> None: ...
+
+
+class EventHub:
+    """Hands each event to every subscriber, in the order of subscription. Subscribers must not block or raise."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Event], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        """Returns the function that unsubscribes."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def emit(self, event: Event) -> None:
+        for subscriber in tuple(self._subscribers):
+            subscriber(event)
+
+
+def as_fields(event: Event) -> dict[str, Any]:
+    """The event's own fields by name, without conversion."""
+    return {f.name: getattr(event, f.name) for f in fields(event)}

@@ -1,0 +1,53 @@
+"""States of a leg, and the table of what may follow what."""
+
+from enum import StrEnum
+
+from sipagent.core.errors import SipagentError
+
+
+class Direction(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class LegState(StrEnum):
+    """A leg is our side of one SIP dialog (RFC 3261 section 12) with one remote party."""
+
+    SETUP = "setup"  # INVITE seen or sent, nothing alerted yet
+    RINGING = "ringing"  # 180 or 183
+    ANSWERED = "answered"  # 2xx
+    ENDED = "ended"
+
+
+LEG_TRANSITIONS: dict[LegState, frozenset[LegState]] = {
+    LegState.SETUP: frozenset({LegState.RINGING, LegState.ANSWERED, LegState.ENDED}),
+    LegState.RINGING: frozenset({LegState.RINGING, LegState.ANSWERED, LegState.ENDED}),
+    LegState.ANSWERED: frozenset({LegState.ENDED}),
+    LegState.ENDED: frozenset(),
+}
+
+
+class IllegalTransition(SipagentError):
+    """Our own code asked for a move the table forbids (a peer's illegal move is counted and ignored instead)."""
+
+
+def advance(state: LegState, to: LegState) -> LegState:
+    """The new state; raises IllegalTransition when the table does not allow the move."""
+    if to not in LEG_TRANSITIONS[state]:
+        raise IllegalTransition(f"a leg cannot go from {state} to {to}")
+    return to
+
+
+class RegistrationState(StrEnum):
+    UNREGISTERED = "unregistered"
+    REGISTERING = "registering"
+    REGISTERED = "registered"
+    REFUSED = "refused"  # the registrar answered, and said no
+    UNREACHABLE = "unreachable"  # nobody answered
+
+
+class TransferState(StrEnum):
+    REQUESTED = "requested"  # REFER sent
+    ACCEPTED = "accepted"  # 202; the peer is trying
+    COMPLETED = "completed"  # NOTIFY says 2xx
+    FAILED = "failed"

@@ -1,0 +1,91 @@
+"""What main and the media process say to each other about ports. Audio and counters go through `rings`, not here."""
+
+import msgspec
+
+
+class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
+    """Main to media."""
+
+
+class Notice(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
+    """Media to main."""
+
+
+class OpenPort(Command):
+    """Bind an RTP port for the slot: `port`, or the next free one when 0. `resume` keeps the slot's rings and state."""
+
+    slot: int
+    port: int = 0
+    resume: bool = False
+
+
+class Connect(Command):
+    """Where to send and what is spoken. May be repeated when an offer inside the call changes it."""
+
+    slot: int
+    host: str
+    port: int
+    payload_type: int  # 0 PCMU, 8 PCMA
+    telephone_event: int = -1  # its payload type, -1 when not negotiated
+    send: bool = True
+    receive: bool = True
+
+
+class ClosePort(Command):
+    slot: int
+
+
+class Stop(Command):
+    pass
+
+
+class Ready(Notice):
+    pid: int
+    scheduling: str  # "fifo" or "other"
+
+
+class PortOpened(Notice):
+    slot: int
+    port: int
+
+
+class PortFailed(Notice):
+    slot: int
+    reason: str
+
+
+class PortClosed(Notice):
+    """The slot's counters are final now and the slot may be used again."""
+
+    slot: int
+
+
+class Digit(Notice):
+    """A telephone-event is complete (RFC 4733)."""
+
+    slot: int
+    digit: str
+    duration_ms: int
+
+
+class SourceChanged(Notice):
+    """The address the peer's RTP really comes from (symmetric RTP)."""
+
+    slot: int
+    host: str
+    port: int
+
+
+class Silent(Notice):
+    """No RTP from the peer for this long."""
+
+    slot: int
+    seconds: float
+
+
+AnyCommand = OpenPort | Connect | ClosePort | Stop
+AnyNotice = Ready | PortOpened | PortFailed | PortClosed | Digit | SourceChanged | Silent
+
+encoder = msgspec.msgpack.Encoder()
+command_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+notice_decoder: msgspec.msgpack.Decoder[AnyNotice] = msgspec.msgpack.Decoder(AnyNotice)

@@ -1,0 +1,209 @@
+"""What main and a lane say to each other: commands in, facts out, as msgpack with a type tag.
+
+`call` is the handle of one dialog: chosen by the lane for inbound calls (positive) and by main for outbound ones (negative),
+unique for the lane's life.
+"""
+
+import msgspec
+
+
+class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
+    """Main to lane."""
+
+
+class Fact(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
+    """Lane to main."""
+
+
+# --- commands -------------------------------------------------------------------------------------------------
+
+
+class Ring(Command):
+    """180, without SDP."""
+
+    call: int
+
+
+class Answer(Command):
+    """200 with this SDP as the answer (or as the offer when the INVITE carried none)."""
+
+    call: int
+    sdp: str
+
+
+class Reject(Command):
+    """A final response of 3xx to 6xx to an INVITE that is not answered yet."""
+
+    call: int
+    status: int
+    reason: str = ""
+    headers: dict[str, str] = {}
+
+
+class Hangup(Command):
+    """BYE, or CANCEL for an outbound call that is not answered."""
+
+    call: int
+    headers: dict[str, str] = {}
+
+
+class MakeCall(Command):
+    call: int
+    account: str  # a trunk's name, or "" to call without one
+    target: str  # SIP URI
+    from_uri: str = ""  # overrides the account's identity
+    sdp: str
+    headers: dict[str, str] = {}
+
+
+class Refer(Command):
+    """Blind transfer (RFC 3515)."""
+
+    call: int
+    target: str
+
+
+class SetMedia(Command):
+    """What the lane answers by itself when the peer sends an offer inside the call."""
+
+    call: int
+    host: str
+    port: int
+    session_id: int
+
+
+class AddAccount(Command):
+    """A trunk's identity and credentials; made before it is registered or used to place calls."""
+
+    account: str
+    id_uri: str
+    registrar: str = ""  # SIP URI; "" when this trunk takes no registration
+    username: str = ""
+    password: str = ""
+    realm: str = "*"
+    expires_s: int = 300
+    proxies: list[str] = []
+
+
+class Register(Command):
+    """Send REGISTER now. Refreshing before expiry is PJSIP's; trying again after a failure is main's."""
+
+    account: str
+
+
+class Unregister(Command):
+    account: str
+
+
+class Stop(Command):
+    """End every call, unregister, leave."""
+
+
+# --- facts ----------------------------------------------------------------------------------------------------
+
+
+class LaneReady(Fact):
+    pid: int
+    max_calls: int  # the library's own limit
+    host: str
+    port: int
+
+
+class IncomingCall(Fact):
+    call: int
+    from_uri: str
+    from_user: str
+    to_user: str  # user part of the request URI: the called number
+    sip_call_id: str
+    source: str  # host:port the INVITE came from
+    headers: dict[str, str] = {}  # X- headers and the identity headers
+    sdp: str = ""  # the offer; "" when the INVITE carried none
+
+
+class Progress(Fact):
+    """An outbound call got a provisional response; `sdp` when it carried one (early media)."""
+
+    call: int
+    status: int
+    reason: str
+    sdp: str = ""
+
+
+class Answered(Fact):
+    """The dialog is confirmed; `sdp` is the peer's, whichever message carried it."""
+
+    call: int
+    sdp: str
+    sip_call_id: str
+
+
+class MediaChanged(Fact):
+    """The peer sent a new offer inside the call and the lane has answered; `sdp` is the peer's offer."""
+
+    call: int
+    sdp: str
+    answer: str
+
+
+class Ended(Fact):
+    """The dialog is over. `by_remote` tells who ended it; `status` is the INVITE's final status (200 after an answer)."""
+
+    call: int
+    status: int
+    reason: str
+    by_remote: bool
+    was_answered: bool
+    headers: dict[str, str] = {}
+
+
+class TransferProgress(Fact):
+    """NOTIFY of a REFER we sent, or the REFER's own refusal."""
+
+    call: int
+    status: int
+    reason: str
+    final: bool
+
+
+class DigitByInfo(Fact):
+    call: int
+    digit: str
+
+
+class RegistrationResult(Fact):
+    account: str
+    status: int
+    reason: str
+    expires_s: int
+    contact: str = ""
+
+
+class OverLimit(Fact):
+    """An INVITE was refused by the library because all its slots are taken."""
+
+    status: int
+
+
+class LaneLog(Fact):
+    level: int  # PJSIP's: 1 error, 2 warning, 3 info
+    text: str
+
+
+class CommandFailed(Fact):
+    """A command could not be carried out; when `call` is set, that call is over unless an Ended follows."""
+
+    command: str
+    call: int = 0
+    account: str = ""
+    reason: str = ""
+
+
+AnyCommand = Ring | Answer | Reject | Hangup | MakeCall | Refer | SetMedia | AddAccount | Register | Unregister | Stop
+AnyFact = (
+    LaneReady | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress | DigitByInfo
+    | RegistrationResult | OverLimit | LaneLog | CommandFailed
+)  # fmt: skip
+
+encoder = msgspec.msgpack.Encoder()
+command_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
+fact_decoder: msgspec.msgpack.Decoder[AnyFact] = msgspec.msgpack.Decoder(AnyFact)

@@ -1,0 +1,1 @@
+"""Local models: recognition, synthesis, sentence vectors and voice activity, in worker processes of their own."""
