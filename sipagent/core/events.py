@@ -140,7 +140,7 @@ class AgentInterrupted(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnLatency:
-    """Where the time went from the caller's last speech packet to the agent's first, in ms; the parts add up to total."""
+    """From the caller's last speech packet to the agent's first, in ms; the parts add up to the total."""
 
     jitter_buffer_ms: float = 0.0  # packet's arrival until handed to main
     endpointing_ms: float = 0.0  # until it was decided that the caller had finished

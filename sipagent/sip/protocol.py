@@ -1,7 +1,7 @@
 """What main and a lane say to each other: commands in, facts out, as msgpack with a type tag.
 
-`call` is the handle of one dialog: chosen by the lane for inbound calls (positive) and by main for outbound ones (negative),
-unique for the lane's life.
+`call` is the handle of one dialog: chosen by the lane for inbound calls (positive), by main for outbound ones
+(negative), unique for the lane's life.
 """
 
 import msgspec
@@ -51,8 +51,8 @@ class MakeCall(Command):
     call: int
     account: str  # a trunk's name, or "" to call without one
     target: str  # SIP URI
-    from_uri: str = ""  # overrides the account's identity
     sdp: str
+    from_uri: str = ""  # overrides the account's identity
     headers: dict[str, str] = {}
 
 
@@ -146,7 +146,7 @@ class MediaChanged(Fact):
 
 
 class Ended(Fact):
-    """The dialog is over. `by_remote` tells who ended it; `status` is the INVITE's final status (200 after an answer)."""
+    """The dialog is over. `by_remote`: who ended it; `status`: the INVITE's final one (200 after an answer)."""
 
     call: int
     status: int
