@@ -1,0 +1,245 @@
+"""Reads dialplan files; every mistake is reported with file, line and, where one is near, the word that was meant."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from sipagent.core.errors import ConfigError
+from sipagent.dialplan.model import (
+    AgentSpec,
+    AgentStep,
+    AnswerStep,
+    Dialplan,
+    HangupStep,
+    PlayStep,
+    RejectStep,
+    RouteSpec,
+    SayStep,
+    Step,
+    TransferStep,
+)
+
+MAX_FILE_BYTES = 1 << 20
+SLOT_KINDS = ("day", "time", "number", "choice", "text")
+
+# The step's word, its class, and the field that a plain value goes to (`say: "Hello"`).
+_STEPS: dict[str, tuple[type[Step], str]] = {
+    "answer": (AnswerStep, ""),
+    "say": (SayStep, "text"),
+    "play": (PlayStep, "file"),
+    "agent": (AgentStep, "agent"),
+    "transfer": (TransferStep, "target"),
+    "hangup": (HangupStep, ""),
+    "reject": (RejectStep, "status"),
+}
+_TOP = ("routes", "steps", "agents")
+
+T = TypeVar("T")
+
+
+def load_folder(folder: Path) -> list[Dialplan]:
+    """Every ``*.yaml`` of the folder, by name. Raises ConfigError for the first mistake or when there is no file."""
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise ConfigError(
+            f"no dialplan (*.yaml) in {folder}: put one there, or set [node] dialplans to a folder that has one"
+        )
+    return [load_file(file) for file in files]
+
+
+def load_file(path: Path) -> Dialplan:
+    """One dialplan file. Raises ConfigError naming file and line."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a dialplan is not")
+    return _Loader(path, raw).load()
+
+
+class _Loader:
+    def __init__(self, path: Path, raw: bytes) -> None:
+        self._path = path
+        self._lines: dict[str, int] = {}
+        try:
+            node = yaml.compose(raw.decode("utf-8"), Loader=yaml.SafeLoader)
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text") from error
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(f"{path}:{line}: {error.problem or 'not valid YAML'}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML") from error
+        self._data = self._value(node, "$") if node is not None else {}
+
+    def load(self) -> Dialplan:
+        data = self._data
+        if not isinstance(data, dict):
+            raise self._error("$", "a dialplan is a mapping with `routes`, `steps` and `agents`")
+        for key in data:
+            if key not in _TOP:
+                raise self._error(f"$.{key}", f"unknown key `{key}`{_nearest(key, _TOP)}")
+        agents = {
+            name: self._convert(spec, AgentSpec, f"$.agents.{name}") for name, spec in self._mapping("agents").items()
+        }
+        steps = {name: self._steps(items, f"$.steps.{name}") for name, items in self._mapping("steps").items()}
+        raw_routes = data.get("routes") or []
+        if not isinstance(raw_routes, list):
+            raise self._error("$.routes", "`routes` is a list")
+        routes = [self._convert(route, RouteSpec, f"$.routes[{i}]") for i, route in enumerate(raw_routes)]
+        if not routes:
+            raise self._error("$.routes", "no routes: a dialplan needs at least one")
+        self._check(routes, steps, agents)
+        return Dialplan(name=self._path.stem, folder=str(self._path.parent), routes=routes, steps=steps, agents=agents)
+
+    # --- meaning ---
+
+    def _check(self, routes: list[RouteSpec], steps: dict[str, list[Step]], agents: dict[str, AgentSpec]) -> None:
+        for i, route in enumerate(routes):
+            if route.steps not in steps:
+                raise self._error(
+                    f"$.routes[{i}].steps", f"no steps named `{route.steps}`{_nearest(route.steps, steps)}"
+                )
+        for name, items in steps.items():
+            for i, step in enumerate(items):
+                where = f"$.steps.{name}[{i}]"
+                match step:
+                    case AgentStep(agent=wanted) if wanted not in agents:
+                        raise self._error(where, f"no agent named `{wanted}`{_nearest(wanted, agents)}")
+                    case RejectStep(status=status) if not 300 <= status <= 699:
+                        raise self._error(where, f"reject with {status}: a final refusal is 300 to 699")
+                    case RejectStep() if i > 0:
+                        raise self._error(where, "`reject` must be the first step: an answered call cannot be rejected")
+                    case PlayStep(file=file) if not (self._path.parent / file).is_file():
+                        raise self._error(where, f"no file {file} beside the dialplan")
+                    case _:
+                        pass
+        for name, agent in agents.items():
+            self._check_agent(f"$.agents.{name}", name, agent)
+
+    def _check_agent(self, where: str, name: str, agent: AgentSpec) -> None:
+        if not agent.intents and agent.chat is None:
+            raise self._error(where, f"agent `{name}` has neither `intents` nor `chat`: it would have nothing to say")
+        for intent_name, intent in agent.intents.items():
+            at = f"{where}.intents.{intent_name}"
+            if not intent.examples:
+                raise self._error(at, f"intent `{intent_name}` needs at least one example phrase")
+            if not intent.answer and not intent.transfer and not intent.hangup:
+                raise self._error(at, f"intent `{intent_name}` needs an `answer`, a `transfer` or `hangup: true`")
+            for used in re.findall(r"\{(\w*)\}", intent.answer):
+                if used not in intent.slots:
+                    raise self._error(f"{at}.answer", f"no slot named `{used}`{_nearest(used, intent.slots)}")
+            for slot_name, slot in intent.slots.items():
+                if slot.kind not in SLOT_KINDS:
+                    raise self._error(
+                        f"{at}.slots.{slot_name}.kind",
+                        f"slot kind `{slot.kind}` is unknown{_nearest(slot.kind, SLOT_KINDS)}; there are "
+                        + ", ".join(SLOT_KINDS),
+                    )
+                if (slot.kind == "choice") != bool(slot.choices):
+                    raise self._error(f"{at}.slots.{slot_name}", "`choices` and kind `choice` belong together")
+
+    def _steps(self, items: Any, where: str) -> list[Step]:
+        if not isinstance(items, list) or not items:
+            raise self._error(where, "steps are a list with at least one step")
+        return [self._step(item, f"{where}[{i}]") for i, item in enumerate(items)]
+
+    def _step(self, item: Any, where: str) -> Step:
+        if isinstance(item, str):
+            word, value = item, None
+        elif isinstance(item, dict) and len(item) == 1:
+            ((word, value),) = item.items()
+        else:
+            raise self._error(where, "a step is one word, or one `word: value`")
+        if word not in _STEPS:
+            raise self._error(
+                where, f"unknown step `{word}`{_nearest(str(word), _STEPS)}; there are " + ", ".join(_STEPS)
+            )
+        kind, plain = _STEPS[word]
+        if value is None:
+            value = {}
+        elif not isinstance(value, dict):
+            if not plain:
+                raise self._error(where, f"step `{word}` takes no value")
+            value = {plain: value}
+        return self._convert(value, kind, where)
+
+    # --- YAML nodes to values, remembering lines ---
+
+    def _value(self, node: yaml.Node, path: str) -> Any:
+        self._lines[path] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            result: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key = str(key_node.value)
+                if key in result:
+                    raise ConfigError(f"{self._path}:{key_node.start_mark.line + 1}: `{key}` is here twice")
+                result[key] = self._value(value_node, f"{path}.{key}")
+                self._lines[f"{path}.{key}"] = key_node.start_mark.line + 1
+            return result
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, f"{path}[{i}]") for i, item in enumerate(node.value)]
+        # Scalars only: no anchors to objects, no Python tags, whatever the file says.
+        try:
+            return yaml.SafeLoader("").construct_object(node)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: {error}") from error
+
+    def _mapping(self, key: str) -> dict[str, Any]:
+        value = self._data.get(key) or {}
+        if not isinstance(value, dict):
+            raise self._error(f"$.{key}", f"`{key}` is a mapping of names")
+        return value
+
+    def _convert(self, value: Any, kind: type[T], where: str) -> T:
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            text = str(error)
+            found = re.search(r" - at `\$(.*)`$", text)
+            inner = found.group(1) if found else ""
+            text = text[: found.start()] if found else text
+            unknown = re.search(r"unknown field `(.+)`", text)
+            if unknown:
+                word = unknown.group(1)
+                text = f"unknown key `{word}`{_nearest(word, _all_fields(kind))}"
+                inner = f"{inner}.{word}"
+            raise self._error(where + inner, text) from error
+
+    def _error(self, path: str, text: str) -> ConfigError:
+        # msgspec writes `[...]` for a mapping's key; the line of the nearest known ancestor is close enough then.
+        while path not in self._lines and path != "$":
+            path = re.sub(r"(\.[^.\[]*|\[[^\]]*\])$", "", path) or "$"
+        return ConfigError(f"{self._path}:{self._lines.get(path, 1)}: {text}")
+
+
+def _all_fields(kind: type[Any]) -> list[str]:
+    names: list[str] = []
+    todo, seen = [kind], set()
+    while todo:
+        cls = todo.pop()
+        if cls in seen:
+            continue
+        seen.add(cls)
+        for field in msgspec.structs.fields(cls):
+            names.append(field.name)
+            todo += list(_struct_types(field.type))
+    return names
+
+
+def _struct_types(annotation: Any) -> Iterable[type[msgspec.Struct]]:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _struct_types(argument)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean `{near[0]}`?)" if near else ""

@@ -1,0 +1,138 @@
+"""What a dialplan file says, as values.
+
+Every class is one YAML mapping; its field names are the keys a user writes. Unknown keys are errors.
+"""
+
+import msgspec
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+# --- steps ----------------------------------------------------------------------------------------------------
+
+
+class AnswerStep(_Part, frozen=True):
+    """Answer the call. Steps that speak answer by themselves when this one is left out."""
+
+
+class SayStep(_Part, frozen=True):
+    """Speak a text to its end."""
+
+    text: str
+
+
+class PlayStep(_Part, frozen=True):
+    """Play a WAV file (mono, 16 bit; any rate) to its end. A relative path is relative to the dialplan file."""
+
+    file: str
+
+
+class AgentStep(_Part, frozen=True):
+    """Let an agent talk with the caller until one of them ends it; a transfer the agent decides happens inside."""
+
+    agent: str
+
+
+class TransferStep(_Part, frozen=True):
+    """Blind transfer by REFER (RFC 3515). When it fails the call goes on with the next step."""
+
+    target: str
+
+
+class HangupStep(_Part, frozen=True):
+    """End the call."""
+
+
+class RejectStep(_Part, frozen=True):
+    """Refuse a call that is not answered yet."""
+
+    status: int = 603
+    reason: str = ""
+
+
+Step = AnswerStep | SayStep | PlayStep | AgentStep | TransferStep | HangupStep | RejectStep
+
+
+# --- agents ---------------------------------------------------------------------------------------------------
+
+
+class SlotSpec(_Part, frozen=True):
+    """One thing to learn from the caller before an intent can be answered."""
+
+    ask: str  # the question
+    kind: str  # "day", "time", "number", "choice" or "text"
+    choices: list[str] = []  # for kind "choice"
+
+
+class IntentSpec(_Part, frozen=True):
+    """Something a caller may want: example phrases, and what happens then."""
+
+    examples: list[str]
+    answer: str = ""  # `{slot}` is replaced by what the caller said
+    slots: dict[str, SlotSpec] = {}
+    transfer: str = ""  # SIP URI or number to REFER the caller to, after the answer
+    hangup: bool = False  # say the answer, then end the call
+
+
+class ChatSpec(_Part, frozen=True):
+    """An OpenAI-compatible chat model that leads the conversation instead of intents."""
+
+    base_url: str  # up to and including /v1
+    model: str
+    prompt: str
+    api_key: str = ""  # better: api_key_env
+    api_key_env: str = ""  # name of the environment variable that holds the key
+    temperature: float = 0.3
+    max_tokens: int = 200
+    transfer_targets: dict[str, str] = {}  # name the model uses: SIP URI or number
+
+
+class AgentSpec(_Part, frozen=True):
+    """An agent: intents answered from this file, or a chat model, and its manners."""
+
+    greeting: str
+    intents: dict[str, IntentSpec] = {}
+    chat: ChatSpec | None = None
+    unknown: tuple[str, ...] = ("Sorry, I did not understand that. Could you say it another way?",)
+    unknown_limit: int = 3  # so many in a row, then `give_up`
+    give_up: str = "I am sorry, I cannot help you with that. Goodbye."
+    silence_prompt: str = "Are you still there?"
+    silence_s: float = 8.0  # of the caller, before the prompt
+    silence_prompts: int = 2  # then goodbye
+    goodbye: str = "Goodbye."
+    filler: str = "One moment, please."
+    filler_after_s: float = 1.8  # nothing said by then since the caller finished: the filler
+    apology: str = "Sorry, something went wrong here."
+    interruptible: bool = True
+    max_duration_s: float = 900.0
+
+
+class RouteSpec(_Part, frozen=True):
+    """Calls whose called and calling numbers match take these steps; the first route that matches wins."""
+
+    steps: str
+    name: str = ""
+    called: tuple[str, ...] = ("*",)  # patterns with * and ?
+    calling: tuple[str, ...] = ("*",)
+
+
+class Dialplan(_Part, frozen=True):
+    """One file, loaded."""
+
+    name: str  # the file's name without its ending
+    folder: str  # where relative `play` files are
+    routes: list[RouteSpec]
+    steps: dict[str, list[Step]]
+    agents: dict[str, AgentSpec]
+
+
+def spoken_texts(agent: AgentSpec) -> list[str]:
+    """Texts that need no caller's words and are known beforehand: they can be synthesised before anyone calls."""
+    fixed = [agent.greeting, agent.silence_prompt, agent.goodbye, agent.filler, agent.apology, agent.give_up]
+    for intent in agent.intents.values():
+        fixed += [slot.ask for slot in intent.slots.values()]
+        if not intent.slots:
+            fixed.append(intent.answer)
+    return [text for text in [*fixed, *agent.unknown] if text]
