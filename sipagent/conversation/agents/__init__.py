@@ -1,0 +1,1 @@
+"""Brains: from what was heard to what is said."""

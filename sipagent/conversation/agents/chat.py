@@ -1,0 +1,61 @@
+"""An agent led by a chat model; the model may end the call or transfer it by calling a tool."""
+
+from collections.abc import AsyncIterator, Mapping
+
+from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferCall
+from sipagent.conversation.providers.openai_chat import ChatModel, Delta, Message, ToolCall, ToolSpec
+
+_STYLE = (
+    "You are speaking on the telephone. Answer in one or two short spoken sentences, without lists, symbols or markup."
+)
+
+
+class ChatAgent:
+    """The agent of one call. Its only memory is the history of what was heard, so it has nothing to roll back."""
+
+    intent = ""
+
+    def __init__(self, model: ChatModel, prompt: str, greeting: str, transfer_targets: Mapping[str, str]) -> None:
+        self._model = model
+        self._system = f"{prompt}\n\n{_STYLE}\n\nThe call was opened with: {greeting}"
+        self._targets = transfer_targets
+        self._tools = [ToolSpec(name="end_call", description="Hang up, after you have said goodbye.", parameters={})]
+        if transfer_targets:
+            self._tools.append(
+                ToolSpec(
+                    name="transfer_call",
+                    description="Send the caller to somebody else, after you have said so.",
+                    parameters={"target": sorted(transfer_targets)},
+                )
+            )
+
+    def checkpoint(self) -> object:
+        return None
+
+    def rollback(self, state: object) -> None:
+        pass
+
+    async def respond(self, heard: str, history: HistoryView) -> AsyncIterator[Piece]:
+        messages = [Message("system", self._system)]
+        for entry in history.entries:
+            messages.append(Message("user" if entry.speaker == "caller" else "assistant", entry.text))
+        messages.append(Message("user", heard))
+        action: Piece | None = None
+        spoken = False
+        async for part in self._model.stream(messages, self._tools):
+            match part:
+                case Delta(text=text):
+                    spoken = spoken or bool(text.strip())
+                    yield Text(text)
+                case ToolCall(name="end_call"):
+                    action = EndCall()
+                case ToolCall(name="transfer_call", arguments=arguments):
+                    target = self._targets.get(str(arguments.get("target", "")))
+                    if target is not None:
+                        action = TransferCall(target)
+                case _:
+                    pass  # a tool we did not offer: models do that; the words, if any, stand for themselves
+        if action is not None:
+            if not spoken:
+                yield Text("Goodbye." if isinstance(action, EndCall) else "One moment, I will put you through.")
+            yield action

@@ -1,0 +1,137 @@
+"""What a conversation needs from others, as protocols: nothing here knows which vendor or process is behind it.
+
+Audio everywhere is 8 kHz mono int16; a frame is 160 samples (20 ms).
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pcm = NDArray[np.int16]
+
+FRAME_SAMPLES = 160
+FRAME_MS = 20
+
+
+class AudioFrames(Protocol):
+    """New audio from the caller since the last tick."""
+
+    @property
+    def pcm(self) -> Pcm: ...  # (n, 160)
+    @property
+    def arrival(self) -> NDArray[np.int64]: ...  # (n,) monotonic ns, 0 where no packet contributed
+    @property
+    def position(self) -> int: ...  # of the first frame since the port opened
+
+
+class AudioOut(Protocol):
+    """The way to the wire. Positions count frames since the port opened."""
+
+    def write(self, pcm: Pcm) -> int: ...  # returns the samples taken
+    @property
+    def queued(self) -> int: ...
+    @property
+    def written(self) -> int: ...
+    @property
+    def played(self) -> int: ...
+    def sent_at(self, position: int) -> int: ...  # monotonic ns, 0 if not sent
+    async def flush(self) -> int: ...  # drops what is queued; the position where playing stopped
+
+
+class VoiceDetector(Protocol):
+    """Voice activity of one call."""
+
+    def push(self, frames: Pcm) -> NDArray[Any]: ...  # (n, 160) -> n decisions or probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    text: str  # "" when it was no speech
+    confidence: float  # 0..1
+
+
+class Recognition(Protocol):
+    """One utterance of the caller on its way to words."""
+
+    def push(self, frame: Pcm) -> None: ...
+    def pause(self) -> None:
+        """The caller has paused; words so far may be worked out ahead."""
+        ...
+
+    def resume(self) -> None:
+        """The caller goes on after a pause."""
+        ...
+
+    async def finish(self) -> Transcript:
+        """The utterance is over. Raises ProviderError when no words can be had."""
+        ...
+
+    def cancel(self) -> None: ...
+
+
+class Recogniser(Protocol):
+    """Makes one Recognition per utterance. `on_partial` gets the words so far while the caller speaks."""
+
+    def begin(self, on_partial: Callable[[str], None]) -> Recognition: ...
+
+
+class Tts(Protocol):
+    async def synthesize(self, text: str) -> Pcm:
+        """One clause as audio. Raises ProviderError."""
+        ...
+
+
+# --- what an agent answers with -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words to speak; may be any part of a sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """Hang up once everything said before has been heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCall:
+    """Send the caller to `target` (SIP URI or number) once everything said before has been heard."""
+
+    target: str
+
+
+Piece = Text | EndCall | TransferCall
+
+
+class Agent(Protocol):
+    """The brain of one call. Gets what was heard, answers with pieces; its speech is the session's matter."""
+
+    @property
+    def intent(self) -> str:
+        """Name of what the caller was last understood to want, "" when that is unknown or has no meaning here."""
+        ...
+
+    def respond(self, heard: str, history: "HistoryView") -> AsyncIterator[Piece]: ...
+
+    def checkpoint(self) -> object:
+        """The agent's memory of the call, to be handed back to `rollback` when its answer was never heard."""
+        ...
+
+    def rollback(self, state: object) -> None: ...
+
+
+class HistoryView(Protocol):
+    @property
+    def entries(self) -> "tuple[Entry, ...]": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    speaker: str  # "caller" or "agent"
+    text: str  # of the agent: only what was heard

@@ -1,0 +1,100 @@
+"""The agent's ears: frames from the caller in, utterances out."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sipagent.conversation.endpointing import Change, Endpointer
+from sipagent.conversation.interfaces import FRAME_MS, AudioFrames, Pcm, Recogniser, Recognition, VoiceDetector
+from sipagent.conversation.settings import ConversationSettings
+
+VOICED = 0.5  # of a detector that gives probabilities; decisions are 0 or 1
+
+
+@dataclass(slots=True)
+class Heard:
+    """One utterance of the caller. Times are monotonic ns on the machine's clock."""
+
+    recognition: Recognition
+    started_ns: int  # when its first voiced packet came
+    last_arrival_ns: int = 0  # when its last voiced packet came
+    last_handed_ns: int = 0  # when that audio reached the conversation
+    ended_ns: int = 0  # when it was decided that the caller had finished
+    voiced_ms: int = 0
+
+
+class ListenerEvents(Protocol):
+    """Called by the listener, on the event loop; must not block."""
+
+    def speech_started(self, heard: Heard) -> None: ...
+    def speech_goes_on(self, heard: Heard) -> None:
+        """Each voiced frame of a running utterance; `heard.voiced_ms` has grown."""
+        ...
+
+    def speech_ended(self, heard: Heard) -> None: ...
+
+
+class Listener:
+    def __init__(
+        self,
+        settings: ConversationSettings,
+        vad: VoiceDetector,
+        recogniser: Recogniser,
+        events: ListenerEvents,
+        on_partial: Callable[[str], None],
+    ) -> None:
+        self._vad = vad
+        self._recogniser = recogniser
+        self._events = events
+        self._on_partial = on_partial
+        self._endpointer = Endpointer(settings)
+        self._preroll: deque[Pcm] = deque(maxlen=max(1, (settings.preroll_ms + settings.start_ms) // FRAME_MS))
+        self._heard: Heard | None = None
+
+    @property
+    def hearing(self) -> bool:
+        """The caller is speaking, as far as is known."""
+        return self._heard is not None
+
+    def push(self, frames: AudioFrames, now: int) -> None:
+        """Takes the frames of one tick; `now` is monotonic ns."""
+        voiced = self._vad.push(frames.pcm)
+        for i in range(len(frames.pcm)):
+            self._frame(frames.pcm[i], frames.position + i, bool(voiced[i] >= VOICED), int(frames.arrival[i]), now)
+
+    def close(self) -> None:
+        if self._heard is not None:
+            self._heard.recognition.cancel()
+            self._heard = None
+
+    def _frame(self, frame: Pcm, position: int, voiced: bool, arrival: int, now: int) -> None:
+        change = self._endpointer.push(position, voiced)
+        heard = self._heard
+        if heard is None:
+            self._preroll.append(frame)
+            if change is Change.STARTED:
+                heard = self._heard = Heard(self._recogniser.begin(self._on_partial), started_ns=arrival or now)
+                for earlier in self._preroll:
+                    heard.recognition.push(earlier)
+                self._preroll.clear()
+                self._mark_voiced(heard, arrival, now)
+                self._events.speech_started(heard)
+            return
+        heard.recognition.push(frame)
+        if voiced:
+            self._mark_voiced(heard, arrival, now)
+            self._events.speech_goes_on(heard)
+        if change is Change.PAUSED:
+            heard.recognition.pause()
+        elif change is Change.RESUMED:
+            heard.recognition.resume()
+        elif change is Change.ENDED:
+            heard.ended_ns = now
+            self._heard = None
+            self._events.speech_ended(heard)
+
+    def _mark_voiced(self, heard: Heard, arrival: int, now: int) -> None:
+        heard.voiced_ms = self._endpointer.voiced_ms
+        heard.last_arrival_ns = arrival or now
+        heard.last_handed_ns = now

@@ -1,0 +1,1 @@
+"""Providers of recognition, language and speech: one file a vendor."""
