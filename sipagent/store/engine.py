@@ -1,0 +1,153 @@
+"""Engines from a URL, and the schema's revisions through Alembic."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+import sipagent
+from sipagent.core.errors import ConfigError, SetupError
+
+CONNECT_TIMEOUT_S = 5
+
+
+def parse_url(url: str) -> URL:
+    """The URL with our driver in it; raises ConfigError for a database sipagent does not speak."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError("the database URL cannot be read: write sqlite:///FILE or postgresql://…") from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        # Writer and readers are separate connections; each would get a memory of its own.
+        if parsed.database in (None, "", ":memory:"):
+            raise ConfigError("the database URL names no file: write sqlite:///FILE")
+        return parsed.set(drivername="sqlite")
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigError(f"database URL begins with {backend!r}: only sqlite and postgresql are supported")
+
+
+def make_engine(url: str, *, read_only: bool = False, busy_timeout_ms: int = 5000) -> Engine:
+    """An engine for the URL. `busy_timeout_ms`: how long SQLite waits for another writer's lock.
+
+    Raises ConfigError for an unusable URL, SetupError when the driver is not installed. Nothing is connected yet.
+    """
+    parsed = parse_url(url)
+    # hide_parameters: statements' values are numbers and words of calls, and error texts go to logs
+    common: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(parsed, connect_args={"timeout": busy_timeout_ms / 1000}, **common)
+        _prepare_sqlite(engine, read_only=read_only, busy_timeout_ms=busy_timeout_ms)
+        return engine
+    arguments = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        # a server that vanished without a word is noticed in seconds, not after the kernel's 15 minutes
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        "application_name": "sipagent",
+    }
+    if read_only:
+        common["execution_options"] = {"postgresql_readonly": True}
+    try:
+        return create_engine(parsed, connect_args=arguments, pool_size=4, max_overflow=4, **common)
+    except ModuleNotFoundError as error:
+        raise SetupError("PostgreSQL needs its driver: pip install 'sipagent[postgres]'") from error
+
+
+def _prepare_sqlite(engine: Engine, *, read_only: bool, busy_timeout_ms: int) -> None:
+    # The driver's own transaction handling begins late and without a lock; we say BEGIN ourselves.
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
+        # WAL: readers never wait for the writer. NORMAL: a power cut may lose the last commits, never the file.
+        # A read-only opener takes the mode as it finds it, since changing it is a write.
+        if not read_only:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        if read_only:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    # IMMEDIATE: the writer waits for its lock at the start; a read turned write halfway fails at once instead.
+    begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def migrations_dir() -> Path:
+    """Where the revisions are: inside an installed wheel, or at the top of a source checkout."""
+    package = Path(sipagent.__file__).parent
+    for candidate in (package / "_data" / "migrations", package.parent / "migrations"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise SetupError("the database migrations are missing from this installation: reinstall sipagent")
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the schema to the revision; makes the SQLite file, and its folder, when they do not exist."""
+    _make_private_file(parse_url(url))
+    with alembic_config(url) as config:
+        alembic.command.upgrade(config, revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the schema back to the revision (``base`` removes every table)."""
+    with alembic_config(url) as config:
+        alembic.command.downgrade(config, revision)
+
+
+def current(url: str) -> str | None:
+    """The schema's revision, None for a database without one."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
+        return None  # connecting would make an empty file
+    engine = make_engine(url, read_only=True)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def alembic_config(url: str) -> Iterator[Config]:
+    """Alembic's configuration with an open connection to the URL, for `alembic.command` functions."""
+    engine = make_engine(url)
+    config = Config()
+    # Alembic's options go through configparser, where % begins an interpolation
+    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            yield config
+    finally:
+        engine.dispose()
+
+
+def _make_private_file(url: URL) -> None:
+    # The record holds numbers and words of calls: readable by the node's user only. SQLite gives its
+    # -wal and -shm files the mode of the database.
+    if url.get_backend_name() != "sqlite":
+        return
+    file = Path(str(url.database))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SetupError(f"the database file {file} cannot be opened for writing: {error.strerror}") from error

@@ -1,0 +1,141 @@
+"""The read side: sessions of its own that cannot write, values that outlive them."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from sipagent.store.engine import make_engine
+from sipagent.store.models import Base, Call, EventRow, Leg, Registration, Transfer, Turn
+from sipagent.store.records import (
+    MAX_PAGE,
+    CallFilter,
+    CallPage,
+    CallRecord,
+    EventRecord,
+    FullCall,
+    LegRecord,
+    RegistrationRecord,
+    TransferRecord,
+    TurnRecord,
+)
+
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+class Queries:
+    """Blocking reads of the database at `url`; for the command line, and for `StoreReads` in threads."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = make_engine(url, read_only=True)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def list_calls(self, wanted: CallFilter | None = None) -> CallPage:
+        """One page, newest first. Pages are cut by id, so calls that arrive meanwhile shift nothing.
+
+        Raises ValueError for a limit outside 1..100 or for two cursors.
+        """
+        wanted = wanted or CallFilter()
+        if not 1 <= wanted.limit <= MAX_PAGE:
+            raise ValueError(f"limit must be between 1 and {MAX_PAGE}")
+        if wanted.cursor_after is not None and wanted.cursor_before is not None:
+            raise ValueError("cursor_after and cursor_before exclude each other")
+        query = _filtered(wanted).limit(wanted.limit + 1)
+        with Session(self._engine) as session:
+            if wanted.cursor_before is not None:
+                rows = session.scalars(query.where(Call.id > wanted.cursor_before).order_by(Call.id)).all()
+                newer = len(rows) > wanted.limit
+                rows = rows[: wanted.limit][::-1]
+                older = bool(rows)  # the cursor's own call, at least
+            else:
+                if wanted.cursor_after is not None:
+                    query = query.where(Call.id < wanted.cursor_after)
+                rows = session.scalars(query.order_by(Call.id.desc())).all()
+                older = len(rows) > wanted.limit
+                rows = rows[: wanted.limit]
+                newer = bool(rows) and wanted.cursor_after is not None
+            calls = _with_legs(session, rows)
+        return CallPage(
+            calls=calls,
+            next_cursor=calls[-1].id if older else None,
+            previous_cursor=calls[0].id if newer else None,
+            has_more=older,
+        )
+
+    def get_call(self, call_id: str) -> FullCall | None:
+        """Everything recorded of the call, or None."""
+        with Session(self._engine) as session:
+            row = session.get(Call, call_id)
+            if row is None:
+                return None
+            turns = session.scalars(select(Turn).where(Turn.call_id == call_id).order_by(Turn.turn_index, Turn.id))
+            transfers = session.scalars(select(Transfer).where(Transfer.call_id == call_id).order_by(Transfer.id))
+            events = session.scalars(select(EventRow).where(EventRow.call_id == call_id).order_by(EventRow.seq))
+            return FullCall(
+                call=_with_legs(session, [row])[0],
+                turns=_records(turns, TurnRecord),
+                transfers=_records(transfers, TransferRecord),
+                events=_records(events, EventRecord),
+            )
+
+    def registrations(self) -> list[RegistrationRecord]:
+        """The present state of every trunk, of all nodes that share the database."""
+        query = select(Registration).order_by(Registration.trunk, Registration.node)
+        with Session(self._engine) as session:
+            return _records(session.scalars(query), RegistrationRecord)
+
+
+class StoreReads:
+    """`Queries` for an event loop: each read runs in a thread."""
+
+    def __init__(self, url: str) -> None:
+        self._queries = Queries(url)
+
+    async def list_calls(self, wanted: CallFilter) -> CallPage:
+        return await asyncio.to_thread(self._queries.list_calls, wanted)
+
+    async def get_call(self, call_id: str) -> FullCall | None:
+        return await asyncio.to_thread(self._queries.get_call, call_id)
+
+    async def registrations(self) -> list[RegistrationRecord]:
+        return await asyncio.to_thread(self._queries.registrations)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._queries.close)
+
+
+def _filtered(wanted: CallFilter) -> Select[Any]:
+    query = select(Call)
+    if wanted.state is not None:
+        query = query.where(Call.state == wanted.state)
+    if wanted.from_number is not None:
+        query = query.where(Call.from_number == wanted.from_number)
+    if wanted.to_number is not None:
+        query = query.where(Call.to_number == wanted.to_number)
+    if wanted.created_after is not None:
+        query = query.where(Call.setup_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(Call.setup_at < wanted.created_before)
+    return query
+
+
+def _with_legs(session: Session, rows: Sequence[Call]) -> list[CallRecord]:
+    ids = [row.id for row in rows]
+    legs: dict[str, list[LegRecord]] = {call_id: [] for call_id in ids}
+    for leg in _records(session.scalars(select(Leg).where(Leg.call_id.in_(ids)).order_by(Leg.id)), LegRecord):
+        legs[leg.call_id].append(leg)
+    return [_record(row, CallRecord, legs=legs[row.id]) for row in rows]
+
+
+def _records(rows: Iterable[Base], kind: type[_Record]) -> list[_Record]:
+    return [_record(row, kind) for row in rows]
+
+
+def _record(row: Base, kind: type[_Record], **given: Any) -> _Record:
+    values = {name: getattr(row, name) for name in kind.__struct_fields__ if name not in given}
+    return msgspec.convert(values | given, kind)

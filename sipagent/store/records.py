@@ -1,0 +1,154 @@
+"""What the read side hands out: frozen values, by the same names as the columns."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from sipagent.core.states import Direction, LegState, RegistrationState, TransferState
+from sipagent.core.termination import Cause, Disposition, EndedBy
+
+MAX_PAGE = 100
+
+
+class LegRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    call_id: str
+    direction: Direction
+    state: LegState
+    from_number: str
+    to_number: str
+    sip_call_id: str
+    remote_address: str
+    codec: str | None
+    local_media: str | None
+    remote_media: str | None
+    setup_at: datetime
+    ringing_at: datetime | None
+    answered_at: datetime | None
+    ended_at: datetime | None
+    disposition: Disposition | None
+    cause: Cause | None
+    ended_by: EndedBy | None
+    sip_status: int | None
+    detail: str | None
+    packets_in: int | None
+    packets_out: int | None
+    lost: int | None
+    late: int | None
+    duplicate: int | None
+    reordered: int | None
+    malformed: int | None
+    foreign: int | None
+    concealed_ms: int | None
+    dropped_ms: int | None
+    jitter_ms: float | None
+    digits_in: int | None
+
+
+class CallRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    node: str
+    direction: Direction
+    from_number: str
+    to_number: str
+    trunk: str
+    dialplan: str | None
+    route: str | None
+    agent: str | None
+    state: LegState
+    setup_at: datetime
+    ringing_at: datetime | None
+    answered_at: datetime | None
+    ended_at: datetime | None
+    disposition: Disposition | None
+    cause: Cause | None
+    ended_by: EndedBy | None
+    sip_status: int | None
+    detail: str | None
+    properties: dict[str, Any]
+    legs: list[LegRecord] = []  # in order of creation; not a column
+
+
+class TurnRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    call_id: str
+    turn_index: int
+    caller_text: str
+    agent_text: str
+    heard_text: str
+    intent: str
+    confidence: float | None
+    interrupted: bool
+    started_at: datetime
+    agent_started_at: datetime | None
+    ended_at: datetime
+    jitter_buffer_ms: float | None
+    endpointing_ms: float | None
+    stt_ms: float | None
+    llm_ms: float | None
+    tts_ms: float | None
+    playout_ms: float | None
+    total_ms: float | None
+
+
+class TransferRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    call_id: str
+    leg_id: str
+    kind: str
+    target: str
+    state: TransferState
+    sip_status: int
+    requested_at: datetime
+    changed_at: datetime
+
+
+class EventRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    call_id: str | None
+    leg_id: str | None
+    type: str
+    at: datetime
+    seq: int
+    data: dict[str, Any]
+
+
+class RegistrationRecord(msgspec.Struct, kw_only=True, frozen=True):
+    node: str
+    trunk: str
+    state: RegistrationState
+    sip_status: int
+    reason: str
+    expires_s: int
+    next_try_s: float
+    changed_at: datetime
+
+
+class FullCall(msgspec.Struct, kw_only=True, frozen=True):
+    """Everything that is recorded of one call."""
+
+    call: CallRecord  # with its legs
+    turns: list[TurnRecord]
+    transfers: list[TransferRecord]
+    events: list[EventRecord]
+
+
+class CallFilter(msgspec.Struct, kw_only=True, frozen=True):
+    """Which calls, and which page of them, newest first. At most one cursor."""
+
+    state: LegState | None = None
+    from_number: str | None = None
+    to_number: str | None = None
+    created_after: datetime | None = None  # inclusive
+    created_before: datetime | None = None  # exclusive
+    limit: int = 50
+    cursor_after: str | None = None  # older than this
+    cursor_before: str | None = None  # newer than this
+
+
+class CallPage(msgspec.Struct, kw_only=True, frozen=True):
+    calls: list[CallRecord]
+    next_cursor: str | None  # for `cursor_after`: older calls
+    previous_cursor: str | None  # for `cursor_before`: newer calls
+    has_more: bool  # older ones exist

@@ -1,0 +1,225 @@
+"""What each event changes in the tables. One event is applied once: the recorder skips what `events` already holds."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Update, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from sipagent.core.clock import Stamp
+from sipagent.core.events import (
+    AgentInterrupted,
+    AgentSpeaking,
+    CallCreated,
+    CallEnded,
+    CallerSaid,
+    CallRefused,
+    DigitReceived,
+    Event,
+    LegAnswered,
+    LegCreated,
+    LegEnded,
+    LegRinging,
+    MediaInterrupted,
+    MediaSourceChanged,
+    Problem,
+    ProcessEnded,
+    ProcessStarted,
+    RegistrationChanged,
+    RouteChosen,
+    TransferChanged,
+    TurnEnded,
+)
+from sipagent.core.ids import CallId
+from sipagent.core.states import LegState
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.store.encoding import call_of, event_data, event_id, leg_of
+from sipagent.store.models import Base, Call, EventRow, Leg, Registration, Transfer, Turn
+
+LIVE_STATES = (LegState.SETUP, LegState.RINGING, LegState.ANSWERED)
+
+
+def event_row(event: Event, seq: int) -> EventRow:
+    return EventRow(
+        id=event_id(event),
+        call_id=call_of(event),
+        leg_id=leg_of(event),
+        type=type(event).__name__,
+        at=event.at.wall,
+        seq=seq,
+        data=event_data(event),
+    )
+
+
+def apply(session: Session, event: Event, node: str) -> None:
+    """Make the event's changes to the other tables. Raises IntegrityError when the row it belongs to is missing."""
+    at = event.at.wall
+    match event:
+        case CallCreated():
+            session.add(
+                Call(
+                    id=event.call_id,
+                    node=node,
+                    direction=event.direction,
+                    from_number=event.from_number,
+                    to_number=event.to_number,
+                    trunk=event.trunk,
+                    state=LegState.SETUP,
+                    setup_at=at,
+                    properties={},
+                )
+            )
+        case RouteChosen():
+            change = _on(Call, event.call_id)
+            session.execute(change.values(dialplan=event.dialplan, route=event.route, agent=event.agent))
+        case CallEnded():
+            change = _on(Call, event.call_id).where(Call.state != LegState.ENDED)
+            session.execute(change.values(_ended(event.termination) | {"ended_at": at}))
+        case LegCreated():
+            session.add(
+                Leg(
+                    id=event.leg_id,
+                    call_id=event.call_id,
+                    direction=event.direction,
+                    state=LegState.SETUP,
+                    from_number=event.from_number,
+                    to_number=event.to_number,
+                    sip_call_id=event.sip_call_id,
+                    remote_address=event.remote_address,
+                    setup_at=at,
+                )
+            )
+        case LegRinging():
+            # A call rings and is answered when its first leg does; a later leg (a transfer's) changes neither.
+            for model, key in ((Call, event.call_id), (Leg, event.leg_id)):
+                change = _on(model, key).where(model.state == LegState.SETUP)
+                session.execute(change.values(state=LegState.RINGING, ringing_at=at))
+        case LegAnswered():
+            for model, key in ((Call, event.call_id), (Leg, event.leg_id)):
+                change = _on(model, key).where(model.state.in_((LegState.SETUP, LegState.RINGING)))
+                session.execute(change.values(state=LegState.ANSWERED, answered_at=at))
+            session.execute(
+                _on(Leg, event.leg_id).values(
+                    codec=event.codec, local_media=event.local_media, remote_media=event.remote_media
+                )
+            )
+        case LegEnded():
+            change = _on(Leg, event.leg_id).where(Leg.state != LegState.ENDED)
+            session.execute(change.values(_ended(event.termination) | asdict(event.figures) | {"ended_at": at}))
+        case MediaSourceChanged():
+            session.execute(_on(Leg, event.leg_id).values(remote_media=event.remote_media))
+        case TurnEnded():
+            session.add(_turn(event))
+        case TransferChanged():
+            _upsert_transfer(session, event)
+        case RegistrationChanged():
+            session.merge(
+                Registration(
+                    node=node,
+                    trunk=event.trunk,
+                    state=event.state,
+                    sip_status=event.sip_status,
+                    reason=event.reason,
+                    expires_s=event.expires_s,
+                    next_try_s=event.next_try_s,
+                    changed_at=at,
+                )
+            )
+        case (
+            CallRefused()
+            | CallerSaid()
+            | AgentSpeaking()
+            | AgentInterrupted()
+            | DigitReceived()
+            | ProcessStarted()
+            | ProcessEnded()
+            | MediaInterrupted()
+            | Problem()
+        ):
+            pass  # the row in `events` is all there is to keep
+        case _:
+            raise TypeError(f"no rows are defined for {type(event).__name__}")
+    session.flush()
+
+
+def _on(model: type[Base], key: str) -> Update:
+    # no synchronisation: the writing session keeps no objects from one event to the next
+    table_key = model.__mapper__.primary_key[0]
+    return update(model).where(table_key == key).execution_options(synchronize_session=False)
+
+
+def _ended(termination: Termination) -> dict[str, Any]:
+    return {
+        "state": LegState.ENDED,
+        "disposition": termination.disposition,
+        "cause": termination.cause,
+        "ended_by": termination.by,
+        "sip_status": termination.sip_status,
+        "detail": termination.detail,
+    }
+
+
+def _turn(event: TurnEnded) -> Turn:
+    return Turn(
+        id=event.turn_id,
+        call_id=event.call_id,
+        turn_index=event.index,
+        caller_text=event.caller_text,
+        agent_text=event.agent_text,
+        heard_text=event.heard_text,
+        intent=event.intent,
+        confidence=event.confidence,
+        interrupted=event.interrupted,
+        started_at=event.started_at.wall,
+        agent_started_at=event.agent_started_at.wall if event.agent_started_at else None,
+        ended_at=event.at.wall,
+        **(asdict(event.latency) if event.latency else {}),
+    )
+
+
+def _upsert_transfer(session: Session, event: TransferChanged) -> None:
+    transfer = session.get(Transfer, event.transfer_id)
+    if transfer is None:
+        transfer = Transfer(
+            id=event.transfer_id,
+            call_id=event.call_id,
+            leg_id=event.leg_id,
+            kind=event.kind,
+            target=event.target,
+            requested_at=event.at.wall,
+        )
+        session.add(transfer)
+    transfer.state = event.state
+    transfer.sip_status = event.sip_status
+    transfer.changed_at = event.at.wall
+
+
+def close_orphans(session: Session, now: Stamp, node: str = "") -> int:
+    """End the calls this node left open when it crashed; returns how many.
+
+    A call's end is its last recorded sign of life, not `now`: a night without power is not billed. The event that
+    tells of it stands at `now`, when it was found out.
+    """
+    orphans = session.scalars(select(Call).where(Call.state.in_(LIVE_STATES), Call.node == node)).all()
+    for call in orphans:
+        last_seen = session.scalar(select(func.max(EventRow.at)).where(EventRow.call_id == call.id)) or call.setup_at
+        disposition = Disposition.ANSWERED if call.answered_at else Disposition.FAILED
+        termination = Termination(disposition=disposition, cause=Cause.NODE_CRASHED, by=EndedBy.SYSTEM)
+        last_seq = session.scalar(select(func.max(EventRow.seq)).where(EventRow.call_id == call.id)) or 0
+        for leg in session.scalars(select(Leg).where(Leg.call_id == call.id, Leg.state != LegState.ENDED)).all():
+            leg_end = Disposition.ANSWERED if leg.answered_at else Disposition.FAILED
+            _assign(leg, _ended(termination) | {"disposition": leg_end, "ended_at": last_seen})
+        _assign(call, _ended(termination) | {"ended_at": last_seen})
+        session.add(event_row(CallEnded(call_id=CallId(call.id), at=now, termination=termination), last_seq + 1))
+    session.flush()
+    return len(orphans)
+
+
+def forget_registrations(session: Session, node: str = "") -> None:
+    """Drop the states that an earlier run of this node left: they are not the present any more."""
+    session.execute(delete(Registration).where(Registration.node == node))
+
+
+def _assign(row: Call | Leg, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)
