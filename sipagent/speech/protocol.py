@@ -17,6 +17,7 @@ class Reply(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
 class Transcribe(Request):
     pcm: bytes
     prompt: str = ""  # words that are likely here; biases the recogniser
+    droppable: bool = False  # an interim transcript: answered by Dropped when the recogniser is behind
 
 
 class Synthesize(Request):
@@ -30,7 +31,7 @@ class Embed(Request):
 
 
 class Cancel(Request):
-    """Drop the request of this id if it has not begun; its answer, if any, will be ignored."""
+    """Drop the request of this id if it has not begun. It gets no answer then; a late one will be ignored."""
 
 
 class WorkerReady(Reply):
@@ -51,15 +52,23 @@ class Synthesized(Reply):
 
 
 class Embedded(Reply):
-    vectors: list[list[float]]  # unit length
+    vectors: bytes  # float32, row after row, each of unit length
+    dimension: int  # of a row
+
+
+class Dropped(Reply):
+    """A droppable request that was not begun, because the recogniser is behind."""
 
 
 class Failed(Reply):
+    """With `id` 0: the worker could not start."""
+
     reason: str
+    retryable: bool = False
 
 
 AnyRequest = Transcribe | Synthesize | Embed | Cancel
-AnyReply = WorkerReady | Transcribed | Synthesized | Embedded | Failed
+AnyReply = WorkerReady | Transcribed | Synthesized | Embedded | Dropped | Failed
 
 encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)

@@ -1,0 +1,32 @@
+"""What an operator may choose about the local models. Every field: unit, default, and why."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+VadKind = Literal["webrtc", "silero", "gated"]
+
+Small = Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
+class SpeechSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The `[speech]` table. A model is named as `sipagent models` lists it, or by a path; "" loads none of its kind."""
+
+    # Processes. Each holds every model (about 450 MB) and serves about 8 talking callers on one core.
+    workers: Small = 1
+    # Threads inside one inference. More cuts the time of a single answer, and costs throughput when several talk.
+    threads: Small = 1
+    # Path or name. A path is a folder in CTranslate2's format with its tokenizer.json.
+    stt_model: str = "whisper-tiny.en"
+    # ISO 639-1, for multilingual recognisers; models that know English only ignore it.
+    language: str = "en"
+    # Path or name. A path is a Piper voice's .onnx file with its .onnx.json beside it.
+    tts_voice: str = "en_US-joe-medium"
+    # Name. Sentence vectors, by which the built-in agent tells what the caller wants.
+    embedding_model: str = "use-m3"
+    # Which detector decides, per 20 ms, whether the caller is speaking.
+    vad: VadKind = "gated"
+    # Path or name. Not used by vad = "webrtc".
+    vad_model: str = "silero-vad"
+    # Folder of pulled models; "" is $SIPAGENT_MODELS, else $XDG_DATA_HOME/sipagent/models.
+    model_dir: str = ""

@@ -1,0 +1,175 @@
+"""The worker process: `python -m sipagent.speech.worker FD SETTINGS`, started and spoken to by `client.SpeechClient`.
+
+FD is its end of a socket pair, SETTINGS the `SpeechSettings` as JSON. It loads each chosen model once, tries each once,
+says WorkerReady, and answers until the socket closes. Recognition, synthesis and sentence vectors have a thread each:
+the libraries let go of the interpreter's lock while they compute.
+
+The number of threads of OpenMP and BLAS comes by environment variables, which the client sets: by the time this module
+runs it would be too late for numpy.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+
+from sipagent.core.errors import SetupError
+from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
+from sipagent.speech import models, protocol
+from sipagent.speech.lane import Lane
+from sipagent.speech.protocol import (
+    AnyReply,
+    Cancel,
+    Embed,
+    Embedded,
+    Failed,
+    Request,
+    Synthesize,
+    Synthesized,
+    Transcribe,
+    Transcribed,
+    WorkerReady,
+)
+from sipagent.speech.settings import SpeechSettings
+
+Handler = Callable[[Request], AnyReply]
+
+
+class _Stopwatch:
+    """CPU ms of this process. With several lanes busy it counts the others' work too: an upper bound."""
+
+    def __init__(self) -> None:
+        self._began = time.process_time()
+
+    def ms(self) -> float:
+        return 1000.0 * (time.process_time() - self._began)
+
+
+# The libraries are imported where they are used: a node without local synthesis needs no Piper installed.
+
+
+def load_stt(settings: SpeechSettings) -> Handler:
+    from sipagent.speech.whisper import Recogniser
+
+    folder = models.locate(settings.stt_model, "stt", settings.model_dir)
+    recogniser = Recogniser(folder, language=settings.language, threads=settings.threads)
+
+    def transcribe(request: Request) -> AnyReply:
+        assert isinstance(request, Transcribe)
+        watch = _Stopwatch()
+        said = recogniser.transcribe(np.frombuffer(request.pcm, np.int16), request.prompt)
+        return Transcribed(
+            id=request.id, text=said.text, confidence=said.confidence, no_speech=said.no_speech, cpu_ms=watch.ms()
+        )
+
+    noise = np.random.default_rng(0).integers(-3000, 3000, 8000, dtype=np.int16)  # silence would not reach the model
+    transcribe(Transcribe(id=0, pcm=noise.tobytes()))
+    return transcribe
+
+
+def load_tts(settings: SpeechSettings) -> Handler:
+    from sipagent.speech.piper import Voice
+
+    voice = Voice(models.locate(settings.tts_voice, "tts", settings.model_dir), threads=settings.threads)
+
+    def synthesize(request: Request) -> AnyReply:
+        assert isinstance(request, Synthesize)
+        watch = _Stopwatch()
+        pcm = voice.synthesize(request.text, request.speed, request.pitch)
+        return Synthesized(id=request.id, pcm=pcm.tobytes(), cpu_ms=watch.ms())
+
+    synthesize(Synthesize(id=0, text="Ready."))
+    return synthesize
+
+
+def load_embedding(settings: SpeechSettings) -> Handler:
+    from sipagent.speech.embedding import DIMENSION, Embedder
+
+    models.locate(settings.embedding_model, "embedding", settings.model_dir)
+    embedder = Embedder()
+
+    def embed(request: Request) -> AnyReply:
+        assert isinstance(request, Embed)
+        return Embedded(id=request.id, vectors=embedder.embed(request.texts).tobytes(), dimension=DIMENSION)
+
+    return embed
+
+
+LOADERS: dict[str, tuple[str, Callable[[SpeechSettings], Handler]]] = {
+    "stt": ("stt_model", load_stt),
+    "tts": ("tts_voice", load_tts),
+    "embedding": ("embedding_model", load_embedding),
+}
+
+
+def load(settings: SpeechSettings) -> dict[str, Handler]:
+    """What answers each kind of request, for the kinds that have a model. The models load side by side."""
+    chosen = {kind: loader for kind, (field, loader) in LOADERS.items() if getattr(settings, field)}
+    with ThreadPoolExecutor(len(chosen) or 1) as pool:
+        loading = {kind: pool.submit(loader, settings) for kind, loader in chosen.items()}
+        return {kind: future.result() for kind, future in loading.items()}
+
+
+class Worker:
+    """Reads requests from `sock` and hands each to the lane of its kind."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._writing = threading.Lock()
+
+    def send(self, reply: AnyReply) -> None:
+        message = frame(protocol.encoder.encode(reply))
+        try:
+            with self._writing:
+                self._sock.sendall(message)
+        except OSError:
+            os._exit(0)  # main is gone: nobody wants the rest
+
+    def run(self, settings: SpeechSettings) -> None:
+        """Loads, then serves until main closes its end."""
+        try:
+            handlers = load(settings)
+        except (SetupError, ImportError, OSError, RuntimeError, ValueError) as error:
+            self.send(Failed(id=0, reason=str(error)))
+            return
+        lanes = {kind: Lane(kind, handler, self.send) for kind, handler in handlers.items()}
+        chosen = {kind: str(getattr(settings, LOADERS[kind][0])) for kind in handlers}
+        self.send(WorkerReady(id=0, pid=os.getpid(), models=chosen))
+        while (message := read_frame_blocking(self._sock)) is not None:
+            request = protocol.request_decoder.decode(message)
+            match request:
+                case Transcribe():
+                    self._put(lanes, "stt", request, droppable=request.droppable)
+                case Synthesize():
+                    self._put(lanes, "tts", request)
+                case Embed():
+                    self._put(lanes, "embedding", request)
+                case Cancel():
+                    for lane in lanes.values():
+                        lane.cancel(request.id)
+
+    def _put(self, lanes: dict[str, Lane], kind: str, request: Request, *, droppable: bool = False) -> None:
+        if lane := lanes.get(kind):
+            lane.put(request, droppable=droppable)
+        else:
+            self.send(Failed(id=request.id, reason=f"no local model for {kind} is configured"))
+
+
+def main(arguments: list[str]) -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; main ends us in its own order
+    sock = socket.socket(fileno=int(arguments[0]))
+    Worker(sock).run(msgspec.json.decode(arguments[1], type=SpeechSettings))
+    # Inferences under way are of no use to anyone, and their threads are daemons: no orderly end to wait for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
