@@ -1,0 +1,356 @@
+"""Our side of one SIP dialog and its RTP port: what the lane reports and what the call wants, joined.
+
+A leg ends exactly once, with one Termination: `ended` is a future that whoever knows completes first. Its media port is
+closed only after the dialog is over, so that the last words are not cut off by us.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from sipagent.core import clock
+from sipagent.core.events import (
+    DigitReceived,
+    EventSink,
+    LegAnswered,
+    LegCreated,
+    LegEnded,
+    LegRinging,
+    MediaInterrupted,
+    MediaSourceChanged,
+    TransferChanged,
+)
+from sipagent.core.ids import CallId, LegId, new_leg_id, new_transfer_id
+from sipagent.core.states import Direction, LegState, TransferState, advance
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, from_sip_status
+from sipagent.media.client import MediaPort
+from sipagent.sip import protocol as sip
+from sipagent.sip import sdp
+
+
+class LaneSender(Protocol):
+    """The part of the lane's client that a leg uses."""
+
+    def send(self, command: sip.AnyCommand) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegIdentity:
+    call_id: CallId
+    direction: Direction
+    from_number: str
+    to_number: str
+    remote_address: str
+
+
+class Leg:
+    def __init__(
+        self, handle: int, lane: LaneSender, port: MediaPort, events: EventSink, identity: LegIdentity, media_host: str
+    ) -> None:
+        self.id: LegId = new_leg_id()
+        self.handle = handle
+        self.port = port
+        self.state = LegState.SETUP
+        self.identity = identity
+        self.answered = asyncio.Event()
+        self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
+        self._lane = lane
+        self._events = events
+        self._media_host = media_host
+        self._session_id = clock.mono_ns() // 1000 & 0x7FFFFFFF
+        self._offer: sdp.Sdp | None = None
+        self._dialog_over = asyncio.Event()
+        self._codec = ""
+        self._remote_media = ""
+        self._digits = 0
+        self._transfer: asyncio.Future[tuple[bool, int]] | None = None
+        self._transfer_seen: Callable[[int], None] | None = None
+        port.on_digit = self._digit
+        port.on_source = self._source
+        port.on_interrupted = self._interrupted
+
+    @property
+    def is_answered(self) -> bool:
+        return self.answered.is_set()
+
+    def created(self, sip_call_id: str) -> None:
+        self._events.emit(
+            LegCreated(
+                at=clock.now(),
+                call_id=self.identity.call_id,
+                leg_id=self.id,
+                direction=self.identity.direction,
+                from_number=self.identity.from_number,
+                to_number=self.identity.to_number,
+                sip_call_id=sip_call_id,
+                remote_address=self.identity.remote_address,
+            )
+        )
+
+    # --- what the call wants ---
+
+    def take_offer(self, text: str) -> None:
+        """The inbound INVITE's offer, "" when it had none. Raises ValueError (NoCommonCodec) when it cannot be met."""
+        if text:
+            self._offer = sdp.parse(text)
+            sdp.negotiate(self._offer)
+
+    def ring(self) -> None:
+        self._lane.send(sip.Ring(call=self.handle))
+        self._ringing(180)
+
+    def answer(self) -> None:
+        """200 with our SDP; media starts at once (or with the ACK, when the INVITE had no offer)."""
+        if self._offer is None:
+            text = sdp.build_offer(host=self._media_host, port=self.port.port, session_id=self._session_id)
+        else:
+            self._connect(sdp.negotiate(self._offer))
+            text = sdp.build_answer(
+                self._offer, host=self._media_host, port=self.port.port, session_id=self._session_id
+            )
+        self._tell_media()
+        self._lane.send(sip.Answer(call=self.handle, sdp=text))
+
+    def call(self, account: str, target: str, from_uri: str, headers: dict[str, str]) -> None:
+        """INVITE with our offer."""
+        text = sdp.build_offer(host=self._media_host, port=self.port.port, session_id=self._session_id)
+        self._tell_media()
+        self._lane.send(
+            sip.MakeCall(call=self.handle, account=account, target=target, sdp=text, from_uri=from_uri, headers=headers)
+        )
+
+    def reject(self, status: int, reason: str, termination: Termination) -> None:
+        self._end(termination)
+        self._lane.send(sip.Reject(call=self.handle, status=status, reason=reason))
+
+    def hangup(self, termination: Termination) -> None:
+        """BYE, CANCEL or a refusal, as the state asks for; decides the leg's end unless that is decided already."""
+        first = not self.ended.done()
+        self._end(termination)
+        if first and not self._dialog_over.is_set():
+            if self.identity.direction is Direction.INBOUND and not self.is_answered:
+                self._lane.send(sip.Reject(call=self.handle, status=termination.sip_status or 480))
+            else:
+                self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
+
+    async def refer(self, target: str, timeout_s: float) -> tuple[bool, int]:
+        """Blind transfer: whether it succeeded, and the last SIP status seen (RFC 3515)."""
+        transfer_id = new_transfer_id()
+
+        def report(state: TransferState, status: int) -> None:
+            self._events.emit(
+                TransferChanged(
+                    at=clock.now(),
+                    call_id=self.identity.call_id,
+                    leg_id=self.id,
+                    transfer_id=transfer_id,
+                    kind="blind",
+                    target=target,
+                    state=state,
+                    sip_status=status,
+                )
+            )
+
+        self._transfer = asyncio.get_running_loop().create_future()
+        self._transfer_seen = lambda status: report(TransferState.ACCEPTED, status)
+        report(TransferState.REQUESTED, 0)
+        self._lane.send(sip.Refer(call=self.handle, target=target))
+        try:
+            outcome = self._transfer
+            either: set[asyncio.Future[Any]] = {outcome, self.ended}
+            done, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if outcome in done:
+                succeeded, status = outcome.result()
+            else:
+                # The transferee may hang up on us as soon as it reaches the target, before the last NOTIFY.
+                succeeded, status = False, 408 if not done else 0
+        finally:
+            self._transfer = self._transfer_seen = None
+        report(TransferState.COMPLETED if succeeded else TransferState.FAILED, status)
+        return succeeded, status
+
+    async def close(self, timeout_s: float) -> None:
+        """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
+        try:
+            await asyncio.wait_for(self._dialog_over.wait(), timeout_s)
+        except TimeoutError:
+            self._dialog_over.set()
+        figures = await self.port.close()
+        self.state = advance(self.state, LegState.ENDED)
+        self._events.emit(
+            LegEnded(
+                at=clock.now(),
+                call_id=self.identity.call_id,
+                leg_id=self.id,
+                termination=self.ended.result(),
+                figures=replace(figures, digits_in=self._digits),
+            )
+        )
+
+    # --- what the lane reports ---
+
+    def on_fact(self, fact: sip.AnyFact) -> None:
+        match fact:
+            case sip.Progress():
+                self._ringing(fact.status)
+                if fact.sdp:
+                    self._negotiated(fact.sdp)
+            case sip.Answered():
+                self._confirmed(fact)
+            case sip.MediaChanged():
+                self._negotiated(fact.sdp)
+            case sip.Ended():
+                self._dialog_over.set()
+                self._end(self._remote_end(fact))
+            case sip.TransferProgress():
+                self._transfer_progress(fact)
+            case sip.DigitByInfo():
+                self._digit(fact.digit, 0)
+            case sip.CommandFailed():
+                self._command_failed(fact)
+            case _:
+                pass
+
+    def lane_lost(self) -> None:
+        self._dialog_over.set()
+        self._end(
+            Termination(
+                disposition=Disposition.ANSWERED if self.is_answered else Disposition.FAILED,
+                cause=Cause.LANE_DIED,
+                by=EndedBy.SYSTEM,
+                detail="the signalling process died; its dialogs are lost",
+            )
+        )
+
+    # --- inside ---
+
+    def _ringing(self, status: int) -> None:
+        if self.state in (LegState.SETUP, LegState.RINGING) and status > 100:
+            self.state = advance(self.state, LegState.RINGING)
+            self._events.emit(
+                LegRinging(at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, sip_status=status)
+            )
+
+    def _confirmed(self, fact: sip.Answered) -> None:
+        if self.is_answered or self.state is LegState.ENDED:
+            return
+        if fact.sdp and not self._negotiated(fact.sdp, only_if_new=self._offer is not None):
+            return
+        self.state = advance(self.state, LegState.ANSWERED)
+        self.answered.set()
+        self._events.emit(
+            LegAnswered(
+                at=clock.now(),
+                call_id=self.identity.call_id,
+                leg_id=self.id,
+                codec=self._codec,
+                local_media=f"{self._media_host}:{self.port.port}",
+                remote_media=self._remote_media,
+            )
+        )
+
+    def _negotiated(self, text: str, *, only_if_new: bool = False) -> bool:
+        """Connects the media to what the peer's SDP says; hangs up when nothing in it can be spoken."""
+        if only_if_new and self._codec:
+            return True
+        try:
+            self._connect(sdp.negotiate(sdp.parse(text)))
+        except ValueError as error:
+            self.hangup(
+                Termination(
+                    disposition=Disposition.FAILED,
+                    cause=Cause.NO_CODEC,
+                    by=EndedBy.SYSTEM,
+                    sip_status=488,
+                    detail=str(error),
+                )
+            )
+            return False
+        return True
+
+    def _connect(self, agreed: sdp.Negotiated) -> None:
+        self._codec = agreed.codec
+        self._remote_media = f"{agreed.host}:{agreed.port}"
+        self.port.connect(
+            agreed.host,
+            agreed.port,
+            agreed.payload_type,
+            agreed.telephone_event,
+            send=agreed.send,
+            receive=agreed.receive,
+        )
+
+    def _tell_media(self) -> None:
+        self._lane.send(
+            sip.SetMedia(call=self.handle, host=self._media_host, port=self.port.port, session_id=self._session_id)
+        )
+
+    def _remote_end(self, fact: sip.Ended) -> Termination:
+        inbound = self.identity.direction is Direction.INBOUND
+        remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
+        by = remote if fact.by_remote else EndedBy.SYSTEM
+        if fact.was_answered or self.is_answered:
+            return Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=by, sip_status=200)
+        if inbound:
+            return Termination(
+                disposition=Disposition.CANCELLED, cause=Cause.CANCELLED, by=by, sip_status=fact.status or 487
+            )
+        return from_sip_status(fact.status, EndedBy.CALLEE if fact.by_remote else EndedBy.SYSTEM, fact.reason)
+
+    def _transfer_progress(self, fact: sip.TransferProgress) -> None:
+        if self._transfer is None or self._transfer.done():
+            return
+        if fact.final:
+            self._transfer.set_result((200 <= fact.status < 300, fact.status))
+        elif self._transfer_seen is not None:
+            self._transfer_seen(fact.status)
+
+    def _command_failed(self, fact: sip.CommandFailed) -> None:
+        if fact.command == "Refer" and self._transfer is not None and not self._transfer.done():
+            self._transfer.set_result((False, 0))
+            return
+        if fact.command in ("MakeCall", "Answer"):
+            self._dialog_over.set()
+        if fact.command in ("MakeCall", "Answer", "Hangup"):
+            self._end(
+                Termination(
+                    disposition=Disposition.ANSWERED if self.is_answered else Disposition.FAILED,
+                    cause=Cause.ERROR,
+                    by=EndedBy.SYSTEM,
+                    detail=f"{fact.command} could not be carried out: {fact.reason}",
+                )
+            )
+
+    def _end(self, termination: Termination) -> None:
+        if not self.ended.done():
+            self.ended.set_result(termination)
+
+    def _digit(self, digit: str, duration_ms: int) -> None:
+        self._digits += 1
+        self._events.emit(
+            DigitReceived(
+                at=clock.now(),
+                call_id=self.identity.call_id,
+                leg_id=self.id,
+                digit=digit,
+                duration_ms=duration_ms,
+            )
+        )
+
+    def _source(self, host: str, port: int) -> None:
+        self._events.emit(
+            MediaSourceChanged(
+                at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, remote_media=f"{host}:{port}"
+            )
+        )
+
+    def _interrupted(self, gap_ms: float) -> None:
+        self._events.emit(
+            MediaInterrupted(at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, gap_ms=gap_ms)
+        )
+
+
+def _reason(termination: Termination) -> dict[str, str]:
+    """RFC 3326: why, for the peer's record."""
+    return {"Reason": f'SIP;cause={termination.sip_status or 200};text="{termination.cause}"'}

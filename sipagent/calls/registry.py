@@ -1,0 +1,305 @@
+"""All calls of the node: who may come in, who is up, and how they end when the node stops."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from sipagent.calls.call import Call
+from sipagent.calls.leg import Leg, LegIdentity
+from sipagent.calls.services import Services
+from sipagent.core import clock
+from sipagent.core.errors import CapacityError, ConfigError, SipagentError
+from sipagent.core.events import CallCreated, CallEnded, CallRefused
+from sipagent.core.ids import CallId, new_call_id
+from sipagent.core.states import Direction
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.dialplan import matching
+from sipagent.dialplan.model import Dialplan
+from sipagent.sip import message, protocol, sdp
+from sipagent.sip.settings import TrunkSettings
+
+log = logging.getLogger(__name__)
+
+
+class CallRegistry:
+    """Takes the lane's facts, makes calls of them, and answers what is going on."""
+
+    def __init__(self, services: Services, dialplans: Sequence[Dialplan]) -> None:
+        self._services = services
+        self.dialplans = dialplans
+        self._calls: dict[CallId, Call] = {}
+        self._legs: dict[int, Leg] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = 0  # admitted, but without a media port yet
+        self._peers: dict[str, str] = {}  # address to trunk name
+        self.draining = False
+        self.refused = 0
+
+    @property
+    def live(self) -> list[Call]:
+        return list(self._calls.values())
+
+    @property
+    def max_calls(self) -> int:
+        """What the node admits: the configured limit, or the library's when none is set or it is lower."""
+        ready = self._services.lane.ready
+        library = ready.max_calls if ready is not None else 0
+        configured = self._services.limits.max_calls
+        return min(configured, library) if configured else library
+
+    async def learn_peers(self) -> None:
+        """Looks up the addresses that trunks call from."""
+        loop = asyncio.get_running_loop()
+        for trunk in self._services.trunks:
+            for host in _peer_hosts(trunk):
+                try:
+                    found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+                except OSError:
+                    log.warning("a trunk's address cannot be looked up; calls from it are refused until it can")
+                    continue
+                for entry in found:
+                    self._peers[str(entry[4][0])] = trunk.name
+
+    # --- from the lane ---
+
+    def on_incoming(self, incoming: protocol.IncomingCall) -> None:
+        source = incoming.source.rpartition(":")[0]
+        trunk = self._trunk_of(source)
+        if trunk is None:
+            self._refuse(incoming.call, 403, "address is no trunk's")
+        elif self.draining:
+            self._refuse(incoming.call, 503, "node is stopping")
+        elif len(self._calls) + self._opening >= self.max_calls:
+            self._refuse(incoming.call, 486, "all calls in use")
+        else:
+            self._opening += 1
+            self._spawn(self._take(incoming, trunk), f"incoming/{incoming.call}")
+
+    def on_fact(self, fact: protocol.AnyFact) -> None:
+        handle = getattr(fact, "call", 0)
+        leg = self._legs.get(handle)
+        if leg is not None:
+            leg.on_fact(fact)
+
+    def on_over_limit(self, fact: protocol.OverLimit) -> None:
+        self.refused += 1
+        self._services.events.emit(
+            CallRefused(at=clock.now(), reason="all calls of the library in use", sip_status=fact.status)
+        )
+
+    def on_lane_lost(self) -> None:
+        for leg in list(self._legs.values()):
+            leg.lane_lost()
+
+    # --- from the operator ---
+
+    async def originate(self, target: str, *, trunk: str = "", from_number: str = "", steps: str = "") -> CallId:
+        """Places a call that takes the named steps (a route's, steps' or dialplan's name; "" is the first route's).
+
+        Raises CapacityError or ConfigError. Returns once the INVITE is on its way.
+        """
+        if self.draining:
+            raise CapacityError("the node is stopping and takes no new calls")
+        if len(self._calls) + self._opening >= self.max_calls:
+            raise CapacityError(f"all {self.max_calls} calls are in use")
+        match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
+        if match is None:
+            raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
+        account, uri = self._destination(target, trunk)
+        self._opening += 1
+        try:
+            port = await self._services.media.open()
+        finally:
+            self._opening -= 1
+        call_id = new_call_id()
+        identity = LegIdentity(
+            call_id=call_id,
+            direction=Direction.OUTBOUND,
+            from_number=from_number or account,
+            to_number=message.parse_address(uri).user or uri,
+            remote_address=_host_of(uri),
+        )
+        handle = self._services.lane.next_handle()
+        leg = Leg(
+            handle,
+            self._services.lane,
+            port,
+            self._services.events,
+            identity,
+            self._services.media_host(identity.remote_address),
+        )
+        call = self._register(call_id, leg, match, account)
+        leg.created("")
+        from_uri = f"sip:{from_number}@{self._services.media_host(identity.remote_address)}" if from_number else ""
+        leg.call(account, uri, from_uri, {})
+        self._spawn(self._run(call), call_id)
+        return call_id
+
+    def hangup(self, call_id: str) -> bool:
+        call = self._calls.get(CallId(call_id))
+        if call is None:
+            return False
+        call.hangup()
+        return True
+
+    async def drain(self) -> None:
+        """Refuses new calls, ends those that are up, waits for their records (bounded)."""
+        self.draining = True
+        for call in self.live:
+            call.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._services.limits.drain_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=2.0)
+
+    # --- inside ---
+
+    async def _take(self, incoming: protocol.IncomingCall, trunk: str) -> None:
+        try:
+            call = await self._admit(incoming, trunk)
+        finally:
+            self._opening -= 1
+        if call is not None:
+            await self._run(call)
+
+    async def _admit(self, incoming: protocol.IncomingCall, trunk: str) -> Call | None:
+        """A call with a leg and a media port; or a refusal that is on record."""
+        called, calling = incoming.to_user, incoming.from_user
+        call_id = new_call_id()
+        self._services.events.emit(
+            CallCreated(
+                at=clock.now(),
+                call_id=call_id,
+                direction=Direction.INBOUND,
+                from_number=calling,
+                to_number=called,
+                trunk=trunk,
+            )
+        )
+        match = matching.match(self.dialplans, called, calling)
+        if match is None:
+            self._refuse_call(call_id, incoming.call, 404, Cause.NO_ROUTE, "no route takes this number")
+            return None
+        try:
+            if incoming.sdp:
+                sdp.negotiate(sdp.parse(incoming.sdp))
+        except ValueError as error:
+            self._refuse_call(call_id, incoming.call, 488, Cause.NO_CODEC, str(error))
+            return None
+        try:
+            port = await self._services.media.open()
+        except SipagentError as error:
+            self._refuse_call(call_id, incoming.call, 503, Cause.ERROR, str(error))
+            return None
+        identity = LegIdentity(
+            call_id=call_id,
+            direction=Direction.INBOUND,
+            from_number=calling,
+            to_number=called,
+            remote_address=incoming.source,
+        )
+        leg = Leg(
+            incoming.call,
+            self._services.lane,
+            port,
+            self._services.events,
+            identity,
+            self._services.media_host(incoming.source),
+        )
+        leg.take_offer(incoming.sdp)
+        call = self._register(call_id, leg, match, trunk, announce=False)
+        leg.created(incoming.sip_call_id)
+        return call
+
+    def _register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str, *, announce: bool = True) -> Call:
+        if announce:
+            self._services.events.emit(
+                CallCreated(
+                    at=clock.now(),
+                    call_id=call_id,
+                    direction=leg.identity.direction,
+                    from_number=leg.identity.from_number,
+                    to_number=leg.identity.to_number,
+                    trunk=trunk,
+                )
+            )
+        call = Call(call_id, leg, match, self._services)
+        self._calls[call_id] = call
+        self._legs[leg.handle] = leg
+        return call
+
+    async def _run(self, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            self._calls.pop(call.id, None)
+            self._legs.pop(call.leg.handle, None)
+
+    def _refuse_call(self, call_id: CallId, handle: int, status: int, cause: Cause, detail: str) -> None:
+        self._services.lane.send(protocol.Reject(call=handle, status=status))
+        self._services.events.emit(
+            CallEnded(
+                at=clock.now(),
+                call_id=call_id,
+                termination=Termination(
+                    disposition=Disposition.REJECTED,
+                    cause=cause,
+                    by=EndedBy.SYSTEM,
+                    sip_status=status,
+                    detail=detail,
+                ),
+            )
+        )
+
+    def _refuse(self, handle: int, status: int, reason: str) -> None:
+        self.refused += 1
+        headers = {"Retry-After": "5"} if status == 503 else {}
+        self._services.lane.send(protocol.Reject(call=handle, status=status, headers=headers))
+        self._services.events.emit(CallRefused(at=clock.now(), reason=reason, sip_status=status))
+
+    def _trunk_of(self, source: str) -> str | None:
+        """The trunk that this address belongs to; "" when the node has no trunks and takes calls from anywhere."""
+        if not self._services.trunks:
+            return ""
+        return self._peers.get(source)
+
+    def _destination(self, target: str, trunk: str) -> tuple[str, str]:
+        """The account to call with and the URI to call."""
+        named = next((t for t in self._services.trunks if t.name == trunk), None)
+        if trunk and named is None:
+            raise ConfigError(f"no trunk named `{trunk}`")
+        if target.startswith(("sip:", "sips:")):
+            if not message.parse_address(target).host:
+                raise ConfigError("the SIP URI to call has no host")
+            return trunk, target
+        chosen = named or next(iter(self._services.trunks), None)
+        if chosen is None:
+            raise ConfigError("a number can only be called through a trunk, and none is configured: give a SIP URI")
+        if not target.strip("+*#").isalnum():
+            raise ConfigError("the number to call may only have digits, letters, +, * and #")
+        return chosen.name, chosen.target_uri(target)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a call's task failed", exc_info=error)
+
+
+def _peer_hosts(trunk: TrunkSettings) -> list[str]:
+    registrar = message.parse_address(trunk.registrar_uri).host if trunk.registrar else ""
+    return [host for host in [*trunk.peers, registrar] if host]
+
+
+def _host_of(uri: str) -> str:
+    """`host` or `host:port` of a SIP URI."""
+    address = message.parse_address(uri)
+    return f"{address.host}:{address.port}" if address.port else address.host

@@ -1,0 +1,28 @@
+"""What every call of a node shares, and how an agent of the dialplan becomes a conversation."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from sipagent.calls.settings import LimitSettings
+from sipagent.conversation.interfaces import Agent, Recogniser, Tts, VoiceDetector
+from sipagent.conversation.settings import ConversationSettings
+from sipagent.core.events import EventSink
+from sipagent.dialplan.model import AgentSpec
+from sipagent.media.client import MediaClient
+from sipagent.sip.client import LaneClient
+from sipagent.sip.settings import TrunkSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    lane: LaneClient
+    media: MediaClient
+    events: EventSink
+    tts: Tts
+    recogniser: Recogniser
+    make_vad: Callable[[], VoiceDetector]
+    make_agent: Callable[[str, AgentSpec], Awaitable[Agent]]  # by dialplan/agent name
+    trunks: Sequence[TrunkSettings]
+    conversation: ConversationSettings
+    limits: LimitSettings
+    media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it

@@ -1,0 +1,152 @@
+"""The dialplan's steps, carried out on a call."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from sipagent.calls import sounds
+from sipagent.conversation import chunking
+from sipagent.conversation.interfaces import Pcm
+from sipagent.conversation.session import Ending, Session
+from sipagent.conversation.speaker import Speaker
+from sipagent.core import clock
+from sipagent.core.errors import SipagentError
+from sipagent.core.events import Problem
+from sipagent.core.states import Direction
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.dialplan.model import (
+    AgentStep,
+    AnswerStep,
+    HangupStep,
+    PlayStep,
+    RejectStep,
+    SayStep,
+    Step,
+    TransferStep,
+)
+
+if TYPE_CHECKING:
+    from sipagent.calls.call import Call
+
+
+async def run(call: "Call") -> None:
+    """All steps in order; returns when they are through or one of them has ended the call."""
+    for step in call.match.steps:
+        await _step(call, step)
+        if call.leg.ended.done():
+            return
+
+
+async def _step(call: "Call", step: Step) -> None:
+    match step:
+        case AnswerStep():
+            await _answer(call)
+        case RejectStep(status=status, reason=reason):
+            call.leg.reject(
+                status,
+                reason,
+                Termination(
+                    disposition=Disposition.REJECTED, cause=Cause.REJECTED, by=EndedBy.AGENT, sip_status=status
+                ),
+            )
+        case SayStep(text=text):
+            await _answer(call)
+            await _play(call, [await call.services.tts.synthesize(clause) for clause in chunking.split(text)])
+        case PlayStep(file=file):
+            await _answer(call)
+            path = Path(call.match.dialplan.folder) / file
+            await _play(call, [await asyncio.to_thread(sounds.read_wav, path)])
+        case AgentStep(agent=name):
+            await _answer(call)
+            await _agent(call, name)
+        case TransferStep(target=target):
+            await _answer(call)
+            await _transfer(call, target)
+        case HangupStep():
+            call.hangup(EndedBy.AGENT)
+        case _:
+            assert_never(step)
+
+
+async def _answer(call: "Call") -> None:
+    """Answers an inbound call that is not answered yet; media starts with the ACK."""
+    leg = call.leg
+    if not leg.is_answered:
+        if leg.identity.direction is Direction.INBOUND:
+            leg.answer()
+        await leg.answered.wait()
+    call.answered_at = call.answered_at or clock.now()
+
+
+async def _play(call: "Call", parts: list[Pcm]) -> None:
+    speaker = Speaker(call.leg.port, call.services.conversation.ahead_ms)
+    call.leg.port.on_frames = lambda _frames: speaker.tick()
+    try:
+        utterance = speaker.utterance()
+        for part in parts:
+            await utterance.add("", part, clock.mono_ns())
+        utterance.complete()
+        await utterance.played()
+    finally:
+        call.leg.port.on_frames = None
+
+
+async def _agent(call: "Call", name: str) -> None:
+    services = call.services
+    spec = call.match.dialplan.agents[name]
+    session = Session(
+        call.id,
+        agent=await services.make_agent(f"{call.match.dialplan.name}/{name}", spec),
+        manners=spec,
+        out=call.leg.port,
+        vad=services.make_vad(),
+        recogniser=services.recogniser,
+        tts=services.tts,
+        events=services.events,
+        settings=services.conversation,
+    )
+    call.leg.port.on_frames = session.on_frames
+    try:
+        async with asyncio.timeout(spec.max_duration_s):
+            outcome = await session.run()
+    except TimeoutError:
+        call.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION, "the agent's max_duration_s is over")
+        return
+    finally:
+        call.leg.port.on_frames = None
+    match outcome.ending:
+        case Ending.HANGUP:
+            call.hangup(EndedBy.AGENT)
+        case Ending.CALLER_SILENT:
+            call.hangup(EndedBy.SYSTEM, Cause.CALLER_SILENT)
+        case Ending.FAILED:
+            call.hangup(EndedBy.SYSTEM, Cause.ERROR, "nothing could be said: speech synthesis fails")
+        case Ending.TRANSFER:
+            if not await _transfer(call, outcome.target):
+                await _play(call, [await services.tts.synthesize(c) for c in chunking.split(spec.apology)])
+        case _:
+            assert_never(outcome.ending)
+
+
+async def _transfer(call: "Call", target: str) -> bool:
+    """REFER; a success ends the call, a failure lets it go on."""
+    try:
+        uri = target_uri(call, target)
+    except SipagentError as error:
+        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="transfer", what=str(error)))
+        return False
+    succeeded, status = await call.leg.refer(uri, call.services.limits.transfer_timeout_s)
+    if succeeded:
+        call.hangup(EndedBy.AGENT, Cause.TRANSFERRED)
+        return True
+    call.services.events.emit(
+        Problem(at=clock.now(), call_id=call.id, where="transfer", what=f"the transfer failed with {status}")
+    )
+    return False
+
+
+def target_uri(call: "Call", target: str) -> str:
+    """A SIP URI as it is; a number at the domain of the peer we are talking to."""
+    if target.startswith(("sip:", "sips:", "tel:")):
+        return target
+    return f"sip:{target}@{call.leg.identity.remote_address}"
