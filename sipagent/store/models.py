@@ -6,10 +6,10 @@ Instants are aware UTC. Enumerations are stored as their words, so that a new me
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Double, ForeignKey, Index, MetaData
+from sqlalchemy import BigInteger, ForeignKey, Index, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from sipagent.store.types import StorableText, UtcDateTime, json_type
+from sipagent.store.types import FiniteFloat, StorableText, UtcDateTime, json_type
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {
         str: StorableText(),
         datetime: UtcDateTime(),
-        float: Double(),
+        float: FiniteFloat(),
         dict[str, Any]: json_type(),
     }
 

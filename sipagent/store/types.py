@@ -1,10 +1,11 @@
 """Column types that behave alike on SQLite and PostgreSQL."""
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, String
+from sqlalchemy import JSON, DateTime, Dialect, Double, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -30,6 +31,16 @@ class StorableText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         # str(): members of a StrEnum are stored by value
         return None if value is None else storable(str(value))[: self.longest]
+
+
+class FiniteFloat(TypeDecorator[float]):
+    """A number, or null where a measurement gave infinity or no number: neither can be averaged or written as JSON."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        return None if value is None or not math.isfinite(value) else value
 
 
 class UtcDateTime(TypeDecorator[datetime]):

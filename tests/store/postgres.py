@@ -1,0 +1,101 @@
+"""A PostgreSQL server of the test's own, from Debian's package."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from sipagent.core.ipc import die_with_parent
+
+INSTALL = "PostgreSQL is missing: apt-get install postgresql (and pip install 'sipagent[postgres]')"
+
+
+class PostgresServer:
+    """Runs in a folder of its own, reachable only through a socket in it, and goes with the tests."""
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("psycopg") is None:
+            raise AssertionError(INSTALL)
+        self._bin = _server_programs()
+        # not pytest's tmp_path: a socket's path may have 107 characters, and the server's user must get there
+        self.dir = Path(tempfile.mkdtemp(prefix="sipagent-pg-"))
+        user: dict[str, object] = {}
+        if os.geteuid() == 0:  # the server refuses to run as root
+            shutil.chown(self.dir, "postgres", "postgres")
+            user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        data = self.dir / "data"
+        made = subprocess.run(
+            [self._bin / "initdb", "-D", data, "-U", "sipagent", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            cwd=self.dir,
+            capture_output=True,
+            text=True,
+            **user,  # type: ignore[call-overload]
+        )
+        assert made.returncode == 0, made.stderr
+        self._log = (self.dir / "log").open("w+")
+        self._process = subprocess.Popen(
+            [self._bin / "postgres", "-D", data, "-k", self.dir, "-c", "listen_addresses=", "-c", "fsync=off"],
+            cwd=self.dir,
+            stdout=self._log,
+            stderr=self._log,
+            preexec_fn=die_with_parent,
+            **user,  # type: ignore[call-overload]
+        )
+        self._wait_until_ready()
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://sipagent@/{database}?host={self.dir}"
+
+    def create(self, database: str) -> str:
+        """A new empty database; returns its URL."""
+        self._admin(f'CREATE DATABASE "{database}"')
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        self._admin(f'DROP DATABASE "{database}" WITH (FORCE)')
+
+    def disconnect_all(self, database: str) -> None:
+        """What a restart of the server looks like to its clients."""
+        self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGINT)  # "fast" shutdown
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        shutil.rmtree(self.dir)
+
+    def _admin(self, statement: str) -> None:
+        import psycopg
+
+        with psycopg.connect(f"postgresql://sipagent@/postgres?host={self.dir}", autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            ready = subprocess.run([self._bin / "pg_isready", "-q", "-h", self.dir], cwd=self.dir)
+            if ready.returncode == 0:
+                return
+            time.sleep(0.05)
+        self._log.seek(0)
+        raise AssertionError(f"PostgreSQL did not start: {self._log.read()}")
+
+
+def _server_programs() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    if on_path is None:
+        raise AssertionError(INSTALL)
+    return Path(on_path).parent

@@ -1,0 +1,188 @@
+"""Events of a call as a test tells them."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from sipagent.core.clock import Stamp
+from sipagent.core.events import (
+    AgentInterrupted,
+    AgentSpeaking,
+    CallCreated,
+    CallEnded,
+    CallerSaid,
+    CallRefused,
+    DigitReceived,
+    Event,
+    LegAnswered,
+    LegCreated,
+    LegEnded,
+    LegRinging,
+    MediaFigures,
+    MediaInterrupted,
+    MediaSourceChanged,
+    PartialTranscript,
+    Problem,
+    ProcessEnded,
+    ProcessStarted,
+    RegistrationChanged,
+    RouteChosen,
+    TransferChanged,
+    TurnEnded,
+    TurnLatency,
+)
+from sipagent.core.ids import new_call_id, new_leg_id, new_transfer_id, new_turn_id
+from sipagent.core.states import Direction, RegistrationState, TransferState
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+
+START = datetime(2026, 3, 29, 0, 59, 58, 123456, tzinfo=UTC)  # two seconds before clocks change in Europe
+
+HUNG_UP = Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.CALLER, sip_status=200)
+
+
+def at(seconds: float, start: datetime = START) -> Stamp:
+    return Stamp(int(seconds * 1e9), start + timedelta(seconds=seconds))
+
+
+class Story:
+    """One call; each method is one thing that happens in it, at so many seconds from its start."""
+
+    def __init__(self, start: datetime = START, from_number: str = "+4930123456", to_number: str = "100") -> None:
+        self.call_id = new_call_id()
+        self.leg_id = new_leg_id()
+        self.transfer_id = new_transfer_id()
+        self.at: Callable[[float], Stamp] = lambda seconds: at(seconds, start)
+        self.from_number = from_number
+        self.to_number = to_number
+        self._turns = 0
+
+    def arrives(self, t: float = 0.0) -> list[Event]:
+        return [
+            CallCreated(
+                at=self.at(t),
+                call_id=self.call_id,
+                direction=Direction.INBOUND,
+                from_number=self.from_number,
+                to_number=self.to_number,
+                trunk="carrier",
+            ),
+            LegCreated(
+                at=self.at(t),
+                call_id=self.call_id,
+                leg_id=self.leg_id,
+                direction=Direction.INBOUND,
+                from_number=self.from_number,
+                to_number=self.to_number,
+                sip_call_id="3848276298220188511@atlanta.example.com",
+                remote_address="192.0.2.1:5060",
+            ),
+            RouteChosen(at=self.at(t), call_id=self.call_id, dialplan="front-desk", route="day", agent="desk"),
+        ]
+
+    def rings(self, t: float = 0.1) -> list[Event]:
+        return [LegRinging(at=self.at(t), call_id=self.call_id, leg_id=self.leg_id, sip_status=180)]
+
+    def is_answered(self, t: float = 1.0) -> list[Event]:
+        return [
+            LegAnswered(
+                at=self.at(t),
+                call_id=self.call_id,
+                leg_id=self.leg_id,
+                codec="PCMU",
+                local_media="192.0.2.9:20000",
+                remote_media="192.0.2.1:30000",
+            )
+        ]
+
+    def turn(self, t: float, said: str = "", answer: str = "Good morning.") -> list[Event]:
+        turn_id = new_turn_id()
+        index, self._turns = self._turns, self._turns + 1
+        events: list[Event] = []
+        if said:
+            events += [
+                PartialTranscript(at=self.at(t), call_id=self.call_id, text=said[:3]),
+                CallerSaid(
+                    at=self.at(t + 1),
+                    call_id=self.call_id,
+                    turn_id=turn_id,
+                    text=said,
+                    started_at=self.at(t),
+                    ended_at=self.at(t + 1),
+                    confidence=0.9,
+                ),
+            ]
+        return [
+            *events,
+            AgentSpeaking(at=self.at(t + 1.5), call_id=self.call_id, text=answer),
+            TurnEnded(
+                at=self.at(t + 3),
+                call_id=self.call_id,
+                turn_id=turn_id,
+                index=index,
+                caller_text=said,
+                agent_text=answer,
+                heard_text=answer,
+                intent="hours" if said else "",
+                confidence=0.9,
+                interrupted=False,
+                started_at=self.at(t),
+                agent_started_at=self.at(t + 1.5),
+                latency=TurnLatency(endpointing_ms=300.0, stt_ms=80.0, tts_ms=120.0, total_ms=500.0) if said else None,
+            ),
+        ]
+
+    def transfer(self, t: float, state: TransferState, sip_status: int = 0) -> list[Event]:
+        return [
+            TransferChanged(
+                at=self.at(t),
+                call_id=self.call_id,
+                leg_id=self.leg_id,
+                transfer_id=self.transfer_id,
+                kind="blind",
+                target="sip:desk@example.com",
+                state=state,
+                sip_status=sip_status,
+            )
+        ]
+
+    def ends(self, t: float = 60.0) -> list[Event]:
+        figures = MediaFigures(packets_in=2950, packets_out=2951, lost=2, foreign=1, jitter_ms=1.5, digits_in=1)
+        return [
+            LegEnded(at=self.at(t), call_id=self.call_id, leg_id=self.leg_id, termination=HUNG_UP, figures=figures),
+            CallEnded(at=self.at(t), call_id=self.call_id, termination=HUNG_UP),
+        ]
+
+    def other_facts(self, t: float) -> list[Event]:
+        """One of each kind that the other methods do not tell."""
+        call, leg = self.call_id, self.leg_id
+        return [
+            AgentInterrupted(at=self.at(t), call_id=call, heard_text="Good mor"),
+            DigitReceived(at=self.at(t), call_id=call, leg_id=leg, digit="5", duration_ms=120),
+            MediaSourceChanged(at=self.at(t), call_id=call, leg_id=leg, remote_media="192.0.2.1:30002"),
+            MediaInterrupted(at=self.at(t), call_id=call, leg_id=leg, gap_ms=80.5),
+            Problem(at=self.at(t), call_id=call, where="stt", what="timeout"),
+            CallRefused(at=self.at(t), reason="over limit", sip_status=486),
+            ProcessStarted(at=self.at(t), process="lane", pid=4711),
+            ProcessEnded(at=self.at(t), process="lane", pid=4711, reason="signal 9", calls_affected=1),
+            registration(t, RegistrationState.REGISTERED),
+        ]
+
+    def whole(self) -> list[Event]:
+        """Every type of event once at least."""
+        return [
+            *self.arrives(),
+            *self.rings(),
+            *self.is_answered(),
+            *self.turn(2),
+            *self.turn(6, said="when do you open"),
+            *self.other_facts(12),
+            *self.transfer(20, TransferState.REQUESTED),
+            *self.transfer(20.2, TransferState.ACCEPTED, 202),
+            *self.transfer(22, TransferState.COMPLETED, 200),
+            *self.ends(),
+        ]
+
+
+def registration(t: float, state: RegistrationState, trunk: str = "carrier", sip_status: int = 200) -> Event:
+    return RegistrationChanged(
+        at=at(t), trunk=trunk, state=state, sip_status=sip_status, reason="OK", expires_s=300, next_try_s=0.0
+    )

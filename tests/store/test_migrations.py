@@ -1,0 +1,91 @@
+"""The schema goes up, down and up again, and is what the models say."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import alembic.command
+import pytest
+from sqlalchemy import inspect
+
+from sipagent.core.errors import ConfigError, SetupError
+from sipagent.store.engine import alembic_config, current, downgrade, make_engine, migrations_dir, upgrade
+
+TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events"}
+
+
+def tables(url: str) -> set[str]:
+    engine = make_engine(url)
+    try:
+        return set(inspect(engine).get_table_names()) - {"alembic_version"}
+    finally:
+        engine.dispose()
+
+
+def test_up_down_and_up_again(empty_url: str) -> None:
+    assert current(empty_url) is None
+    upgrade(empty_url)
+    assert current(empty_url) == "0001"
+    assert tables(empty_url) == TABLES
+    downgrade(empty_url, "base")
+    assert current(empty_url) is None
+    assert tables(empty_url) == set()
+    upgrade(empty_url)
+    assert tables(empty_url) == TABLES
+
+
+def test_the_newest_revision_is_what_the_models_say(url: str) -> None:
+    with alembic_config(url) as config:
+        alembic.command.check(config)
+
+
+def test_upgrading_what_is_new_already_changes_nothing(url: str) -> None:
+    upgrade(url)
+    assert current(url) == "0001"
+
+
+def test_a_new_sqlite_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "new folder" / "50% of it.db"
+    upgrade(f"sqlite:///{file}")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_asking_for_the_revision_makes_no_file(tmp_path: Path) -> None:
+    assert current(f"sqlite:///{tmp_path / 'none.db'}") is None
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_sqlite_keeps_a_write_ahead_log_and_foreign_keys(sqlite_url: str) -> None:
+    engine = make_engine(sqlite_url)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
+    engine.dispose()
+
+
+@pytest.mark.parametrize("bad", ["", "no url", "sqlite://", "sqlite:///:memory:", "mysql://host/db"])
+def test_a_url_we_cannot_use_is_a_configuration_error(bad: str) -> None:
+    with pytest.raises(ConfigError):
+        make_engine(bad)
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="file/under.db"):
+        upgrade(f"sqlite:///{tmp_path / 'file' / 'under.db'}")
+
+
+def test_a_database_somebody_else_uses_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "sipagent.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE calls (mine TEXT)")
+    connection.close()
+    with pytest.raises(Exception, match="already exists"):
+        upgrade(f"sqlite:///{file}")
+    assert current(f"sqlite:///{file}") is None
+
+
+def test_the_checkout_has_its_migrations() -> None:
+    assert (migrations_dir() / "versions").is_dir()
