@@ -1,0 +1,74 @@
+"""Structured logging: constant messages, data as fields, the call's id on every line that belongs to a call.
+
+What callers say and who they are does not belong into logs: such fields go into `extra={"pii": {...}}` and are written
+only when the operator asks for them.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+
+from sipagent.config import LogSettings
+
+_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
+
+
+def setup(settings: LogSettings) -> None:
+    """Configures the root logger of this process. Levels: debug, info, warning, error."""
+    as_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter(settings.private) if as_json else _TextFormatter(settings.private))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _fields(record: logging.LogRecord, private: bool) -> dict[str, Any]:
+    fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD and key != "pii"}
+    pii = record.__dict__.get("pii")
+    if private and isinstance(pii, dict):
+        fields |= {f"pii.{key}": value for key, value in pii.items()}
+    return fields
+
+
+class _JsonFormatter(logging.Formatter):
+    def __init__(self, private: bool) -> None:
+        super().__init__()
+        self._private = private
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record, self._private),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    def __init__(self, private: bool) -> None:
+        super().__init__()
+        self._private = private
+        self._console = Console(file=sys.stderr, width=10_000, highlight=False)
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        colour = _COLOURS.get(record.levelname, "")
+        fields = " ".join(f"{key}={value}" for key, value in _fields(record, self._private).items())
+        with self._console.capture() as captured:
+            self._console.print(at, style="dim", end=" ")
+            self._console.print(record.getMessage(), style=colour or None, end=" ", markup=False)
+            self._console.print(fields, style="dim", end="", markup=False)
+        text = captured.get()
+        return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")

@@ -1,0 +1,220 @@
+"""A conversation on a fake clock: a scripted caller, a wire that plays 20 ms per tick, scripted words and synthesis."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from sipagent.conversation.interfaces import Agent, EndCall, HistoryView, Pcm, Piece, Text, Transcript
+from sipagent.conversation.session import Outcome, Session
+from sipagent.conversation.settings import ConversationSettings
+from sipagent.core.errors import ProviderError
+from sipagent.core.events import Event, TurnEnded
+from sipagent.core.ids import CallId
+from sipagent.dialplan.model import AgentSpec
+
+FRAME = 160
+TICK_NS = 20_000_000
+
+
+class Batch(NamedTuple):
+    pcm: Pcm
+    arrival: np.ndarray
+    position: int
+
+
+class Wire:
+    """The media port as a conversation sees it; plays one frame a tick."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self.frames: list[Pcm] = []  # as written
+        self.sent: dict[int, int] = {}
+        self.on_wire: list[bool] = []  # per tick: did the agent's audio leave
+        self._played = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self.frames) - self._played
+
+    @property
+    def written(self) -> int:
+        return len(self.frames)
+
+    @property
+    def played(self) -> int:
+        return self._played
+
+    def write(self, pcm: Pcm) -> int:
+        self.frames += list(pcm.reshape(-1, FRAME))
+        return len(pcm)
+
+    def sent_at(self, position: int) -> int:
+        return self.sent.get(position, 0)
+
+    async def flush(self) -> int:
+        cut = self._played
+        self._played = len(self.frames)
+        return cut
+
+    def tick(self) -> None:
+        if self._played < len(self.frames):
+            self.sent[self._played] = self._clock()
+            self._played += 1
+            self.on_wire.append(True)
+        else:
+            self.on_wire.append(False)
+
+
+class LoudnessVad:
+    def push(self, frames: Pcm) -> np.ndarray:
+        loud: np.ndarray = np.abs(frames).max(axis=1) > 100
+        return loud
+
+
+@dataclass
+class Words:
+    """What the n-th utterance will be recognised as; an exception is raised instead."""
+
+    texts: list[str | Exception]
+    begun: int = 0
+
+    def begin(self, on_partial: Callable[[str], None]) -> "Word":
+        self.begun += 1
+        said = self.texts[self.begun - 1] if self.begun <= len(self.texts) else ""
+        return Word(said)
+
+
+@dataclass
+class Word:
+    said: str | Exception
+    frames: int = 0
+
+    def push(self, frame: Pcm) -> None:
+        self.frames += 1
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def cancel(self) -> None: ...
+
+    async def finish(self) -> Transcript:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return Transcript(self.said, 0.9)
+
+
+@dataclass
+class Voice:
+    """Synthesis: 60 ms of tone per character, or a failure for texts in `broken`."""
+
+    broken: set[str] = field(default_factory=set)
+    made: list[str] = field(default_factory=list)
+
+    async def synthesize(self, text: str) -> Pcm:
+        if text in self.broken:
+            raise ProviderError("the voice is broken", retryable=False)
+        self.made.append(text)
+        return np.full(len(text) * 480, 5000, np.int16)
+
+
+class Echo:
+    """An agent that repeats what it heard, and ends on "bye"."""
+
+    intent = "echo"
+
+    def __init__(self, delay: asyncio.Event | None = None) -> None:
+        self.asked: list[str] = []
+        self.rolled_back = 0
+        self._delay = delay
+
+    def checkpoint(self) -> object:
+        return len(self.asked)
+
+    def rollback(self, state: object) -> None:
+        self.rolled_back += 1
+
+    async def respond(self, heard: str, history: HistoryView) -> AsyncIterator[Piece]:
+        self.asked.append(heard)
+        if self._delay is not None:
+            await self._delay.wait()
+        yield Text(f"You said {heard}.")
+        if heard == "bye":
+            yield EndCall()
+
+
+class Scene:
+    """Drives a session tick by tick."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        texts: Sequence[str | Exception],
+        *,
+        manners: AgentSpec | None = None,
+        voice: Voice | None = None,
+        settings: ConversationSettings | None = None,
+    ) -> None:
+        self.time = 1_000_000_000
+        self.events: list[Event] = []
+        self.wire = Wire(lambda: self.time)
+        self.words = Words(list(texts))
+        self.voice = voice or Voice()
+        self.position = 0
+        self.session = Session(
+            CallId("call_test"),
+            agent=agent,
+            manners=manners or AgentSpec(greeting="Hello."),
+            out=self.wire,
+            vad=LoudnessVad(),
+            recogniser=self.words,
+            tts=self.voice,
+            events=self,
+            settings=settings or ConversationSettings(),
+            now=lambda: self.time,
+        )
+        self.task: asyncio.Task[Outcome] = asyncio.create_task(self.session.run())
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    async def run(self, seconds: float, *, speaking: bool = False) -> None:
+        """Lets time pass, the caller speaking or silent."""
+        for _ in range(round(seconds * 50)):
+            await self._settle()
+            self.time += TICK_NS
+            self.wire.tick()
+            level = 3000 if speaking else 0
+            frame = np.full((1, FRAME), level, np.int16)
+            self.session.on_frames(Batch(frame, np.array([self.time - 40_000_000]), self.position))
+            self.position += 1
+        await self._settle()
+
+    async def says(self, seconds: float = 1.0) -> None:
+        """The caller speaks, then is silent until the turn has been taken."""
+        await self.run(seconds, speaking=True)
+        await self.run(0.4)
+
+    async def until_quiet(self, limit: float = 60.0) -> None:
+        """Until the agent has nothing queued."""
+        for _ in range(round(limit * 50)):
+            await self.run(0.02)
+            if self.wire.queued == 0 and not self.wire.on_wire[-1]:
+                return
+        raise AssertionError("the agent does not stop speaking")
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    def turns(self) -> list[TurnEnded]:
+        return [event for event in self.events if isinstance(event, TurnEnded)]
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @staticmethod
+    async def _settle() -> None:
+        for _ in range(12):  # enough for a chain of tasks to run up to its next wait
+            await asyncio.sleep(0)
