@@ -60,6 +60,13 @@ class PortClosed(Notice):
     slot: int
 
 
+class Resumed(Notice):
+    """A port of a process that died sends again; no audio went out or came in for this long."""
+
+    slot: int
+    gap_ms: float
+
+
 class Digit(Notice):
     """A telephone-event is complete (RFC 4733)."""
 
@@ -84,7 +91,7 @@ class Silent(Notice):
 
 
 AnyCommand = OpenPort | Connect | ClosePort | Stop
-AnyNotice = Ready | PortOpened | PortFailed | PortClosed | Digit | SourceChanged | Silent
+AnyNotice = Ready | PortOpened | PortFailed | PortClosed | Resumed | Digit | SourceChanged | Silent
 
 encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

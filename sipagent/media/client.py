@@ -1,0 +1,428 @@
+"""Main's side of the media process: start it, open ports, hand audio over, and bring it back when it dies."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import assert_never
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sipagent.core.clock import now
+from sipagent.core.errors import CapacityError, ProcessDied, SetupError
+from sipagent.core.events import EventSink, ProcessEnded, ProcessStarted
+from sipagent.core.ipc import FrameBuffer, frame
+from sipagent.media.port import Frames, MediaPort
+from sipagent.media.protocol import (
+    AnyNotice,
+    ClosePort,
+    Command,
+    Digit,
+    OpenPort,
+    PortClosed,
+    PortFailed,
+    PortOpened,
+    Ready,
+    Resumed,
+    Silent,
+    SourceChanged,
+    Stop,
+    encoder,
+    notice_decoder,
+)
+from sipagent.media.rings import (
+    FLAG_CONCEALED,
+    FLAG_DIGIT,
+    FLAG_SILENCE,
+    RX_FRAMES,
+    Rings,
+    create_memory,
+)
+from sipagent.media.settings import MediaSettings
+
+__all__ = ["FLAG_CONCEALED", "FLAG_DIGIT", "FLAG_SILENCE", "Frames", "MediaClient", "MediaPort"]
+
+START_LIMIT_S = 10.0
+OPEN_LIMIT_S = 2.0
+CLOSE_LIMIT_S = 2.0
+FLUSH_LIMIT_S = 0.1
+MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
+RESTART_WINDOW_S = 10.0
+_RX_MASK = RX_FRAMES - 1
+_RX_SAFE = RX_FRAMES - 2  # the engine may be writing the frame after the newest one
+
+
+class _Channel(asyncio.Protocol):
+    """The control socket of one engine."""
+
+    def __init__(self, client: "MediaClient") -> None:
+        self._client = client
+        self._buffer = FrameBuffer()
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._buffer.feed(data):
+            self._client._on_notice(notice_decoder.decode(message))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._client._on_engine_gone(self)
+
+
+class _Engine:
+    """A running media process as main sees it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", transport: asyncio.Transport, channel: _Channel) -> None:
+        self.process = process
+        self.transport = transport
+        self.channel = channel
+
+
+class MediaClient:
+    """Owns the media process. The memory outlives it, so that calls go on in its successor."""
+
+    def __init__(self, settings: MediaSettings, events: EventSink) -> None:
+        self._settings = settings
+        self._events = events
+        self._memory = create_memory(settings.capacity)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._rings = Rings(self._memory, settings.capacity)
+        self._engine: _Engine | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ports: dict[int, MediaPort] = {}
+        self._opening: dict[int, asyncio.Future[int]] = {}
+        self._closing: dict[int, tuple[MediaPort, asyncio.Future[None]]] = {}
+        self._abandoned: set[int] = set()  # slots whose opening or closing was never answered
+        self._flushing: list[tuple[int, int, asyncio.Future[None]]] = []  # slot, position to reach
+        self._seen = np.zeros(settings.capacity, np.int64)
+        self._active = np.zeros(0, np.int64)
+        self._attempts: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self._restarting: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """Of the running engine; 0 while there is none."""
+        return self._engine.process.pid if self._engine else 0
+
+    async def start(self) -> None:
+        """Starts the engine; raises SetupError when it is not ready within 10 s."""
+        if self._closed:
+            raise SetupError("the media client is closed")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._wake, self._on_wake)
+        async with self._starting:
+            if self._engine is None:
+                await self._spawn()
+
+    async def open(self) -> MediaPort:
+        """A bound port. Raises CapacityError when no slot is free, SetupError when no port can be had."""
+        if self._restarting is not None:
+            await asyncio.wait([self._restarting])
+        if self._engine is None:
+            await self.start()
+        slot = self._free_slot()
+        opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._opening[slot] = opened
+        self._rings.reset(slot)
+        self._seen[slot] = 0
+        self.send(OpenPort(slot=slot))
+        try:
+            async with asyncio.timeout(OPEN_LIMIT_S):
+                port = await opened
+        except BaseException as error:
+            if not opened.done() or opened.cancelled() or opened.exception() is None:
+                self._abandoned.add(slot)  # the answer is still to come, or nobody wants it any more
+                self.send(ClosePort(slot=slot))
+            if isinstance(error, TimeoutError):
+                raise SetupError(f"the media process did not open a port within {OPEN_LIMIT_S:g} s") from error
+            raise
+        finally:
+            del self._opening[slot]
+        self._ports[slot] = MediaPort(self, self._rings, self._settings.host, slot, port)
+        self._list_active()
+        return self._ports[slot]
+
+    async def close(self) -> None:
+        """Stops the engine and frees all ports; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._restarting is not None:
+            self._restarting.cancel()
+            await asyncio.wait([self._restarting])
+        for port in list(self._ports.values()):
+            self._release(port)
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.transport.write(frame(encoder.encode(Stop())))
+            code = await _reap(engine.process, CLOSE_LIMIT_S)
+            engine.transport.close()
+            self._emit_ended(engine, "stopped" if code == 0 else f"ended with {code} when told to stop", 0)
+        if self._loop is not None:
+            self._loop.remove_reader(self._wake)
+        os.close(self._wake)
+        os.close(self._memory)
+
+    # --- the process ------------------------------------------------------------------------------------------
+
+    async def _spawn(self) -> None:
+        """A new engine over the same memory; raises SetupError."""
+        assert self._loop is not None
+        process, ours = _launch(self._settings, self._memory, self._wake)
+        self._ready = self._loop.create_future()
+        channel = _Channel(self)
+        transport, _ = await self._loop.create_unix_connection(lambda: channel, sock=ours)
+        engine = _Engine(process, transport, channel)
+        self._engine = engine
+        try:
+            async with asyncio.timeout(START_LIMIT_S):
+                await self._ready
+        except (TimeoutError, ProcessDied) as error:
+            self._engine = None
+            transport.close()
+            code = await _reap(process, 0.0 if isinstance(error, TimeoutError) else 1.0)
+            raise SetupError(f"the media process did not start (exit code {code}); its messages are above") from error
+        except BaseException:
+            self._engine = None
+            transport.close()
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            self._ready = None
+        self._events.emit(ProcessStarted(at=now(), process="media", pid=process.pid))
+
+    def _on_engine_gone(self, channel: _Channel) -> None:
+        engine = self._engine
+        if engine is None or engine.channel is not channel:
+            return
+        if self._ready is not None:
+            if not self._ready.done():
+                self._ready.set_exception(ProcessDied("the media process ended before it was ready"))
+            return
+        self._engine = None
+        for future in self._opening.values():
+            if not future.done():
+                future.set_exception(SetupError("the media process died while a port was being opened"))
+        for slot in list(self._closing):
+            self._slot_closed(slot)
+        self._abandoned.clear()
+        if not self._closed:
+            self._restarting = asyncio.create_task(self._restart(engine), name="media/restart")
+
+    async def _restart(self, dead: _Engine) -> None:
+        affected = len(self._ports)
+        dead.transport.close()
+        code = await _reap(dead.process, 0.5)
+        self._emit_ended(dead, f"killed by signal {-code}" if code < 0 else f"exit code {code}", affected)
+        try:
+            while not self._closed:
+                moment = time.monotonic()
+                if len(self._attempts) == MAX_RESTARTS and moment - self._attempts[0] < RESTART_WINDOW_S:
+                    self._give_up()
+                    return
+                self._attempts.append(moment)
+                with contextlib.suppress(SetupError):
+                    await self.start()
+                    self._resume_ports()
+                    return
+        finally:
+            self._restarting = None
+
+    def _resume_ports(self) -> None:
+        for slot, port in self._ports.items():
+            self.send(OpenPort(slot=slot, port=port.port, resume=True))
+            if port.connected is not None:
+                self.send(port.connected)
+
+    def _give_up(self) -> None:
+        for port in list(self._ports.values()):
+            self._call(port.on_lost)
+
+    def _emit_ended(self, engine: _Engine, reason: str, affected: int) -> None:
+        pid = engine.process.pid
+        self._events.emit(ProcessEnded(at=now(), process="media", pid=pid, reason=reason, calls_affected=affected))
+
+    # --- ports ------------------------------------------------------------------------------------------------
+
+    def _free_slot(self) -> int:
+        for slot in range(self._settings.capacity):
+            if not any(slot in used for used in (self._ports, self._opening, self._closing, self._abandoned)):
+                return slot
+        raise CapacityError(f"all {self._settings.capacity} media slots are in use: raise [media] capacity")
+
+    async def close_port(self, port: MediaPort) -> None:
+        slot = port.slot
+        if self._ports.get(slot) is port:
+            if self._engine is None:
+                self._release(port)
+                return
+            del self._ports[slot]
+            self._list_active()
+            self._closing[slot] = (port, asyncio.get_running_loop().create_future())
+            self.send(ClosePort(slot=slot))
+        closing, answered = self._closing.get(slot, (None, None))
+        if closing is port and answered is not None:
+            await asyncio.wait([answered], timeout=CLOSE_LIMIT_S)
+            port.finish()
+
+    def _release(self, port: MediaPort) -> None:
+        """Without asking an engine."""
+        port.finish()
+        del self._ports[port.slot]
+        self._rings.forget(port.slot)
+        self._list_active()
+
+    def _slot_closed(self, slot: int) -> None:
+        self._abandoned.discard(slot)
+        if slot in self._closing:
+            port, answered = self._closing.pop(slot)
+            port.finish()
+            answered.set_result(None)
+
+    def _list_active(self) -> None:
+        self._active = np.array(sorted(self._ports), np.int64)
+
+    async def flushed(self, slot: int, head: int) -> bool:
+        """Whether the engine has obeyed within the limit."""
+        obeyed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (slot, head, obeyed)
+        self._flushing.append(entry)
+        try:
+            async with asyncio.timeout(FLUSH_LIMIT_S):
+                await obeyed
+        except TimeoutError:
+            return int(self._rings.tx_tail[slot]) >= head
+        finally:
+            self._flushing.remove(entry)
+        return True
+
+    def send(self, command: Command) -> None:
+        """To the engine; while there is none nothing is lost, for the restart tells the next one all it needs."""
+        if self._engine is not None:
+            self._engine.transport.write(frame(encoder.encode(command)))
+
+    # --- what the engine says ---------------------------------------------------------------------------------
+
+    def _on_notice(self, notice: AnyNotice) -> None:
+        if isinstance(notice, Ready):
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_result(None)
+            return
+        port = self._ports.get(notice.slot)
+        match notice:
+            case PortOpened(slot=slot, port=number):
+                if slot in self._opening and not self._opening[slot].done():
+                    self._opening[slot].set_result(number)
+            case PortFailed(slot=slot, reason=reason):
+                if slot in self._opening and not self._opening[slot].done():
+                    self._opening[slot].set_exception(SetupError(reason))
+                elif port is not None:  # after a restart somebody else has the port
+                    self._call(port.on_lost)
+            case PortClosed(slot=slot):
+                self._slot_closed(slot)
+            case _ if port is None:
+                pass  # said before the engine knew that the port is closed
+            case Digit(digit=digit, duration_ms=duration_ms):
+                self._call(port.on_digit, digit, duration_ms)
+            case SourceChanged(host=host, port=number):
+                self._call(port.on_source, host, number)
+            case Silent(seconds=seconds):
+                self._call(port.on_silent, seconds)
+            case Resumed(gap_ms=gap_ms):
+                self._call(port.on_interrupted, gap_ms)
+            case _:
+                assert_never(notice)
+
+    def _on_wake(self) -> None:
+        """New audio, once a tick: finds the slots that have some by one comparison."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        rings, slots = self._rings, self._active
+        seen = self._seen[slots]
+        fresh = rings.rx_head[slots] - seen
+        rows = np.flatnonzero(fresh)
+        if len(rows):
+            slots, seen, fresh = slots[rows], seen[rows], fresh[rows]
+            self._seen[slots] = seen + fresh
+            if fresh.max() == 1:
+                self._hand_over(slots, seen)
+            else:
+                for slot, start, count in zip(slots.tolist(), seen.tolist(), fresh.tolist(), strict=True):
+                    self._hand_over_many(slot, start, count)
+        for slot, head, obeyed in self._flushing:
+            if rings.tx_tail[slot] >= head and not obeyed.done():
+                obeyed.set_result(None)
+
+    def _hand_over(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+        """One frame each: gathered for all slots together."""
+        rings, place = self._rings, positions & _RX_MASK
+        pcm, flags, arrival = rings.rx_pcm[slots, place], rings.rx_flags[slots, place], rings.rx_arrival[slots, place]
+        numbers = zip(slots.tolist(), positions.tolist(), strict=True)
+        for row, (slot, position) in enumerate(numbers):
+            port = self._ports.get(slot)  # a callback before may have closed it
+            if port is not None and port.on_frames is not None:
+                one = slice(row, row + 1)
+                self._call(port.on_frames, Frames(pcm[one], flags[one], arrival[one], position))
+
+    def _hand_over_many(self, slot: int, start: int, count: int) -> None:
+        """Several frames of one slot, because main was busy; what the ring no longer holds is counted as dropped."""
+        port = self._ports.get(slot)
+        if port is None:
+            return
+        if count > _RX_SAFE:
+            port.dropped += count - _RX_SAFE
+            start, count = start + count - _RX_SAFE, _RX_SAFE
+        rings, place = self._rings, np.arange(start, start + count) & _RX_MASK
+        frames = Frames(rings.rx_pcm[slot, place], rings.rx_flags[slot, place], rings.rx_arrival[slot, place], start)
+        self._call(port.on_frames, frames)
+
+    def _call(self, callback: "Callable[..., None] | None", *arguments: object) -> None:
+        """A callback that raises must not cost the other calls their audio."""
+        if callback is None:
+            return
+        try:
+            callback(*arguments)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"media: callback {callback!r} raised", "exception": error}
+            )
+
+
+def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+    """The process, and our end of its control socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        arguments = [
+            *("--control", str(theirs.fileno()), "--memory", str(memory), "--wake", str(wake)),
+            *("--settings", msgspec.json.encode(settings).decode()),
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sipagent.media.engine", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), memory, wake),
+            # Small matrices only: a pool of threads would spin on the cores that other processes need.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+    return process, ours
+
+
+async def _reap(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
+    """The exit code; a process that is still there after the limit is killed."""
+    deadline = time.monotonic() + limit_s
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
+            return process.wait()
+        await asyncio.sleep(0.005)
+    return process.returncode

@@ -1,0 +1,30 @@
+"""What an operator may set about media. Every field: unit, default, one-line reason."""
+
+import msgspec
+
+
+class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The `[media]` table. Wrong values raise ValueError with the sentence for the operator."""
+
+    host: str = "0.0.0.0"  # address RTP is bound to; all of the machine's unless it has one for trunks
+    port_min: int = 20000  # first RTP port; clear of SIP's 5060 and of the usual services
+    port_max: int = 29999  # last RTP port; below Linux's ephemeral range, which begins at 32768
+    capacity: int = 64  # slots, calls at once; an unused slot costs address space only
+    playout_delay_ms: int = 40  # age of audio when it is handed on; two packets of 20 ms ride out common jitter
+    media_timeout_s: float = 20.0  # seconds without RTP until main is told; 0 never tells
+    port_quarantine_s: float = 30.0  # a port rests this long, so that a late packet cannot reach the next call
+    realtime: bool = True  # ask for SCHED_FIFO; without it pacing depends on the machine's other load
+
+    def __post_init__(self) -> None:
+        if not 1024 <= self.port_min <= self.port_max <= 65535:
+            raise ValueError(f"port_min {self.port_min} to port_max {self.port_max} is no range within 1024..65535")
+        if not 1 <= self.capacity <= 5000:
+            raise ValueError(f"capacity is {self.capacity}: it must be from 1 to 5000 calls")
+        if self.capacity > (self.port_max - self.port_min + 2) // 2:
+            raise ValueError(
+                f"capacity is {self.capacity}, but {self.port_min}..{self.port_max} has fewer even ports: widen it"
+            )
+        if not 10 <= self.playout_delay_ms <= 500:
+            raise ValueError(f"playout_delay_ms is {self.playout_delay_ms}: it must be from 10 to 500")
+        if self.media_timeout_s < 0 or self.port_quarantine_s < 0:
+            raise ValueError("media_timeout_s and port_quarantine_s must not be negative")
