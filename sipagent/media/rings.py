@@ -8,6 +8,7 @@ call (the eventfd), which orders the two on every machine we know of.
 Pages that were never touched cost nothing, and `forget` gives a slot's audio pages back.
 """
 
+import math
 import mmap
 import os
 from enum import IntEnum
@@ -97,7 +98,7 @@ class Rings:
         self._offsets: dict[str, int] = {}
         offset = 0
         for name, dtype, shape in fields:
-            view = np.frombuffer(self._map, dtype, int(np.prod(shape)), offset).reshape(shape)
+            view = np.frombuffer(self._map, dtype, math.prod(shape), offset).reshape(shape)
             setattr(self, name, view)
             self._offsets[name] = offset
             offset += _bytes(dtype, shape)
@@ -153,5 +154,6 @@ def len_of(columns: type[IntEnum]) -> int:
 
 def _bytes(dtype: Any, shape: tuple[int, ...]) -> int:
     """Rounded up to pages, so that no field shares one with its neighbour and a slot's audio can be given back."""
-    size = np.dtype(dtype).itemsize * int(np.prod(shape))
-    return -(-size // _PAGE) * _PAGE
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    pages: int = -(-size // _PAGE)
+    return pages * _PAGE

@@ -1,0 +1,1 @@
+"""Load and cost measurements; the tables are in docs/performance.md."""
