@@ -18,6 +18,21 @@ class Fact(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
 # --- commands -------------------------------------------------------------------------------------------------
 
 
+class Start(Command):
+    """The first command a lane gets: bind these ports and go. Answered by LaneReady or StartFailed."""
+
+    host: str  # to bind; "0.0.0.0" is every interface
+    port: int  # UDP, and TCP when `tcp`; 0 takes a free one
+    public_host: str = ""  # what Contact and Via say; "" lets the route decide
+    tcp: bool = True
+    user_agent: str = "sipagent"
+    first_call: int = 1  # inbound handles count from here, so that a new lane does not repeat its predecessor's
+
+
+class Ping(Command):
+    """Answered by Pong from the thread that runs PJSIP: the proof that it still turns."""
+
+
 class Ring(Command):
     """180, without SDP."""
 
@@ -102,6 +117,18 @@ class Stop(Command):
 # --- facts ----------------------------------------------------------------------------------------------------
 
 
+class StartFailed(Fact):
+    """The lane could not start, and leaves."""
+
+    what: str  # "UDP", "TCP" or "PJSIP"
+    reason: str
+    port_taken: bool = False
+
+
+class Pong(Fact):
+    pass
+
+
 class LaneReady(Fact):
     pid: int
     max_calls: int  # the library's own limit
@@ -127,6 +154,7 @@ class Progress(Fact):
     status: int
     reason: str
     sdp: str = ""
+    sip_call_id: str = ""
 
 
 class Answered(Fact):
@@ -154,6 +182,7 @@ class Ended(Fact):
     by_remote: bool
     was_answered: bool
     headers: dict[str, str] = {}
+    sip_call_id: str = ""
 
 
 class TransferProgress(Fact):
@@ -176,6 +205,8 @@ class RegistrationResult(Fact):
     reason: str
     expires_s: int
     contact: str = ""
+    answered: bool = True  # False: nobody answered, the library made the status up (408, 502, 503)
+    retry_after_s: int = 0  # the registrar's Retry-After, 0 when it gave none
 
 
 class OverLimit(Fact):
@@ -198,10 +229,13 @@ class CommandFailed(Fact):
     reason: str = ""
 
 
-AnyCommand = Ring | Answer | Reject | Hangup | MakeCall | Refer | SetMedia | AddAccount | Register | Unregister | Stop
+AnyCommand = (
+    Start | Ping | Ring | Answer | Reject | Hangup | MakeCall | Refer | SetMedia | AddAccount | Register | Unregister
+    | Stop
+)  # fmt: skip
 AnyFact = (
-    LaneReady | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress | DigitByInfo
-    | RegistrationResult | OverLimit | LaneLog | CommandFailed
+    LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress
+    | DigitByInfo | RegistrationResult | OverLimit | LaneLog | CommandFailed
 )  # fmt: skip
 
 encoder = msgspec.msgpack.Encoder()

@@ -1,0 +1,326 @@
+"""The lane: a process that speaks SIP through PJSIP and decides nothing. Commands in, facts out.
+
+One thread, the process's first, owns every pjsua2 object: it starts the library, runs its events and carries out the
+commands. A second thread only reads commands from main's socket and wakes the first with a datagram to the lane's
+own SIP port (CRLF, which PJSIP drops as a keep-alive, RFC 5626 section 4.4.1): 0.2 ms instead of a polling interval.
+"""
+
+import collections
+import contextlib
+import os
+import re
+import signal
+import socket
+import threading
+from typing import NoReturn
+
+import pjsua2 as pj
+
+from sipagent.core.clock import mono_ns
+from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
+from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
+from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, error_text
+from sipagent.sip.protocol import (
+    AddAccount,
+    Answer,
+    AnyCommand,
+    AnyFact,
+    CommandFailed,
+    Hangup,
+    LaneLog,
+    LaneReady,
+    MakeCall,
+    OverLimit,
+    Ping,
+    Pong,
+    Refer,
+    Register,
+    Reject,
+    Ring,
+    SetMedia,
+    Start,
+    StartFailed,
+    Stop,
+    Unregister,
+    command_decoder,
+    encoder,
+)
+
+_POLL_MS = 100
+_BACKLOG_BYTES = 16 << 20  # facts that main has not read; beyond it, or after so long, main is given up
+_BACKLOG_NS = 10_000_000_000
+_STOP_NS = 2_000_000_000  # an orderly stop: BYE answered, registrations taken back
+_ORPHAN_NS = 500_000_000  # main is gone: BYE sent
+_LOG_LINES = 20  # per window
+_LOG_WINDOW_NS = 10_000_000_000
+_TOO_MANY_CALLS = "too many calls"  # PJSIP's line, for builds without onRejectedIncomingCall
+_PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|\+?[0-9]{5,}")
+
+
+class Lane:
+    """One started library and its calls. Lives on the PJSIP thread; ``commands`` is the only thing shared."""
+
+    def __init__(self, main: socket.socket) -> None:
+        self.main = main
+        self.commands: collections.deque[AnyCommand | None] = collections.deque()
+        self.calls: dict[int, LaneCall] = {}
+        self.graveyard: list[LaneCall] = []
+        self.accounts: dict[str, LaneAccount] = {}
+        self._abandoned: list[LaneCall] = []
+        self._unsent = bytearray()
+        self._unsent_since = 0
+        self._stop_at = 0  # ns; 0 while we go on
+        self._log_window = 0
+        self._log_lines = 0
+        self._next_handle = 1
+
+    def run(self) -> NoReturn:
+        """Returns never: leaves the process, by os._exit because pjsua2's destructors may abort."""
+        first = read_frame_blocking(self.main)
+        start = command_decoder.decode(first) if first else None
+        if not isinstance(start, Start):
+            os._exit(1)
+        try:
+            self._start(start)
+        except TransportError as error:
+            self._give_up(StartFailed(what=error.what, reason=str(error), port_taken=error.taken))
+        except Exception as error:
+            self._give_up(StartFailed(what="PJSIP", reason=error_text(error)))
+        threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        while not self._finished():
+            self.stack.endpoint.libHandleEvents(20 if self._unsent else _POLL_MS)
+            while self.commands:
+                self._carry_out(self.commands.popleft())
+            self._housekeeping()
+        self._flush()
+        os._exit(0)
+
+    def _start(self, start: Start) -> None:
+        self.start = start
+        self._next_handle = start.first_call
+        self.endpoint = LaneEndpoint(self)
+        self.stack = Stack(start, self.endpoint, LaneLogWriter(self.log_line))
+        self.local_account = LaneAccount(self, "")
+        identity = AddAccount(account="", id_uri=self.stack.identity())
+        self.local_account.create(account_config(identity, start.public_host), True)
+        self.accounts[""] = self.local_account
+        self._wake_address = ("127.0.0.1" if start.host in ("", "0.0.0.0") else start.host, self.stack.port)
+        self._wake_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.emit(LaneReady(pid=os.getpid(), max_calls=self.stack.max_calls, host=start.host, port=self.stack.port))
+
+    def _give_up(self, fact: StartFailed) -> NoReturn:
+        self.emit(fact)
+        self._flush()
+        os._exit(2)
+
+    # --- the command thread ---------------------------------------------------------------------------------
+
+    def _read_commands(self) -> None:
+        while True:
+            data = read_frame_blocking(self.main)
+            command: AnyCommand | None = None
+            if data is not None:
+                with contextlib.suppress(Exception):  # a message we cannot read: main is not the one we know
+                    command = command_decoder.decode(data)
+            self.commands.append(command)
+            with contextlib.suppress(OSError):
+                self._wake_socket.sendto(b"\r\n\r\n", self._wake_address)
+            if command is None:
+                return
+
+    # --- facts ----------------------------------------------------------------------------------------------
+
+    def emit(self, fact: AnyFact) -> None:
+        if not self._unsent:
+            self._unsent_since = mono_ns()
+        self._unsent += frame(encoder.encode(fact))
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                sent = self.main.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                del self._unsent[:sent]
+                self._unsent_since = mono_ns()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent.clear()  # the reader sees the end of the stream and stops the lane
+
+    def problem(self, where: str, error: BaseException) -> None:
+        self.emit(LaneLog(level=1, text=f"{where}: {type(error).__name__}: {_scrubbed(error_text(error))}"))
+
+    def log_line(self, level: int, text: str) -> None:
+        """A line of PJSIP's log: its first line only (bodies follow), without numbers and addresses, rate-limited."""
+        if _TOO_MANY_CALLS in text and not hasattr(pj.Endpoint, "onRejectedIncomingCall"):
+            self.emit(OverLimit(status=486))
+        now = mono_ns()
+        if now - self._log_window > _LOG_WINDOW_NS:
+            self._log_window, self._log_lines = now, 0
+        self._log_lines += 1
+        if self._log_lines < _LOG_LINES:
+            self.emit(LaneLog(level=level, text=_scrubbed(text)))
+        elif self._log_lines == _LOG_LINES:
+            self.emit(LaneLog(level=level, text="more PJSIP log lines are left out for a while"))
+
+    # --- calls ----------------------------------------------------------------------------------------------
+
+    def adopt(self, account: LaneAccount, call_id: int) -> LaneCall:
+        call = LaneCall(self, account, self._next_handle, call_id)
+        self.calls[call.handle] = call
+        self._next_handle += 1
+        return call
+
+    def bury(self, call: LaneCall) -> None:
+        if self.calls.pop(call.handle, None) is not None:
+            self.graveyard.append(call)
+
+    def abandon(self, call: LaneCall) -> None:
+        """End it soon: not from inside a callback."""
+        self._abandoned.append(call)
+
+    def _housekeeping(self) -> None:
+        self._flush()
+        while self._abandoned:
+            self._end(self._abandoned.pop(), 500, {})
+        if self.graveyard:
+            self.stack.clock_bridge()
+            # ~Call() hangs up whatever call has its slot by now, so a dead one goes only while the slot is free.
+            self.graveyard = [call for call in self.graveyard if call.isActive()]
+
+    def _end(self, call: LaneCall, status: int, headers: dict[str, str]) -> None:
+        """BYE, CANCEL, or this final status for an inbound call that has no answer yet."""
+        if call.ended or not call.isActive():
+            return
+        call.closing = True
+        if call.inbound and not call.accepted:
+            call.answer(call_param(status, headers=headers))  # hangup() would leave the headers out
+        else:
+            call.hangup(call_param(headers=headers))
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: AnyCommand | None) -> None:
+        handle = int(getattr(command, "call", 0))
+        try:
+            if command is None:
+                self._begin_stop(_ORPHAN_NS)
+            elif isinstance(command, Stop):
+                self._begin_stop(_STOP_NS)
+            elif isinstance(command, Ping):
+                self.emit(Pong())
+            elif isinstance(command, MakeCall):
+                self._make_call(command)
+            elif isinstance(command, AddAccount):
+                self._add_account(command)
+            elif isinstance(command, Register | Unregister):
+                self._account(command.account).setRegistration(isinstance(command, Register))
+            elif handle in self.calls:
+                self._on_call(self.calls[handle], command)
+            # A command for a call that has just ended crossed its Ended on the way: nothing to do.
+        except Exception as error:
+            self.emit(
+                CommandFailed(
+                    command=type(command).__name__,
+                    call=handle,
+                    account=str(getattr(command, "account", "")),
+                    reason=_scrubbed(error_text(error)),
+                )
+            )
+            call = self.calls.get(handle)
+            if call is not None and isinstance(command, Answer):
+                self.abandon(call)
+
+    def _on_call(self, call: LaneCall, command: AnyCommand) -> None:
+        if isinstance(command, SetMedia):
+            call.media = command
+        elif not call.isActive():
+            return  # its Ended is on the way
+        elif isinstance(command, Ring):
+            # Without call settings: with them PJSIP makes its offer to an INVITE without one right now.
+            call.answer(call_param(180, media=False))
+        elif isinstance(command, Answer):
+            call.accept(command.sdp)
+        elif isinstance(command, Reject):
+            call.closing = True
+            call.answer(call_param(command.status, command.reason, command.headers))
+        elif isinstance(command, Hangup):
+            self._end(call, 480, command.headers)
+        elif isinstance(command, Refer):
+            call.xfer(command.target, call_param())
+
+    def _make_call(self, command: MakeCall) -> None:
+        if self._stop_at:
+            raise RuntimeError("the lane is stopping")
+        call = LaneCall(self, self._account(command.account), command.call)
+        call.next_sdp = command.sdp
+        self.calls[command.call] = call
+        param = call_param(headers=command.headers)
+        if command.from_uri:
+            param.txOption.localUri = command.from_uri
+        try:
+            call.makeCall(command.target, param)
+        except pj.Error:
+            self.bury(call)
+            raise
+
+    def _add_account(self, command: AddAccount) -> None:
+        config = account_config(command, self.start.public_host)
+        account = self.accounts.get(command.account)
+        if account is not None:
+            account.modify(config)
+            return
+        account = LaneAccount(self, command.account)
+        account.create(config)
+        self.accounts[command.account] = account
+
+    def _account(self, name: str) -> LaneAccount:
+        account = self.accounts.get(name)
+        if account is None:
+            raise LookupError(f"no account named {name!r} was added")
+        return account
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _begin_stop(self, patience_ns: int) -> None:
+        deadline = mono_ns() + patience_ns
+        if self._stop_at:
+            self._stop_at = min(self._stop_at, deadline)
+            return
+        self._stop_at = deadline
+        for call in list(self.calls.values()):
+            with contextlib.suppress(pj.Error):
+                self._end(call, 503, {})
+        for account in self.accounts.values():
+            if account.registered:
+                with contextlib.suppress(pj.Error):
+                    account.setRegistration(False)
+
+    def _finished(self) -> bool:
+        now = mono_ns()
+        if self._unsent and (len(self._unsent) > _BACKLOG_BYTES or now - self._unsent_since > _BACKLOG_NS):
+            self._unsent.clear()  # main does not read: as good as gone
+            self._begin_stop(_ORPHAN_NS)
+        if not self._stop_at:
+            return False
+        busy = bool(self.calls) or any(account.registered for account in self.accounts.values())
+        return now >= self._stop_at or not busy
+
+
+def _scrubbed(text: str) -> str:
+    """The first line of a log text, at most 200 characters, numbers and user parts of addresses taken out."""
+    lines = text.strip().splitlines()
+    return _PRIVATE_IN_LOG.sub("…", lines[0].strip())[:200] if lines else ""
+
+
+def serve(main: socket.socket) -> NoReturn:
+    """The forked child's whole life. Leaves when main's end of the socket closes."""
+    die_with_parent()
+    # Ctrl-C and a service manager's stop reach every process of the group; a lane ends when main says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write("sipagent-lane")
+    main.setblocking(True)
+    Lane(main).run()

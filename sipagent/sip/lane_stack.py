@@ -1,0 +1,197 @@
+"""Starting PJSIP for signalling alone: configuration, transports, and the two things pjsua2 does not offer.
+
+Everything here runs on the lane's PJSIP thread. Why each setting is as it is: PJMEDIA must stay inert (no socket, no
+thread, no RTP or RTCP of its own), because the audio is another process's.
+"""
+
+import contextlib
+import ctypes
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pjsua2 as pj
+
+from sipagent.sip.protocol import AddAccount, Start
+
+# More than any build's compile-time array; PJSIP lowers it to PJSUA_MAX_CALLS.
+_ASK_FOR_CALLS = 1_000_000
+# The conference bridge keeps a pointer for each: room for a PJSIP built for thousands of calls.
+_BRIDGE_PORTS = 8192
+_OUR_CODECS = ("PCMU/", "PCMA/")
+_LOG_LEVEL = 2  # errors and warnings; from 3 on PJSIP writes about every call
+
+
+class _Frame(ctypes.Structure):
+    """pjmedia_frame of the ABI that the ports have had since 2.0."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("buf", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("timestamp", ctypes.c_uint64),
+        ("bit_info", ctypes.c_uint32),
+    ]
+
+
+def _library() -> ctypes.CDLL:
+    module = sys.modules.get("pjsua2._pjsua2") or sys.modules["_pjsua2"]
+    return ctypes.CDLL(str(module.__file__))
+
+
+def error_text(error: BaseException) -> str:
+    """One line for an engineer; pjsua2's errors carry file names and line ends, which are cut."""
+    if isinstance(error, pj.Error):
+        return str(error.reason)  # it names the status too
+    return f"{type(error).__name__}: {error}"
+
+
+def port_is_taken(error: BaseException) -> bool:
+    return isinstance(error, pj.Error) and "in use" in str(error.reason).lower()
+
+
+class TransportError(Exception):
+    def __init__(self, what: str, error: BaseException) -> None:
+        super().__init__(error_text(error))
+        self.what = what
+        self.taken = port_is_taken(error)
+
+
+class Stack:
+    """The started library. ``max_calls``: its own limit. ``port``: the UDP port really bound."""
+
+    def __init__(self, start: Start, endpoint: Any, log_writer: Any) -> None:
+        library = _library()
+        library.pj_log_set_level(_LOG_LEVEL)  # libCreate writes to standard output before there is a writer
+        self.endpoint = endpoint
+        self.endpoint.libCreate()  # this thread: it creates and pumps, so it is registered with PJLIB
+        config = pj.EpConfig()
+        config.logConfig.level = config.logConfig.consoleLevel = _LOG_LEVEL
+        config.logConfig.msgLogging = 0
+        config.logConfig.decor = 0
+        config.logConfig.writer = log_writer
+        log_writer.__disown__()  # PJSIP deletes it
+        config.uaConfig.maxCalls = _ASK_FOR_CALLS
+        config.uaConfig.threadCnt = 0
+        config.uaConfig.mainThreadOnly = True
+        config.uaConfig.userAgent = start.user_agent
+        config.medConfig.hasIoqueue = False
+        config.medConfig.threadCnt = 0
+        config.medConfig.clockRate = 8000
+        config.medConfig.maxMediaPorts = _BRIDGE_PORTS
+        config.medConfig.ecTailLen = 0
+        config.medConfig.noVad = True
+        endpoint.libInit(config)
+        for codec in endpoint.codecEnum2():
+            # What PJMEDIA puts into SDP by itself is replaced by ours; without these it cannot agree to more either.
+            if not str(codec.codecId).startswith(_OUR_CODECS):
+                endpoint.codecSetPriority(codec.codecId, 0)
+        self.port = self._listen(start)
+        endpoint.libStart()
+        self.max_calls = int(library.pjsua_call_get_max_count())
+        self.host = start.host
+        self.clock_bridge = self._bridge_clock(library)
+
+    def _listen(self, start: Start) -> int:
+        transport = pj.TransportConfig()
+        transport.boundAddress = "" if start.host == "0.0.0.0" else start.host
+        transport.publicAddress = start.public_host
+        transport.port = start.port
+        try:
+            self.udp_id = self.endpoint.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
+        except pj.Error as error:
+            raise TransportError("UDP", error) from error
+        info = self.endpoint.transportGetInfo(self.udp_id)
+        port = int(str(info.localAddress).rpartition(":")[2])
+        if start.tcp:
+            transport.port = port
+            # The connections of a lane that died linger for a minute; they must not keep its successor out.
+            option = pj.SockOpt()
+            option.level, option.optName = socket.SOL_SOCKET, socket.SO_REUSEADDR
+            option.setOptValInt(1)
+            options = pj.SockOptVector()
+            options.append(option)
+            transport.sockOptParams.sockOpts = options
+            try:
+                self.endpoint.transportCreate(pj.PJSIP_TRANSPORT_TCP, transport)
+            except pj.Error as error:
+                raise TransportError("TCP", error) from error
+        return port
+
+    def _bridge_clock(self, library: ctypes.CDLL) -> Callable[[], None]:
+        """PJMEDIA removes a call's port from its conference bridge only when the bridge's clock ticks, and without a
+        sound device nothing ticks it: after `maxMediaPorts` calls every further one failed. So tick by hand.
+        """
+        library.pjsua_set_no_snd_dev.restype = ctypes.c_void_p
+        library.pjmedia_port_get_frame.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        port = library.pjsua_set_no_snd_dev()
+        buffer = ctypes.create_string_buffer(8192)
+        frame = _Frame()
+
+        def tick() -> None:
+            frame.buf = ctypes.addressof(buffer)
+            frame.size = 320  # 20 ms of 8 kHz, 16 bit
+            library.pjmedia_port_get_frame(port, ctypes.byref(frame))
+
+        return tick
+
+    def identity(self) -> str:
+        """The URI of calls placed without a trunk."""
+        host = "127.0.0.1" if self.host in ("", "0.0.0.0") else self.host
+        return f"sip:sipagent@{host}:{self.port}"
+
+    def destroy(self) -> None:
+        with contextlib.suppress(pj.Error):
+            self.endpoint.libDestroy()
+
+
+def account_config(account: AddAccount, public_host: str) -> Any:
+    config = pj.AccountConfig()
+    config.idUri = account.id_uri
+    for proxy in account.proxies:
+        config.sipConfig.proxies.append(proxy)
+    if account.username:
+        config.sipConfig.authCreds.append(
+            pj.AuthCredInfo("digest", account.realm, account.username, 0, account.password)
+        )
+    registration = config.regConfig
+    registration.registrarUri = account.registrar
+    registration.registerOnAdd = False
+    registration.timeoutSec = account.expires_s
+    # Refreshing is PJSIP's. A quarter of the lease leaves time for tries of ours; PJSIP takes at least 5 s.
+    registration.delayBeforeRefreshSec = max(5, account.expires_s // 4)
+    # Trying again after a failure is main's decision (registration.py).
+    registration.retryIntervalSec = 0
+    registration.firstRetryIntervalSec = 0
+    if public_host:
+        config.natConfig.contactRewriteUse = 0  # the operator knows the address better than the registrar
+    # No PJMEDIA socket, and so no RTP or RTCP that is not ours.
+    config.mediaConfig.useLoopMedTp = True
+    config.mediaConfig.enableLoopback = False
+    config.mediaConfig.lockCodecEnabled = False  # else PJSIP sends a re-INVITE by itself
+    config.callConfig.prackUse = pj.PJSUA_100REL_OPTIONAL
+    config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+    return config
+
+
+def call_param(status: int = 0, reason: str = "", headers: dict[str, str] | None = None, *, media: bool = True) -> Any:
+    """``media=False``: without call settings; PJSIP would take them as a reason to make its offer already."""
+    param = pj.CallOpParam(media)
+    if media:
+        param.opt.audioCount = 1  # 0 gives 488, whatever the SDP says
+        param.opt.videoCount = 0
+    if status:
+        param.statusCode = status
+    if reason:
+        param.reason = reason
+    if headers:
+        vector = pj.SipHeaderVector()
+        for name, value in headers.items():
+            header = pj.SipHeader()
+            # A line end inside a value would begin a header of its own.
+            header.hName = name.replace("\r", "").replace("\n", "")
+            header.hValue = value.replace("\r", " ").replace("\n", " ")
+            vector.append(header)
+        param.txOption.headers = vector
+    return param

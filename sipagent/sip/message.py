@@ -1,0 +1,236 @@
+"""Reading a SIP message (RFC 3261 section 7) given as text: headers, addresses, the SDP in its body.
+
+PJSIP has already parsed what it needs; this is for what sipagent wants to know besides. Forgiving, because a header
+that cannot be read must not cost a call, and bounded, because the sender is anyone.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+MAX_TEXT = 64 * 1024
+MAX_HEADERS = 256
+MAX_VALUE = 1024  # of one header handed on to main
+MAX_KEPT = 32
+
+# RFC 3261 section 7.3.3 and the later registrations.
+_COMPACT = {
+    "a": "accept-contact",
+    "b": "referred-by",
+    "c": "content-type",
+    "d": "request-disposition",
+    "e": "content-encoding",
+    "f": "from",
+    "i": "call-id",
+    "j": "reject-contact",
+    "k": "supported",
+    "l": "content-length",
+    "m": "contact",
+    "o": "event",
+    "r": "refer-to",
+    "s": "subject",
+    "t": "to",
+    "u": "allow-events",
+    "v": "via",
+    "x": "session-expires",
+}
+# Who calls, for whom, by way of whom; everything else in an INVITE is either SIP's own business or not needed.
+_INVITE_HEADERS = frozenset(
+    {
+        "p-asserted-identity",
+        "p-preferred-identity",
+        "p-called-party-id",
+        "remote-party-id",
+        "diversion",
+        "history-info",
+        "privacy",
+        "call-info",
+        "referred-by",
+        "user-to-user",
+    }
+)
+_FINAL_HEADERS = frozenset({"reason", "retry-after", "warning", "p-asserted-identity"})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """``headers`` in order, names as the sender wrote them (compact forms too), folded lines joined."""
+
+    start_line: str
+    headers: tuple[tuple[str, str], ...]
+    body: str
+
+    def get(self, name: str) -> str:
+        """The first value of the header, whatever its case or form; "" when it is absent."""
+        wanted = name.lower()
+        return next((value for key, value in self.headers if _canonical(key) == wanted), "")
+
+    def all(self, name: str) -> list[str]:
+        wanted = name.lower()
+        return [value for key, value in self.headers if _canonical(key) == wanted]
+
+    @property
+    def request_uri(self) -> str:
+        """ "" for a response."""
+        parts = self.start_line.split(" ")
+        return parts[1] if len(parts) == 3 and parts[2].startswith("SIP/") else ""
+
+    @property
+    def status(self) -> int:
+        """0 for a request."""
+        parts = self.start_line.split(" ", 2)
+        return int(parts[1]) if parts[0].startswith("SIP/") and len(parts) > 1 and _is_number(parts[1]) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A SIP or tel URI with what surrounds it: ``"Ann" <sip:ann@example.com:5070;transport=tcp>;tag=1``."""
+
+    display: str = ""
+    uri: str = ""
+    user: str = ""  # percent-decoded, without user parameters; a tel URI's number
+    host: str = ""
+    port: int = 0  # 0 when not given
+    uri_params: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)  # after the ">": tag, reason, ...
+
+
+def parse(text: str) -> Message:
+    """Never raises: what is beyond the limits or not of the form ``Name: value`` is left out."""
+    text = text[:MAX_TEXT]
+    parts = re.split(r"\r?\n\r?\n", text, maxsplit=1)
+    body = parts[1] if len(parts) == 2 else ""
+    lines = re.split(r"\r?\n", parts[0].lstrip("\r\n"))
+    headers: list[tuple[str, str]] = []
+    for line in lines[1:]:
+        if line[:1] in (" ", "\t"):
+            if headers:  # a folded line goes on with the header before it (section 7.3.1)
+                headers[-1] = (headers[-1][0], f"{headers[-1][1]} {line.strip()}".strip())
+            continue
+        name, colon, value = line.partition(":")
+        if colon and name.strip() and len(headers) < MAX_HEADERS:
+            headers.append((name.strip(), value.strip()))
+    return Message(lines[0].strip(), tuple(headers), body)
+
+
+def parse_address(value: str) -> Address:
+    """A name-addr or addr-spec (RFC 3261 section 20.10). What cannot be read comes back empty."""
+    value = value[:MAX_TEXT].strip()
+    display = params = ""
+    uri = value
+    left = _outside_quotes(value, "<")
+    if left >= 0:
+        display = value[:left].strip()
+        right = value.find(">", left)
+        uri, params = (value[left + 1 : right], value[right + 1 :]) if right >= 0 else (value[left + 1 :], "")
+        if display.startswith('"') and display.endswith('"') and len(display) >= 2:
+            display = re.sub(r"\\(.)", r"\1", display[1:-1])
+    else:
+        # Without brackets the parameters belong to the header, not to the URI (RFC 3261 section 20).
+        uri, _, params = value.partition(";")
+    user, host, port, uri_params = _parse_uri(uri.strip())
+    return Address(display, uri.strip(), user, host, port, uri_params, _params(params))
+
+
+def sdp_of(message: Message) -> str:
+    """The session description in the body, also from inside a multipart body (RFC 5621); "" when there is none."""
+    kind = message.get("content-type").lower()
+    if kind.startswith("application/sdp"):
+        return message.body
+    if kind.startswith("multipart/"):
+        found = re.search(r'boundary="?([^";\s]+)', message.get("content-type"), re.IGNORECASE)
+        if found is None:
+            return ""
+        for part in message.body.split(f"--{found[1]}")[1:]:
+            # A part has headers and a body but no start line: give it one.
+            inner = parse("part\r\n" + part.lstrip("\r\n"))
+            if inner.get("content-type").lower().startswith("application/sdp"):
+                return inner.body
+    return ""
+
+
+def invite_headers(message: Message) -> dict[str, str]:
+    """X- headers and the identity headers of an INVITE; several of one name are joined by a comma."""
+    return _kept(message, _INVITE_HEADERS)
+
+
+def final_headers(message: Message) -> dict[str, str]:
+    """X- headers and those that explain a final response or a BYE; where a redirection points (3xx)."""
+    redirected = {"contact"} if message.status // 100 == 3 else set()
+    return _kept(message, _FINAL_HEADERS | redirected)
+
+
+def seconds(value: str) -> int:
+    """The number at the head of a Retry-After or Expires value, 0 when there is none; at most a day."""
+    found = re.match(r"\s*([0-9]{1,9})", value)
+    return min(int(found[1]), 86400) if found else 0
+
+
+def _kept(message: Message, wanted: frozenset[str]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    names: dict[str, str] = {}  # canonical name to the spelling used first
+    for name, value in message.headers:
+        canonical = _canonical(name)
+        if canonical not in wanted and not canonical.startswith("x-"):
+            continue
+        if canonical in names:
+            spelling = names[canonical]
+            kept[spelling] = f"{kept[spelling]}, {value}"[:MAX_VALUE]
+        elif len(kept) < MAX_KEPT:
+            spelling = _COMPACT[name.lower()].title() if name.lower() in _COMPACT else name
+            names[canonical] = spelling
+            kept[spelling] = value[:MAX_VALUE]
+    return kept
+
+
+def _canonical(name: str) -> str:
+    name = name.lower()
+    return _COMPACT.get(name, name)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def _outside_quotes(text: str, wanted: str) -> int:
+    quoted = False
+    index = 0
+    while index < len(text):
+        char = text[index]
+        if char == "\\" and quoted:
+            index += 1
+        elif char == '"':
+            quoted = not quoted
+        elif char == wanted and not quoted:
+            return index
+        index += 1
+    return text.find(wanted) if quoted else -1  # a quote that is never closed hides nothing
+
+
+def _parse_uri(uri: str) -> tuple[str, str, int, dict[str, str]]:
+    scheme, colon, rest = uri.partition(":")
+    if not colon:
+        return "", "", 0, {}
+    if scheme.lower() == "tel":
+        number, _, params = rest.partition(";")
+        return unquote(number), "", 0, _params(params)
+    if scheme.lower() not in ("sip", "sips"):
+        return "", "", 0, {}
+    rest = rest.partition("?")[0] if "@" not in rest.partition("?")[2] else rest
+    userinfo, at, hostpart = rest.rpartition("@")
+    # The user part may carry a password after ":" and parameters after ";" (RFC 3966 inside a SIP URI).
+    user = unquote(re.split("[:;]", userinfo, maxsplit=1)[0]) if at else ""
+    hostport, _, params = hostpart.partition("?")[0].partition(";")
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::([0-9]{1,5}))?", hostport.strip())
+    if found is None:
+        return user, "", 0, _params(params)
+    return user, found[1].strip("[]"), int(found[2] or 0), _params(params)
+
+
+def _params(text: str) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for part in text.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name and len(result) < MAX_KEPT:
+            result[name.strip().lower()] = value.strip().strip('"')
+    return result

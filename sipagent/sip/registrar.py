@@ -1,0 +1,164 @@
+"""Drives the trunks' registrations through the lane: the clock and the messages around `RegistrationPolicy`."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Sequence
+
+from sipagent.core.clock import mono_ns, now
+from sipagent.core.events import EventSink, RegistrationChanged
+from sipagent.core.states import RegistrationState
+from sipagent.sip.client import LaneClient
+from sipagent.sip.protocol import AddAccount, Register, RegistrationResult, Unregister
+from sipagent.sip.registration import RegistrationPolicy, RegistrationView
+from sipagent.sip.settings import TrunkSettings
+
+log = logging.getLogger("sipagent.sip")
+
+_TICK_S = 0.25
+_CLOSE_S = 1.5
+
+
+class Registrar:
+    """All trunks' registrations. Wire it up as ``lane.on_ready`` → lane_ready, ``lane.on_registration`` → result."""
+
+    def __init__(self, trunks: Sequence[TrunkSettings], lane: LaneClient, events: EventSink) -> None:
+        self._trunks = {trunk.name: trunk for trunk in trunks}
+        self._lane = lane
+        self._events = events
+        self._policies = {
+            trunk.name: RegistrationPolicy(trunk.name, random=random.random) for trunk in trunks if trunk.registers
+        }
+        self._told: dict[str, tuple[RegistrationState, int, int]] = {}
+        self._lane_pid = 0
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._changed = asyncio.Event()
+
+    @property
+    def states(self) -> dict[str, RegistrationView]:
+        """By trunk; only trunks that register."""
+        at = _seconds()
+        return {name: policy.view(at) for name, policy in self._policies.items()}
+
+    def start(self) -> None:
+        """Adds the accounts when a lane is up already, and registers from now on. May be called again."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="registrar")
+        if self._lane.ready is not None:
+            self.lane_ready()
+
+    def lane_ready(self) -> None:
+        """A lane is up: it knows nothing of our accounts yet."""
+        ready = self._lane.ready
+        if ready is None or ready.pid == self._lane_pid:
+            return
+        replaced = self._lane_pid != 0
+        self._lane_pid = ready.pid
+        for trunk in self._trunks.values():
+            self._lane.send(
+                AddAccount(
+                    account=trunk.name,
+                    id_uri=trunk.identity,
+                    registrar=trunk.registrar_uri if trunk.registers else "",
+                    username=trunk.username,
+                    password=trunk.password,
+                    realm=trunk.realm,
+                    expires_s=trunk.expires_s,
+                )
+            )
+        if replaced:
+            for policy in self._policies.values():
+                policy.lost(_seconds(), "the lane that held the registration died")
+                self._tell(policy)
+
+    def result(self, fact: RegistrationResult) -> None:
+        policy = self._policies.get(fact.account)
+        if policy is None:
+            return
+        if self._closing:
+            if fact.expires_s == 0:
+                policy.end()
+                self._changed.set()
+            return
+        policy.result(
+            status=fact.status,
+            reason=fact.reason,
+            expires_s=fact.expires_s,
+            answered=fact.answered,
+            retry_after_s=fact.retry_after_s,
+            now=_seconds(),
+        )
+        self._tell(policy)
+
+    async def close(self) -> None:
+        """Takes the registrations back; waits for the registrars' answers at most 1.5 s."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        held = [policy for policy in self._policies.values() if policy.state is RegistrationState.REGISTERED]
+        if self._lane.ready is not None and held:
+            for policy in held:
+                self._lane.send(Unregister(account=policy.trunk))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    while any(policy.state is RegistrationState.REGISTERED for policy in held):
+                        self._changed.clear()
+                        await self._changed.wait()
+        for policy in self._policies.values():
+            policy.end()
+            self._tell(policy)
+
+    async def _run(self) -> None:
+        while True:
+            if self._lane.ready is not None and self._lane.ready.pid == self._lane_pid:
+                at = _seconds()
+                for policy in self._policies.values():
+                    if policy.overdue(at):
+                        policy.result(
+                            status=0,
+                            reason="the lane gave no result",
+                            expires_s=0,
+                            answered=False,
+                            retry_after_s=0,
+                            now=at,
+                        )
+                        self._tell(policy)
+                    if policy.due(at):
+                        policy.begin(at)
+                        self._lane.send(Register(account=policy.trunk))
+                        self._tell(policy)
+            await asyncio.sleep(_TICK_S)
+
+    def _tell(self, policy: RegistrationPolicy) -> None:
+        """One event for each change; a refresh that went well is none."""
+        view = policy.view(_seconds())
+        facts = (view.state, view.sip_status, view.expires_s)
+        failed = view.state in (RegistrationState.REFUSED, RegistrationState.UNREACHABLE)
+        if self._told.get(policy.trunk) == facts and not failed:
+            return
+        self._told[policy.trunk] = facts
+        log.log(
+            logging.WARNING if failed else logging.INFO,
+            "registration",
+            extra={"trunk": view.trunk, "state": view.state.value, "sip_status": view.sip_status, "say": view.sentence},
+        )
+        self._events.emit(
+            RegistrationChanged(
+                at=now(),
+                trunk=view.trunk,
+                state=view.state,
+                sip_status=view.sip_status,
+                reason=view.reason,
+                expires_s=view.expires_s,
+                next_try_s=view.next_try_s,
+            )
+        )
+
+
+def _seconds() -> float:
+    return mono_ns() / 1e9

@@ -1,0 +1,156 @@
+"""When to register again, and what to tell the engineer: decisions only, given the time, no I/O.
+
+PJSIP refreshes a granted registration before it expires (RFC 3261 section 10.2.4). What follows a failure is decided
+here: soon and ever more slowly when nobody answered or the registrar is in trouble, and slowly from the start when it
+said no, because a wrong password repeated is what gets an address banned.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sipagent.core.states import RegistrationState
+
+UNREACHABLE_FIRST_S = 2.0
+UNREACHABLE_LONGEST_S = 300.0
+REFUSED_FIRST_S = 60.0
+REFUSED_LONGEST_S = 1800.0
+RETRY_AFTER_LONGEST_S = 3600.0  # beyond it we would rather ask again
+JITTER = 0.2  # of a pause, added: a registrar that comes back must not meet all its clients at once
+RESULT_S = 40.0  # PJSIP gives a request up after 32 s (timer F); silence beyond that is an error of ours
+
+# Answers that say "not now" rather than "not you".
+_PASSING = frozenset({408, 429, 480, 491})
+
+_ADVICE = {
+    401: 'check `username` and `password` of the trunk, and that `realm` is "*" or the provider\'s',
+    403: "the provider does not let this account register: check `username`, and whether it admits your address",
+    404: "the provider does not know this user: check `username`, `from_user` and the registrar's host",
+    405: "this address takes no REGISTER: check `registrar`, or set `register = false`",
+    407: "check `username` and `password` of the trunk",
+    423: "the provider wants a longer lease: raise `expires_s`",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationView:
+    """A trunk's registration as it stands, for the API and the dashboard."""
+
+    trunk: str
+    state: RegistrationState
+    sip_status: int  # of the last answer, 0 before any
+    reason: str
+    expires_s: int  # lease granted, 0 unless registered
+    next_try_s: float  # until our next try; 0 when none is planned by us
+    sentence: str  # for the engineer: what is, and what to do
+
+
+class RegistrationPolicy:
+    """One trunk's registration. Times are seconds of any monotonic clock.
+
+    >>> policy = RegistrationPolicy("carrier", random=lambda: 0.0)
+    >>> policy.begin(now=0.0)
+    >>> policy.result(status=403, reason="Forbidden", expires_s=0, answered=True, retry_after_s=0, now=0.1)
+    >>> policy.view(now=0.1).next_try_s
+    60.0
+    """
+
+    def __init__(self, trunk: str, *, random: Callable[[], float]) -> None:
+        self.trunk = trunk
+        self._random = random  # 0 <= random() < 1
+        self.state = RegistrationState.UNREGISTERED
+        self._status = 0
+        self._reason = ""
+        self._expires_s = 0
+        self._next_try: float | None = 0.0
+        self._begun: float | None = None
+        self._failures = 0  # of one kind, in a row
+        self._sentence = "not registered yet"
+
+    def due(self, now: float) -> bool:
+        """Whether a REGISTER should leave now."""
+        return self._next_try is not None and now >= self._next_try
+
+    def begin(self, now: float) -> None:
+        """A REGISTER leaves."""
+        self._next_try = None
+        self._begun = now
+        if self.state is not RegistrationState.REGISTERED:
+            self.state = RegistrationState.REGISTERING
+            self._sentence = "waiting for the registrar's answer"
+
+    def overdue(self, now: float) -> bool:
+        """Whether the answer to our REGISTER should have come, or been given up, long ago."""
+        return self._begun is not None and now - self._begun > RESULT_S
+
+    def result(
+        self, *, status: int, reason: str, expires_s: int, answered: bool, retry_after_s: int, now: float
+    ) -> None:
+        """The registrar's answer (or PJSIP's own, ``answered=False``), also to a refresh that PJSIP sent by itself."""
+        self._begun = None
+        self._status, self._reason = status, reason
+        if status // 100 == 2 and expires_s > 0:
+            self.state = RegistrationState.REGISTERED
+            self._expires_s = expires_s
+            self._next_try = None
+            self._failures = 0
+            self._sentence = f"registered for {expires_s} s, refreshed before that ends"
+            return
+        self._expires_s = 0
+        if not answered:
+            self._fail(RegistrationState.UNREACHABLE)
+            pause = self._backoff(UNREACHABLE_FIRST_S, UNREACHABLE_LONGEST_S)
+            what = f"the registrar does not answer ({status} {reason})" if status else reason
+            advice = "check the host and port of `registrar`, DNS, and that a firewall lets SIP out and back in"
+        elif status >= 500 or status in _PASSING:
+            self._fail(RegistrationState.REFUSED)
+            pause = self._backoff(UNREACHABLE_FIRST_S, UNREACHABLE_LONGEST_S)
+            what = f"the registrar cannot serve us now ({status} {reason})"
+            advice = "nothing to do unless it lasts"
+        else:
+            self._fail(RegistrationState.REFUSED)
+            pause = self._backoff(REFUSED_FIRST_S, REFUSED_LONGEST_S)
+            what = f"the registrar refused us ({status} {reason})"
+            advice = _ADVICE.get(status, "ask the provider why it answers so")
+        if answered and retry_after_s > 0:
+            pause = max(pause, min(float(retry_after_s), RETRY_AFTER_LONGEST_S))
+        self._next_try = now + pause
+        self._sentence = f"{what}: {advice}"
+
+    def lost(self, now: float, why: str) -> None:
+        """The process that held the registration is gone: try again as soon as there is another."""
+        self.state = RegistrationState.UNREGISTERED
+        self._expires_s = 0
+        self._begun = None
+        # A refused account stays refused: a lane that dies every minute must not become a password hammer.
+        if self._next_try is None or self._next_try < now:
+            self._next_try = now
+        self._sentence = why
+
+    def end(self) -> None:
+        """We take the registration back, and try no more."""
+        self.state = RegistrationState.UNREGISTERED
+        self._next_try = None
+        self._begun = None
+        self._expires_s = 0
+        self._sentence = "taken back by us"
+
+    def view(self, now: float) -> RegistrationView:
+        return RegistrationView(
+            trunk=self.trunk,
+            state=self.state,
+            sip_status=self._status,
+            reason=self._reason,
+            expires_s=self._expires_s,
+            next_try_s=max(0.0, self._next_try - now) if self._next_try is not None else 0.0,
+            sentence=self._sentence,
+        )
+
+    def _fail(self, state: RegistrationState) -> None:
+        if self.state in (RegistrationState.REGISTERED, RegistrationState.UNREGISTERED):
+            self._failures = 0
+        self.state = state
+        self._failures += 1
+
+    def _backoff(self, first_s: float, longest_s: float) -> float:
+        pause: float = min(first_s * 2.0 ** min(self._failures - 1, 16), longest_s)
+        return pause * (1 + JITTER * self._random())
