@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Call:
-    def __init__(self, call_id: CallId, leg: Leg, match: Match, services: Services) -> None:
+    def __init__(
+        self, call_id: CallId, leg: Leg, match: Match, services: Services, ring_timeout_s: float = 0.0
+    ) -> None:
+        self._ring_timeout_s = ring_timeout_s or services.limits.ring_timeout_s
         self.id = call_id
         self.leg = leg
         self.match = match
@@ -89,7 +92,7 @@ class Call:
 
     async def _until_answered(self) -> None:
         try:
-            await asyncio.wait_for(self.leg.answered.wait(), self.services.limits.ring_timeout_s)
+            await asyncio.wait_for(self.leg.answered.wait(), self._ring_timeout_s)
         except TimeoutError:
             self.leg.hangup(
                 Termination(disposition=Disposition.NO_ANSWER, cause=Cause.NO_ANSWER, by=EndedBy.SYSTEM, sip_status=487)

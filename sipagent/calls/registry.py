@@ -95,7 +95,9 @@ class CallRegistry:
 
     # --- from the operator ---
 
-    async def originate(self, target: str, *, trunk: str = "", from_number: str = "", steps: str = "") -> CallId:
+    async def originate(
+        self, target: str, *, trunk: str = "", from_number: str = "", steps: str = "", ring_timeout_s: float = 0.0
+    ) -> CallId:
         """Places a call that takes the named steps (a route's, steps' or dialplan's name; "" is the first route's).
 
         Raises CapacityError or ConfigError. Returns once the INVITE is on its way.
@@ -130,7 +132,7 @@ class CallRegistry:
             identity,
             self._services.media_host(identity.remote_address),
         )
-        call = self._register(call_id, leg, match, account)
+        call = self._register(call_id, leg, match, account, ring_timeout_s=ring_timeout_s)
         leg.created("")
         from_uri = f"sip:{from_number}@{self._services.media_host(identity.remote_address)}" if from_number else ""
         leg.call(account, uri, from_uri, {})
@@ -215,7 +217,16 @@ class CallRegistry:
         leg.created(incoming.sip_call_id)
         return call
 
-    def _register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str, *, announce: bool = True) -> Call:
+    def _register(
+        self,
+        call_id: CallId,
+        leg: Leg,
+        match: matching.Match,
+        trunk: str,
+        *,
+        announce: bool = True,
+        ring_timeout_s: float = 0.0,
+    ) -> Call:
         if announce:
             self._services.events.emit(
                 CallCreated(
@@ -227,7 +238,7 @@ class CallRegistry:
                     trunk=trunk,
                 )
             )
-        call = Call(call_id, leg, match, self._services)
+        call = Call(call_id, leg, match, self._services, ring_timeout_s)
         self._calls[call_id] = call
         self._legs[leg.handle] = leg
         return call

@@ -9,7 +9,7 @@ answered together with what follows.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -135,7 +135,9 @@ class Session:
         tts: Tts,
         events: EventSink,
         settings: ConversationSettings,
+        now: Callable[[], int] = clock.mono_ns,
     ) -> None:
+        self._now = now
         self._call_id = call_id
         self._agent = agent
         self._manners = manners
@@ -159,7 +161,7 @@ class Session:
     # --- the clock of the conversation: called by the media client with every batch of frames ---
 
     def on_frames(self, frames: AudioFrames) -> None:
-        now = clock.mono_ns()
+        now = self._now()
         self._speaker.tick()
         self._listener.push(frames, now)
         turn = self._turn
@@ -307,12 +309,12 @@ class Session:
             transcripts: list[Transcript] = [await heard.recognition.finish() for heard in turn.heard]
         except ProviderError as error:
             self._problem("stt", error)
-            turn.words_ns = turn.clause_ns = clock.mono_ns()
+            turn.words_ns = turn.clause_ns = self._now()
             await self._speak(turn, self._manners.apology)
             await self._finish(turn, None)
             return False
         spoken = [t for t in transcripts if t.text]
-        turn.words_ns = clock.mono_ns()
+        turn.words_ns = self._now()
         if not spoken:
             return False
         turn.caller_text = " ".join(t.text for t in spoken)
@@ -374,7 +376,7 @@ class Session:
     async def _speak(self, turn: _Turn, clause: str) -> None:
         if not clause:
             return
-        turn.clause_ns = turn.clause_ns or clock.mono_ns()
+        turn.clause_ns = turn.clause_ns or self._now()
         try:
             pcm = await self._tts.synthesize(clause)
         except ProviderError as error:
@@ -384,7 +386,7 @@ class Session:
                 return
             await self._speak(turn, self._manners.apology)
             return
-        await turn.utterance.add(clause, pcm, clock.mono_ns())
+        await turn.utterance.add(clause, pcm, self._now())
 
     async def _finish(self, turn: _Turn, then: Outcome | None) -> None:
         turn.ending = then is not None

@@ -67,6 +67,7 @@ class _Loader:
     def __init__(self, path: Path, raw: bytes) -> None:
         self._path = path
         self._lines: dict[str, int] = {}
+        self._seen: set[int] = set()
         try:
             node = yaml.compose(raw.decode("utf-8"), Loader=yaml.SafeLoader)
         except UnicodeDecodeError as error:
@@ -174,6 +175,9 @@ class _Loader:
 
     def _value(self, node: yaml.Node, path: str) -> Any:
         self._lines[path] = node.start_mark.line + 1
+        if id(node) in self._seen:  # a few lines of them can stand for gigabytes
+            raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: aliases (*name) are not allowed in a dialplan")
+        self._seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
             for key_node, value_node in node.value:

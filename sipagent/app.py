@@ -1,0 +1,289 @@
+"""Composes a node: the only place that knows every plane. `sipagent serve` runs one."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+import sipagent
+from sipagent.api.keys import hash_key, new_key
+from sipagent.api.server import ApiServer
+from sipagent.backend import NodeBackend
+from sipagent.calls.registry import CallRegistry
+from sipagent.calls.services import Services
+from sipagent.config import Config
+from sipagent.conversation import chunking
+from sipagent.conversation.agents.chat import ChatAgent
+from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
+from sipagent.conversation.interfaces import Agent
+from sipagent.conversation.phrases import PhraseCache
+from sipagent.conversation.providers.local import LocalRecogniser
+from sipagent.conversation.providers.openai_chat import ChatModel
+from sipagent.core import clock
+from sipagent.core.errors import ConfigError, ProviderError, SetupError
+from sipagent.core.events import Event, EventHub, PartialTranscript, as_fields, private_fields
+from sipagent.dialplan.loader import load_folder
+from sipagent.dialplan.model import AgentSpec, Dialplan, spoken_texts
+from sipagent.media.client import MediaClient
+from sipagent.sip.client import LaneClient
+from sipagent.sip.protocol import LaneReady, RegistrationResult
+from sipagent.sip.registrar import Registrar
+from sipagent.speech.client import SpeechClient
+from sipagent.speech.vad import make_vad
+from sipagent.store import engine as store_engine
+from sipagent.store.queries import StoreReads
+from sipagent.store.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+
+def shipped_folder(name: str) -> Path:
+    """A folder of data that comes with sipagent: beside the package in a checkout, inside it when installed."""
+    package = Path(sipagent.__file__).parent
+    for candidate in (package / "_data" / name, package.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise SetupError(f"{name} is missing from this installation: reinstall sipagent")
+
+
+def database_url(config: Config, state: Path) -> str:
+    return config.store.url or f"sqlite:///{state / 'sipagent.db'}"
+
+
+def local_key(state: Path) -> tuple[str, str]:
+    """The API key of a node for which none is configured, and its hash: made once, kept in the state folder for the
+    commands of the same user."""
+    file = state / "api.key"
+    try:
+        plain = file.read_text("utf-8").strip()
+    except FileNotFoundError:
+        plain, _ = new_key()
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(plain + "\n")
+    return plain, hash_key(plain)
+
+
+class Brains:
+    """Makes an agent for each call; what agents of one kind share is made once."""
+
+    def __init__(self, speech: SpeechClient, http: aiohttp.ClientSession) -> None:
+        self._speech = speech
+        self._http = http
+        self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
+
+    async def make(self, name: str, spec: AgentSpec) -> Agent:
+        """An agent of this name for one call. Raises ProviderError or ConfigError."""
+        if spec.chat is not None:
+            chat = spec.chat
+            key = chat.api_key or (os.environ.get(chat.api_key_env, "") if chat.api_key_env else "")
+            model = ChatModel(
+                self._http,
+                chat.base_url,
+                chat.model,
+                api_key=key,
+                temperature=chat.temperature,
+                max_tokens=chat.max_tokens,
+            )
+            return ChatAgent(model, chat.prompt, spec.greeting, chat.transfer_targets)
+        return IntentAgent(
+            await self._matcher(name, spec),
+            spec.intents,
+            unknown=spec.unknown,
+            unknown_limit=spec.unknown_limit,
+            give_up=spec.give_up,
+        )
+
+    async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
+        """Does the work of the first call beforehand."""
+        for dialplan in dialplans:
+            for name, spec in dialplan.agents.items():
+                if spec.chat is None:
+                    await self._matcher(f"{dialplan.name}/{name}", spec)
+                elif spec.chat.api_key_env and spec.chat.api_key_env not in os.environ:
+                    raise ConfigError(
+                        f"agent {name} of dialplan {dialplan.name}: the environment variable"
+                        f" {spec.chat.api_key_env} is not set"
+                    )
+
+    async def _matcher(self, name: str, spec: AgentSpec) -> IntentMatcher:
+        known = self._matchers.get(name)
+        if known is not None and known[0] == spec:  # a reloaded dialplan may say something else
+            return known[1]
+        matcher = IntentMatcher(self._speech, spec.intents)
+        await matcher.prepare()
+        self._matchers[name] = (spec, matcher)
+        return matcher
+
+
+class Node:
+    """One node. `start` brings everything up in order or raises; `close` ends calls in order, whatever is up."""
+
+    def __init__(self, config: Config, state: Path) -> None:
+        self.config = config
+        self.state = state
+        self.hub = EventHub()
+        self.started = clock.now()
+        self._dialplan_folder = Path(config.node.dialplans) if config.node.dialplans else shipped_folder("dialplans")
+        self._exit = AsyncExitStack()
+        self.media = MediaClient(config.media, self.hub)
+        self.lane = LaneClient(config.sip, self.hub)
+        self.speech = SpeechClient(config.speech, self.hub)
+        self.recorder: Recorder
+        self.registry: CallRegistry
+        self.registrar: Registrar
+        self.api: ApiServer | None = None
+        self._phrases = PhraseCache(self.speech)
+        self._brains: Brains
+
+    async def start(self) -> None:
+        """Raises ConfigError or SetupError with the sentence for the operator; nothing is left running then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        dialplans = load_folder(self._dialplan_folder)
+        url = database_url(self.config, self.state)
+        await asyncio.to_thread(store_engine.upgrade, url)
+        name = self.config.node.name or socket.gethostname()
+        self.recorder = Recorder(url, backlog=self.config.store.backlog, node=name)
+        self.recorder.start()
+        self._exit.push_async_callback(self._close_recorder)
+        self.hub.subscribe(self.recorder.emit)
+        self.hub.subscribe(log_event)
+
+        vad = make_vad(self.config.speech)
+        http = await self._exit.enter_async_context(aiohttp.ClientSession())
+        self._brains = Brains(self.speech, http)
+        services = Services(
+            lane=self.lane,
+            media=self.media,
+            events=self.hub,
+            tts=self._phrases,
+            recogniser=LocalRecogniser(self.speech, self.config.conversation),
+            make_vad=vad,
+            make_agent=self._brains.make,
+            trunks=self.config.trunks,
+            conversation=self.config.conversation,
+            limits=self.config.limits,
+            media_host=self.address_towards,
+        )
+        self.registry = CallRegistry(services, dialplans)
+        await self.registry.learn_peers()
+        self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
+        self._connect_lane()
+
+        # The lane comes last: from its first moment on, calls may come in.
+        self._exit.push_async_callback(self.speech.close)
+        self._exit.push_async_callback(self.media.close)
+        await asyncio.gather(self.speech.start(), self.media.start())
+        await self._brains.prepare(dialplans)
+        await self._prepare_phrases(dialplans)
+        self._exit.push_async_callback(self.lane.close)
+        await self.lane.start()
+        self._exit.push_async_callback(self.registrar.close)
+        self.registrar.start()
+        if self.config.api.enabled:
+            await self._start_api(url)
+        self._exit.push_async_callback(self.registry.drain)
+
+    async def _start_api(self, url: str) -> None:
+        settings = self.config.api
+        if not settings.key_hashes:
+            settings = msgspec.structs.replace(settings, key_hashes=[local_key(self.state)[1]])
+        reads = StoreReads(url)
+        self._exit.push_async_callback(reads.close)
+        backend = NodeBackend(self.registry, self.registrar, self.recorder, reads, lambda: self.processes)
+        self.api = ApiServer(settings, backend, self.hub)
+        self._exit.push_async_callback(self.api.close)
+        await self.api.start()
+
+    async def close(self) -> None:
+        """Calls are ended and written down first, then the processes, the record last. Idempotent."""
+        await self._exit.aclose()
+
+    async def reload(self) -> None:
+        """Reads the dialplans again; calls that are up keep theirs. Raises ConfigError and changes nothing."""
+        dialplans = load_folder(self._dialplan_folder)
+        await self._brains.prepare(dialplans)
+        await self._prepare_phrases(dialplans)
+        self.registry.dialplans = dialplans
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """Process ids by role."""
+        found = {"main": os.getpid(), **self.lane.pids}
+        if self.media.pid:
+            found["media"] = self.media.pid
+        return found | {f"speech-{i}": pid for i, pid in enumerate(self.speech.pids)}
+
+    def address_towards(self, peer: str) -> str:
+        """Our address as `peer` (host or host:port) should see it in SDP."""
+        if self.config.sip.public_host:
+            return self.config.sip.public_host
+        for host in (self.config.media.host, self.config.sip.host):
+            if host not in ("", "0.0.0.0"):
+                return host
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((peer.partition(":")[0], 9))  # no packet is sent: the kernel only picks the route
+                return str(probe.getsockname()[0])
+            except OSError:
+                return "127.0.0.1"
+
+    def _connect_lane(self) -> None:
+        self.lane.on_incoming = self.registry.on_incoming
+        self.lane.on_fact = self.registry.on_fact
+        self.lane.on_over_limit = self.registry.on_over_limit
+        self.lane.on_lost = self.registry.on_lane_lost
+        self.lane.on_ready = self._lane_ready
+        self.lane.on_registration = self._registration
+
+    def _lane_ready(self, _ready: LaneReady) -> None:
+        self.registrar.lane_ready()
+
+    def _registration(self, fact: RegistrationResult) -> None:
+        self.registrar.result(fact)
+
+    async def _prepare_phrases(self, dialplans: Sequence[Dialplan]) -> None:
+        started = time.monotonic()
+        texts = [t for plan in dialplans for agent in plan.agents.values() for t in spoken_texts(agent)]
+        clauses = [clause for text in texts for clause in chunking.split(text)]
+        failed = await self._phrases.prepare(clauses)
+        if failed:
+            raise ProviderError(f"{failed} fixed texts of the dialplans cannot be spoken", retryable=False)
+        log.info(
+            "fixed texts synthesised", extra={"clauses": len(clauses), "seconds": round(time.monotonic() - started, 1)}
+        )
+
+    async def _close_recorder(self) -> None:
+        lost = await self.recorder.close()
+        if lost:
+            log.error("events could not be written to the record", extra={"lost": lost})
+
+
+def log_event(event: Event) -> None:
+    """Every event as a log line, without what is private."""
+    if isinstance(event, PartialTranscript):
+        return
+    private = private_fields(event)
+    fields = as_fields(event)
+    fields.pop("at")
+    log.info(
+        "event",
+        extra={
+            "event": type(event).__name__,
+            **{key: value for key, value in fields.items() if key not in private},
+            "pii": {key: fields[key] for key in private},
+        },
+    )

@@ -1,0 +1,90 @@
+"""What the REST API asks of a node."""
+
+from collections.abc import Callable
+
+from sipagent import __version__
+from sipagent.api.backend import Health, LiveCall, Originate
+from sipagent.api.types import RegistrationOut
+from sipagent.calls.registry import CallRegistry
+from sipagent.core import clock
+from sipagent.core.clock import Stamp
+from sipagent.sip.registrar import Registrar
+from sipagent.store.queries import StoreReads
+from sipagent.store.recorder import Recorder
+from sipagent.store.records import CallFilter, CallPage, FullCall
+
+
+class NodeBackend:
+    """`api.backend.Backend` on a live node. `processes` tells the process ids by role."""
+
+    def __init__(
+        self,
+        registry: CallRegistry,
+        registrar: Registrar,
+        recorder: Recorder,
+        reads: StoreReads,
+        processes: Callable[[], dict[str, int]],
+    ) -> None:
+        self._registry = registry
+        self._registrar = registrar
+        self._recorder = recorder
+        self._reads = reads
+        self._processes = processes
+        self._started: Stamp = clock.now()
+
+    async def originate(self, request: Originate) -> str:
+        return await self._registry.originate(
+            request.to_number,
+            trunk=request.trunk,
+            from_number=request.from_number,
+            steps=request.dialplan,
+            ring_timeout_s=request.timeout_s,
+        )
+
+    async def hangup(self, call_id: str) -> bool:
+        return self._registry.hangup(call_id)
+
+    def live_calls(self) -> list[LiveCall]:
+        return [
+            LiveCall(
+                call_id=call.id,
+                direction=call.leg.identity.direction,
+                from_number=call.leg.identity.from_number,
+                to_number=call.leg.identity.to_number,
+                state=call.leg.state,
+                started_at=call.started.wall,
+                answered_at=call.answered_at.wall if call.answered_at else None,
+                agent=call.agent,
+            )
+            for call in self._registry.live
+        ]
+
+    def health(self) -> Health:
+        processes = self._processes()
+        complete = {"lane", "media"} <= set(processes) and any(name.startswith("speech") for name in processes)
+        return Health(
+            status="draining" if self._registry.draining else "ok" if complete else "degraded",
+            version=__version__,
+            uptime_s=clock.now().ms_since(self._started) / 1000,
+            calls_active=len(self._registry.live),
+            max_calls=self._registry.max_calls,
+            processes=processes,
+            registrations=[
+                RegistrationOut(
+                    trunk=trunk,
+                    state=view.state,
+                    sip_status=view.sip_status,
+                    reason=view.reason,
+                    expires_s=view.expires_s,
+                    next_try_s=view.next_try_s,
+                )
+                for trunk, view in self._registrar.states.items()
+            ],
+            recorder=self._recorder.statistics,
+        )
+
+    async def list_calls(self, wanted: CallFilter) -> CallPage:
+        return await self._reads.list_calls(wanted)
+
+    async def get_call(self, call_id: str) -> FullCall | None:
+        return await self._reads.get_call(call_id)

@@ -1,0 +1,102 @@
+"""`sipagent serve`: the node."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+import click
+
+from sipagent import logs
+from sipagent.app import Node
+from sipagent.cli.options import config_option, load
+from sipagent.config import Config
+from sipagent.core.errors import ConfigError
+from sipagent.core.events import Event, RegistrationChanged
+from sipagent.core.states import RegistrationState
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@config_option
+def serve(config_path: Path | None) -> None:
+    """Run the node: register, answer calls by the dialplan, place calls over the API.
+
+    Ctrl-C (or SIGTERM) says goodbye to the calls that are up, writes the record and leaves; a second one leaves at
+    once. SIGHUP reads the dialplans again.
+
+    \b
+    Try it:  sipagent serve
+             sipagent call sip:100@127.0.0.1 --say "What are your opening hours?"
+    """
+    config, state = load(config_path)
+    logs.setup(config.log)
+    asyncio.run(_serve(config, state))
+
+
+async def _serve(config: Config, state: Path) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    again = asyncio.Event()
+    node = Node(config, state)
+    node.hub.subscribe(_announce)
+
+    def on_signal() -> None:
+        if stop.is_set():
+            raise SystemExit(130)  # a second Ctrl-C: children go with us, they watch their end of the socket
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGHUP, again.set)
+
+    starting = asyncio.create_task(node.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    await starting
+    _greet(node)
+    try:
+        while not stop.is_set():
+            hangup = asyncio.create_task(again.wait())
+            await asyncio.wait({stopping, hangup}, return_when=asyncio.FIRST_COMPLETED)
+            hangup.cancel()
+            if again.is_set():
+                again.clear()
+                await _reload(node)
+        click.echo("stopping: ending calls, writing the record", err=True)
+    finally:
+        await node.close()
+
+
+async def _reload(node: Node) -> None:
+    try:
+        await node.reload()
+    except ConfigError as error:
+        log.error("dialplans not reloaded", extra={"reason": str(error)})
+    else:
+        log.info("dialplans reloaded")
+
+
+def _greet(node: Node) -> None:
+    ready = node.lane.ready
+    assert ready is not None
+    click.echo(f"SIP   {ready.host}:{ready.port}, up to {node.registry.max_calls} calls at a time", err=True)
+    for trunk, view in node.registrar.states.items():
+        click.echo(f"trunk {trunk}: {view.state}", err=True)
+    if not node.config.trunks:
+        click.echo("trunk none configured: calls are taken from any address (add [[trunks]] to change that)", err=True)
+    if node.api is not None:
+        click.echo(f"API   {node.api.url}", err=True)
+        if not node.config.api.key_hashes:
+            click.echo(f"key   {node.state / 'api.key'}", err=True)
+    click.echo("ready; Ctrl-C ends it", err=True)
+
+
+def _announce(event: Event) -> None:
+    if isinstance(event, RegistrationChanged) and event.state is not RegistrationState.REGISTERING:
+        click.echo(f"trunk {event.trunk}: {event.state} {event.sip_status or ''} {event.reason}".rstrip(), err=True)

@@ -1,0 +1,141 @@
+"""How a call's record looks in a terminal: the call, its turns with a bar each, legs, transfers."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sipagent.store.records import CallRecord, FullCall, LegRecord, TurnRecord
+
+# The parts of a turn's latency: column, word, colour.
+PARTS = (
+    ("jitter_buffer_ms", "line", "blue"),
+    ("endpointing_ms", "wait", "yellow"),
+    ("stt_ms", "hear", "green"),
+    ("llm_ms", "think", "magenta"),
+    ("tts_ms", "voice", "cyan"),
+    ("playout_ms", "send", "red"),
+)
+BAR_WIDTH = 40
+
+
+def latency_bar(parts: Mapping[str, float | None], full_ms: float) -> Text:
+    """One bar, `full_ms` wide at BAR_WIDTH characters, with the figures behind it."""
+    total = sum(parts.get(name) or 0.0 for name, _, _ in PARTS)
+    bar = Text()
+    drawn, reached = 0, 0.0
+    for name, _, colour in PARTS:
+        reached += parts.get(name) or 0.0
+        width = max(0, round(reached / max(full_ms, 1.0) * BAR_WIDTH) - drawn)
+        bar.append("█" * width, colour)
+        drawn += width
+    bar.append(" " * max(1, BAR_WIDTH - drawn + 1))
+    bar.append(f"{total:4.0f} ms", "bold")
+    for name, word, colour in PARTS:
+        if (value := parts.get(name) or 0.0) >= 0.5:
+            bar.append(f"  {word} {value:.0f}", colour)
+    return bar
+
+
+def turn_lines(turn: TurnRecord, full_ms: float) -> RenderableType:
+    lines: list[RenderableType] = []
+    if turn.caller_text:
+        intent = f"  [{turn.intent}]" if turn.intent else ""
+        lines.append(Text.assemble(("  caller ", "bold"), turn.caller_text, (intent, "dim")))
+    if turn.total_ms is not None:
+        parts = {name: getattr(turn, name) for name, _, _ in PARTS}
+        lines.append(Text.assemble("         ", latency_bar(parts, full_ms)))
+    spoken = Text.assemble(("  agent  ", "bold cyan"), turn.heard_text)
+    if turn.interrupted:
+        unheard = turn.agent_text.removeprefix(turn.heard_text)
+        spoken.append(unheard, "strike dim")
+        spoken.append("  interrupted", "yellow")
+    lines.append(spoken)
+    return Group(*lines)
+
+
+def full_scale(turns: list[TurnRecord]) -> float:
+    return max([turn.total_ms or 0.0 for turn in turns], default=0.0)
+
+
+def call_record(record: FullCall) -> RenderableType:
+    """Everything of one call."""
+    call = record.call
+    parts: list[RenderableType] = [_head(call)]
+    scale = full_scale(record.turns)
+    parts += [turn_lines(turn, scale) for turn in record.turns]
+    if record.transfers:
+        table = Table("transfer", "to", "state", "SIP", box=None, header_style="dim")
+        for transfer in record.transfers:
+            table.add_row(transfer.kind, transfer.target, str(transfer.state), str(transfer.sip_status or ""))
+        parts.append(table)
+    parts += [_leg(leg) for leg in call.legs]
+    problems = [event for event in record.events if event.type in ("Problem", "MediaInterrupted")]
+    for problem in problems:
+        words = " ".join(f"{k} {v}" for k, v in problem.data.items() if k not in ("call_id", "leg_id", "at"))
+        parts.append(Text(f"{problem.at:%H:%M:%S} {problem.type}: {words}", "yellow"))
+    return Group(*parts)
+
+
+def _head(call: CallRecord) -> RenderableType:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("call", call.id)
+    table.add_row("from → to", f"{call.from_number} → {call.to_number}  ({call.direction})")
+    where = ", ".join(part for part in (call.dialplan, call.route, call.agent) if part)
+    table.add_row("route", where or "none")
+    table.add_row("setup", _time(call.setup_at))
+    table.add_row("answered", _time(call.answered_at))
+    table.add_row("ended", _time(call.ended_at))
+    table.add_row("billable", f"{_billable(call):.1f} s")
+    ended = f"{call.disposition or 'still up'}"
+    if call.cause:
+        ended += f", {call.cause}, by {call.ended_by}, SIP {call.sip_status}"
+    table.add_row("outcome", ended)
+    if call.detail:
+        table.add_row("detail", call.detail)
+    return table
+
+
+def _leg(leg: LegRecord) -> RenderableType:
+    figures = (
+        f"{leg.packets_in} in, {leg.packets_out} out, {leg.lost} lost, {leg.late} late,"
+        f" {leg.concealed_ms} ms concealed, jitter {leg.jitter_ms:.1f} ms"
+        if leg.packets_in is not None and leg.jitter_ms is not None
+        else "no figures yet"
+    )
+    return Text(f"leg {leg.id}  {leg.codec or 'no codec'}  {leg.remote_address}  RTP: {figures}", "dim")
+
+
+def calls_table(calls: list[CallRecord]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for column in ("call", "setup", "direction", "from", "to", "state", "outcome", "seconds"):
+        table.add_column(column, no_wrap=True)
+    for call in calls:
+        table.add_row(
+            call.id,
+            _time(call.setup_at),
+            str(call.direction),
+            call.from_number,
+            call.to_number,
+            str(call.state),
+            f"{call.disposition or ''} {call.cause or ''}".strip(),
+            f"{_billable(call):.1f}",
+        )
+    return table
+
+
+def _billable(call: CallRecord) -> float:
+    """Seconds from answer to end (ITU: conversation time); 0 for a call that was not answered."""
+    if call.answered_at is None or call.ended_at is None:
+        return 0.0
+    return (call.ended_at - call.answered_at).total_seconds()
+
+
+def _time(at: datetime | None) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] if at else "-"
+
+
+def console() -> Console:
+    return Console(highlight=False)

@@ -1,0 +1,141 @@
+"""Dialplan files: what loads, and what is said about what does not."""
+
+from pathlib import Path
+
+import pytest
+
+from sipagent.core.errors import ConfigError
+from sipagent.dialplan.loader import load_file, load_folder
+from sipagent.dialplan.matching import by_name, match
+from sipagent.dialplan.model import AgentStep, AnswerStep, HangupStep, RejectStep, SayStep, TransferStep, spoken_texts
+
+SHIPPED = Path(__file__).parents[2] / "dialplans"
+
+GOOD = """\
+routes:
+  - called: ["1??"]
+    steps: desk
+  - name: block
+    called: ["*"]
+    calling: ["666*"]
+    steps: refuse
+  - called: ["+49*"]
+    steps: forward
+steps:
+  desk:
+    - answer
+    - say: "Hello."
+    - agent: a
+    - hangup
+  refuse:
+    - reject: 486
+  forward:
+    - transfer: "sip:desk@example.com"
+agents:
+  a:
+    greeting: "Hi."
+    intents:
+      x:
+        examples: ["one"]
+        slots:
+          day: {kind: day, ask: "When?"}
+        answer: "On {day}."
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_(text: str) -> Path:
+        path = tmp_path / "plan.yaml"
+        path.write_text(text)
+        return path
+
+    return write_
+
+
+def test_shipped_dialplans_load():
+    plans = load_folder(SHIPPED)
+    assert "front-desk" in [plan.name for plan in plans]
+    front_desk = next(plan for plan in plans if plan.name == "front-desk")
+    assert len(spoken_texts(front_desk.agents["front-desk"])) > 10
+
+
+def test_steps_and_routes(write):
+    plan = load_file(write(GOOD))
+    assert plan.steps["desk"] == [AnswerStep(), SayStep(text="Hello."), AgentStep(agent="a"), HangupStep()]
+    assert plan.steps["refuse"] == [RejectStep(status=486)]
+    assert plan.steps["forward"] == [TransferStep(target="sip:desk@example.com")]
+
+    def route(called: str, calling: str = "5") -> str:
+        found = match([plan], called, calling)
+        return found.route if found else ""
+
+    assert route("100") == "desk"
+    assert route("1000") == ""
+    assert route("77", "6661") == "block"
+    assert route("+4930") == "forward"
+    assert by_name([plan], "block") is not None
+    assert by_name([plan], "forward") is not None
+    assert by_name([plan], "plan") is not None
+    assert by_name([plan], "nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("agent: a", "agent: b", 14, "no agent named `b`"),
+        ("- hangup", "- hang_up", 15, "did you mean `hangup`?"),
+        ("steps: desk", "steps: dsk", 3, "did you mean `desk`?"),
+        ("reject: 486", "reject: 200", 17, "300 to 699"),
+        ("reject: 486", "reject: busy", 17, "Expected `int`"),
+        ("greeting:", "greetings:", 22, "did you mean `greeting`?"),
+        ("kind: day", "kind: dya", 27, "did you mean `day`?"),
+        ("{day}.", "{dai}.", 28, "did you mean `day`?"),
+        ("- answer", "- answer: yes", 12, "takes no value"),
+        ("- answer", "- reject: 486", 13, None),
+        ('examples: ["one"]', "examples: []", 24, "at least one example"),
+        ("routes:", "rotues:", 1, "did you mean `routes`?"),
+        ("    - answer\n", "    - answer\n    - play: missing.wav\n", 13, "no file missing.wav"),
+        ("steps:\n  desk:", "steps:\n  desk: {}\n  desk:", 12, "twice"),
+    ],
+)
+def test_mistakes_name_file_line_and_the_nearest_word(write, old, new, line, words):
+    assert old in GOOD
+    path = write(GOOD.replace(old, new, 1))
+    if words is None:
+        assert load_file(path)
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_file(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}:{line}:"), text
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "routes: [",
+        "!!python/object/apply:os.system ['true']",
+        "a: &x [*x]",
+        "\x00",
+        "routes: 5",
+        "steps: {a: 3}",
+    ],
+)
+def test_rubbish_is_refused_with_a_sentence(write, text):
+    with pytest.raises(ConfigError, match="plan.yaml"):
+        load_file(write(text))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_file(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="no dialplan"):
+        load_folder(tmp_path)
+    binary = tmp_path / "plan.yaml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_file(binary)
