@@ -8,7 +8,6 @@ from sqlalchemy import Connection, text
 
 from sipagent.store.engine import make_engine
 from sipagent.store.models import Base
-from sipagent.store.settings import StoreSettings
 
 # Any constant of ours: nodes that start together on one PostgreSQL migrate one after another.
 ADVISORY_LOCK = 0x51BA6E17
@@ -33,7 +32,7 @@ given = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    url = context.get_x_argument(as_dictionary=True).get("url", StoreSettings().url)
+    url = context.get_x_argument(as_dictionary=True).get("url", "sqlite:///dev.db")
     engine = make_engine(str(url))
     with engine.connect() as opened:
         run(opened)

@@ -10,12 +10,17 @@ import alembic.command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 import sipagent
 from sipagent.core.errors import ConfigError, SetupError
 
 CONNECT_TIMEOUT_S = 5
+
+
+def default_url(folder: Path) -> str:
+    """The URL of the SQLite file a node uses when it is given no URL."""
+    return f"sqlite:///{folder / 'sipagent.db'}"
 
 
 def parse_url(url: str) -> URL:
@@ -87,6 +92,15 @@ def _prepare_sqlite(engine: Engine, *, read_only: bool, busy_timeout_ms: int) ->
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+def describe(error: Exception) -> str:
+    """The error without any value of a row: PostgreSQL quotes those in integrity and data errors."""
+    if isinstance(error, DBAPIError):
+        if isinstance(error, OperationalError):
+            return str(error.orig).strip().partition("\n")[0]
+        return f"{type(error.orig).__name__} {getattr(error.orig, 'sqlstate', None) or ''}".strip()
+    return type(error).__name__
 
 
 def migrations_dir() -> Path:

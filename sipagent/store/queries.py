@@ -1,14 +1,16 @@
 """The read side: sessions of its own that cannot write, values that outlive them."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Select, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from sipagent.store.engine import make_engine
+from sipagent.store.engine import describe, make_engine
 from sipagent.store.models import Base, Call, EventRow, Leg, Registration, Transfer, Turn
 from sipagent.store.records import (
     MAX_PAGE,
@@ -18,6 +20,7 @@ from sipagent.store.records import (
     EventRecord,
     FullCall,
     LegRecord,
+    RecordUnavailable,
     RegistrationRecord,
     TransferRecord,
     TurnRecord,
@@ -27,13 +30,24 @@ _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 
 class Queries:
-    """Blocking reads of the database at `url`; for the command line, and for `StoreReads` in threads."""
+    """Blocking reads of the database at `url`; for the command line, and for `StoreReads` in threads.
+
+    Each raises RecordUnavailable when the database is away, locked or not migrated.
+    """
 
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url, read_only=True)
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        try:
+            with Session(self._engine) as session:
+                yield session
+        except DBAPIError as error:
+            raise RecordUnavailable(f"the record cannot be read: {describe(error)}") from error
 
     def list_calls(self, wanted: CallFilter | None = None) -> CallPage:
         """One page, newest first. Pages are cut by id, so calls that arrive meanwhile shift nothing.
@@ -46,7 +60,7 @@ class Queries:
         if wanted.cursor_after is not None and wanted.cursor_before is not None:
             raise ValueError("cursor_after and cursor_before exclude each other")
         query = _filtered(wanted).limit(wanted.limit + 1)
-        with Session(self._engine) as session:
+        with self._session() as session:
             if wanted.cursor_before is not None:
                 rows = session.scalars(query.where(Call.id > wanted.cursor_before).order_by(Call.id)).all()
                 newer = len(rows) > wanted.limit
@@ -69,7 +83,7 @@ class Queries:
 
     def get_call(self, call_id: str) -> FullCall | None:
         """Everything recorded of the call, or None."""
-        with Session(self._engine) as session:
+        with self._session() as session:
             row = session.get(Call, call_id)
             if row is None:
                 return None
@@ -86,7 +100,7 @@ class Queries:
     def registrations(self) -> list[RegistrationRecord]:
         """The present state of every trunk, of all nodes that share the database."""
         query = select(Registration).order_by(Registration.trunk, Registration.node)
-        with Session(self._engine) as session:
+        with self._session() as session:
             return _records(session.scalars(query), RegistrationRecord)
 
 

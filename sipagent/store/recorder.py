@@ -8,7 +8,6 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-import msgspec
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -16,8 +15,9 @@ from sqlalchemy.orm import Session
 from sipagent.core import clock as system_clock
 from sipagent.core.clock import Stamp
 from sipagent.core.events import Event, PartialTranscript
-from sipagent.store.engine import make_engine
+from sipagent.store.engine import describe, make_engine
 from sipagent.store.models import EventRow
+from sipagent.store.records import RecorderStatistics
 from sipagent.store.rows import apply, close_orphans, event_row, forget_registrations
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,6 @@ BUSY_TIMEOUT_MS = 1000
 RETRY_FIRST_S = 0.05
 RETRY_LONGEST_S = 2.0
 ERROR_LOG_EVERY_S = 10.0
-
-
-class RecorderStatistics(msgspec.Struct, kw_only=True, frozen=True):
-    written: int  # events committed
-    dropped: int  # events refused because the backlog was full or the recorder closed
-    refused: int  # events whose rows the database would not take; the event itself is kept where possible
-    backlog: int  # events waiting
-    last_error: str  # "" while the database takes what it is given
 
 
 class _Flush:
@@ -266,7 +258,7 @@ class Recorder:
 
     def _complain(self, message: str, error: Exception | None = None, event_type: str = "") -> None:
         if error is not None:
-            self._last_error = _describe(error)
+            self._last_error = describe(error)
         now = system_clock.mono_ns()
         if now < self._next_error_log:
             return
@@ -285,12 +277,3 @@ def _may_pass(error: DBAPIError) -> bool:
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return True
     return sqlstate in ("42P01", "42703")  # undefined table, undefined column: somebody has yet to migrate
-
-
-def _describe(error: Exception) -> str:
-    """The error without any value of a row: PostgreSQL quotes those in integrity and data errors."""
-    if isinstance(error, DBAPIError):
-        if isinstance(error, OperationalError):
-            return str(error.orig).strip().partition("\n")[0]
-        return f"{type(error.orig).__name__} {getattr(error.orig, 'sqlstate', None) or ''}".strip()
-    return type(error).__name__

@@ -5,10 +5,15 @@ from typing import Any
 
 import msgspec
 
+from sipagent.core.errors import SipagentError
 from sipagent.core.states import Direction, LegState, RegistrationState, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 
 MAX_PAGE = 100
+
+
+class RecordUnavailable(SipagentError):
+    """The database did not answer a question."""
 
 
 class LegRecord(msgspec.Struct, kw_only=True, frozen=True):
@@ -152,3 +157,13 @@ class CallPage(msgspec.Struct, kw_only=True, frozen=True):
     next_cursor: str | None  # for `cursor_after`: older calls
     previous_cursor: str | None  # for `cursor_before`: newer calls
     has_more: bool  # older ones exist
+
+
+class RecorderStatistics(msgspec.Struct, kw_only=True, frozen=True):
+    """How the recorder is doing."""
+
+    written: int  # events committed
+    dropped: int  # events refused because the backlog was full or the recorder closed
+    refused: int  # events whose rows the database would not take; the event itself is kept where possible
+    backlog: int  # events waiting
+    last_error: str  # "" while the database takes what it is given

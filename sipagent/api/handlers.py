@@ -1,0 +1,215 @@
+"""One method a route: read the request, ask the backend, write the answer."""
+
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from sipagent.api.auth import HEADER as KEY_HEADER
+from sipagent.api.auth import Gate
+from sipagent.api.backend import Backend, Originate
+from sipagent.api.errors import ApiError, field_error, invalid
+from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
+from sipagent.api.idempotency import Answer, IdempotencyTable
+from sipagent.api.shapes import call_out as shaped
+from sipagent.api.shapes import calls_page, fresh_call_out, health_out, legs_page, live_call_out, record_out
+from sipagent.api.stream import EventStreams
+from sipagent.api.types import (
+    CallStarted,
+    CreateCall,
+    FieldError,
+    Hangup,
+    HealthOut,
+    ListCalls,
+    LiveCallsPage,
+    MutationOut,
+    NoParameters,
+    RegistrationsPage,
+    WatchEvents,
+)
+from sipagent.core.clock import mono_ns
+from sipagent.core.errors import ConfigError
+from sipagent.store.records import CallFilter, FullCall
+
+_Type = TypeVar("_Type", bound=msgspec.Struct)
+Work = Callable[[], Coroutine[Any, Any, Answer]]
+
+KEY_HASH = "key_hash"  # where the request keeps the hash of the key it came with
+DIALPLAN_URL = "dialplan:"
+
+
+class Handlers:
+    def __init__(self, backend: Backend, streams: EventStreams, gate: Gate) -> None:
+        self._backend = backend
+        self._streams = streams
+        self._gate = gate
+        self._once = IdempotencyTable()
+        self.openapi = b"{}"
+
+    # --- calls ------------------------------------------------------------------------------------------------
+
+    async def initiate(self, request: web.Request) -> web.Response:
+        body, raw = await _body(request, CreateCall)
+        wanted = _originate(body)
+
+        async def work() -> Answer:
+            try:
+                call_id = await self._backend.originate(wanted)
+            except (ConfigError, ValueError) as error:
+                raise ApiError(422, str(error)) from error
+            started = CallStarted(
+                id=call_id,
+                from_number=wanted.from_number,
+                to_number=wanted.to_number,
+                status_callback_url=None,
+                record=False,
+            )
+            return Answer(201, msgspec.json.encode(started))
+
+        return await self._done_once(request, raw, work)
+
+    async def list_calls(self, request: web.Request) -> web.Response:
+        wanted = _parameters(request, ListCalls)
+        if wanted.cursor_after is not None and wanted.cursor_before is not None:
+            raise field_error("cursor_after", "cannot be used together with cursor_before")
+        page = await self._backend.list_calls(msgspec.convert(wanted, CallFilter, from_attributes=True))
+        return _json(calls_page(page))
+
+    async def get_call(self, request: web.Request) -> web.Response:
+        _parameters(request, NoParameters)
+        call_id = request.match_info["call_id"]
+        full = await self._backend.get_call(call_id)
+        if full is not None:
+            return _json(shaped(full.call))
+        # The record is some 200 ms behind: whoever just placed a call shall find it.
+        for live in self._backend.live_calls():
+            if live.call_id == call_id:
+                return _json(fresh_call_out(live))
+        raise _no_such_call()
+
+    async def get_legs(self, request: web.Request) -> web.Response:
+        return _json(legs_page((await self._recorded(request)).call.legs))
+
+    async def get_record(self, request: web.Request) -> web.Response:
+        return _json(record_out(await self._recorded(request)))
+
+    async def hangup(self, request: web.Request) -> web.Response:
+        body, raw = await _body(request, Hangup)
+        if body.leg_id is not None:
+            raise field_error("leg_id", "ending one leg is not supported yet; leave it out to end the call", 501)
+        call_id = request.match_info["call_id"]
+
+        async def work() -> Answer:
+            if await self._backend.hangup(call_id):
+                return Answer(200, msgspec.json.encode(MutationOut(request_id=f"req_{token_hex(16)}")))
+            if await self._backend.get_call(call_id) is None:
+                raise _no_such_call()
+            raise ApiError(409, "this call is not up any more")
+
+        return await self._done_once(request, raw, work)
+
+    async def live_calls(self, request: web.Request) -> web.Response:
+        _parameters(request, NoParameters)
+        return _json(LiveCallsPage(data=[live_call_out(call) for call in self._backend.live_calls()]))
+
+    # --- the node ---------------------------------------------------------------------------------------------
+
+    async def registrations(self, request: web.Request) -> web.Response:
+        _parameters(request, NoParameters)
+        return _json(RegistrationsPage(data=self._backend.health().registrations))
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        return await self._streams.serve(request, _parameters(request, WatchEvents).call_id)
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """200 while the process can answer at all; with a key it tells more."""
+        health = self._backend.health()
+        if KEY_HEADER in request.headers:
+            self._gate.check(request)
+            return _json(health_out(health))
+        return _json(HealthOut(status=health.status))
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """503 while new calls should go elsewhere."""
+        status = self._backend.health().status
+        return _json(HealthOut(status=status), status=503 if status == "draining" else 200)
+
+    async def openapi_document(self, request: web.Request) -> web.Response:
+        return web.json_response(body=self.openapi)
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    async def _recorded(self, request: web.Request) -> FullCall:
+        _parameters(request, NoParameters)
+        full = await self._backend.get_call(request.match_info["call_id"])
+        if full is None:
+            raise _no_such_call()
+        return full
+
+    async def _done_once(self, request: web.Request, raw: bytes, work: Work) -> web.Response:
+        scope = f"{request[KEY_HASH]} {request.path}"
+        answer = await self._once.once(scope, request.headers.get(IDEMPOTENCY_HEADER), raw, mono_ns(), work)
+        return web.json_response(body=answer.body, status=answer.status)
+
+
+async def _body(request: web.Request, kind: type[_Type]) -> tuple[_Type, bytes]:
+    """The JSON body and its bytes; no body is the empty object. Raises 400, 413, 415 or 422."""
+    raw = await request.read()
+    if raw and request.content_type != "application/json":
+        raise ApiError(415, "the body must be JSON (content-type: application/json)")
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind), raw
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(400, "the body is not JSON", FieldError(field="", message=str(error))) from error
+
+
+def _parameters(request: web.Request, kind: type[_Type]) -> _Type:
+    """The query string; raises 422 for what is unknown, repeated or not of its kind."""
+    query = request.query
+    given = dict(query)
+    if len(given) != len(query):
+        repeated = next(name for name in given if len(query.getall(name)) > 1)
+        raise field_error(repeated, "is given more than once")
+    try:
+        parameters = msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+    for name in kind.__struct_fields__:
+        value = getattr(parameters, name)
+        if isinstance(value, datetime) and value.tzinfo is None:
+            parameters = msgspec.structs.replace(parameters, **{name: value.replace(tzinfo=UTC)})
+    return parameters
+
+
+def _originate(body: CreateCall) -> Originate:
+    dialplan = body.dialplan
+    # A call handled otherwise than was asked would be worse than no call.
+    if body.flow_url:
+        if not body.flow_url.startswith(DIALPLAN_URL):
+            raise field_error("flow_url", 'flow URLs are not supported yet; write "dialplan:NAME"', 501)
+        named = body.flow_url.removeprefix(DIALPLAN_URL)
+        if dialplan and dialplan != named:
+            raise field_error("flow_url", "names another dialplan than the field dialplan")
+        dialplan = named
+    if body.status_callback_url:
+        raise field_error("status_callback_url", "webhooks are not supported yet; leave it empty", 501)
+    return Originate(
+        to_number=body.to_number,
+        from_number=body.from_number,
+        dialplan=dialplan,
+        trunk=body.trunk,
+        timeout_s=body.timeout_s,
+    )
+
+
+def _json(value: msgspec.Struct, status: int = 200) -> web.Response:
+    return web.json_response(body=msgspec.json.encode(value), status=status)
+
+
+def _no_such_call() -> ApiError:
+    return ApiError(404, "there is no such call")

@@ -1,0 +1,111 @@
+"""The HTTP server: routes, keys, limits, start and stop."""
+
+import asyncio
+import logging
+
+import msgspec
+from aiohttp import web
+
+from sipagent.api.auth import Gate
+from sipagent.api.backend import Backend
+from sipagent.api.errors import Handler, in_one_shape
+from sipagent.api.handlers import KEY_HASH, Handlers
+from sipagent.api.openapi import document
+from sipagent.api.routes import ROUTES, Route
+from sipagent.api.settings import ApiSettings
+from sipagent.api.stream import EventStreams
+from sipagent.core.clock import mono_ns
+from sipagent.core.errors import SetupError
+from sipagent.core.events import EventHub
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 1 << 20
+# At close, requests under way get this long; a client that reads nothing gets no longer.
+SHUTDOWN_S = 2.0
+
+
+class ApiServer:
+    """Serves the node `backend` and the events of `hub`. `start()` and `close()` once each, on one event loop."""
+
+    def __init__(self, settings: ApiSettings, backend: Backend, hub: EventHub) -> None:
+        self._settings = settings
+        self._gate = Gate(settings.key_hashes)
+        self._streams = EventStreams(hub, heartbeat_s=settings.heartbeat_s, max_clients=settings.max_streams)
+        self._handlers = Handlers(backend, self._streams, self._gate)
+        self._handlers.openapi = msgspec.json.encode(document(ROUTES))
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, without a trailing slash; paths begin with ``/api/v1``."""
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[in_one_shape, self._no_way_past])
+        for route in ROUTES:
+            app.router.add_route(route.method, route.path, self._serving(route))
+        app.on_response_prepare.append(_set_headers)
+        app.on_shutdown.append(self._end_streams)
+        return app
+
+    async def start(self) -> None:
+        """Listen. Raises SetupError when the address cannot be had."""
+        if not self._settings.key_hashes:
+            log.warning("the API has no key: nobody can use it; make one with `sipagent key create`")
+        # no access log: URLs of lists hold numbers
+        self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            self._runner = None
+            where = f"{self._settings.host}:{self._settings.port}"
+            raise SetupError(
+                f"the API cannot listen on {where} ({error.strerror}): change [api] host or port"
+            ) from error
+        self._port = self._runner.addresses[0][1]
+        log.info("api listens", extra={"host": self._settings.host, "port": self._port})
+
+    async def close(self) -> None:
+        """End event streams and stop listening; requests under way get 2 s."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    def _serving(self, route: Route) -> Handler:
+        """The route's handler behind its key and its time limit."""
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            began = mono_ns()
+            if route.needs_key:
+                request[KEY_HASH] = self._gate.check(request)
+            limit = None if route.streams else self._settings.request_timeout_s
+            async with asyncio.timeout(limit):
+                response = await route.handler(self._handlers, request)
+            # the route's pattern, not its path or query: those hold ids and numbers
+            took_ms = round((mono_ns() - began) / 1e6, 1)
+            log.debug("api request", extra={"route": route.path, "status": response.status, "took_ms": took_ms})
+            return response
+
+        return serve
+
+    @web.middleware
+    async def _no_way_past(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Paths and methods that do not exist under /api are told only to those with a key."""
+        if request.match_info.http_exception is not None and request.path.startswith("/api"):
+            self._gate.check(request)
+        return await handler(request)
+
+    async def _end_streams(self, _app: web.Application) -> None:
+        self._streams.close()
+
+
+async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "sipagent"  # not which versions of what to attack
+    response.headers["Cache-Control"] = "no-store"  # answers hold numbers and words of calls
+    response.headers["X-Content-Type-Options"] = "nosniff"

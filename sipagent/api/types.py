@@ -1,0 +1,303 @@
+"""What goes over the wire, in Teler's shape where Teler has it. The OpenAPI document is made from these types.
+
+In `CallOut` and `LegOut` the fields down to the comment are those of the Teler SDK 1.0.0
+(`teler.resources.voice.types`).
+"""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from sipagent.core.states import Direction, LegState, RegistrationState, TransferState
+from sipagent.core.termination import Cause, Disposition, EndedBy
+from sipagent.store.records import MAX_PAGE
+
+# What may stand in a SIP URI or a number: no space, control character, quote or bracket that could end a header.
+Dialled = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f-\x9f\"<>\\]+$", min_length=1, max_length=256)]
+Name = Annotated[str, Meta(pattern=r"^[\w.-]*$", max_length=64)]
+Short = Annotated[str, Meta(max_length=512)]
+Instant = Annotated[datetime, Meta(tz=True)]  # always UTC
+Cursor = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Request(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class Response(msgspec.Struct, kw_only=True, frozen=True):
+    pass
+
+
+# --- requests -------------------------------------------------------------------------------------------------
+
+
+class CreateCall(Request, kw_only=True, frozen=True):
+    """A call to place. What happens on it comes from `dialplan`, the way out from `trunk`; "" is the node's own."""
+
+    to_number: Dialled  # a number of the trunk, or a SIP URI
+    from_number: Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f-\x9f\"<>\\]*$", max_length=256)] = ""
+    dialplan: Name = ""
+    trunk: Name = ""
+    timeout_s: Annotated[int, Meta(ge=1, le=600)] = 60  # ringing, until the attempt is given up
+    flow_url: Annotated[str, Meta(max_length=2048)] = ""  # only "dialplan:NAME" so far, the same as `dialplan`
+    status_callback_url: Annotated[str, Meta(max_length=2048)] = ""  # not served yet: must be empty
+    record: bool = False  # not served yet: the answer says false
+
+
+class Hangup(Request, kw_only=True, frozen=True):
+    leg_id: Short | None = None  # not served yet: a call ends as a whole
+    reason: Short | None = None  # taken for compatibility; the record says that the operator hung up
+
+
+class ListCalls(Request, kw_only=True, frozen=True):
+    """Newest first. At most one of the cursors."""
+
+    state: LegState | None = None
+    from_number: Short | None = None
+    to_number: Short | None = None
+    created_after: datetime | None = None  # inclusive; without a zone it is UTC
+    created_before: datetime | None = None  # exclusive
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 50
+    cursor_after: Cursor | None = None
+    cursor_before: Cursor | None = None
+
+
+class WatchEvents(Request, kw_only=True, frozen=True):
+    call_id: Cursor | None = None  # only this call's events
+
+
+class NoParameters(Request, kw_only=True, frozen=True):
+    pass
+
+
+# --- answers --------------------------------------------------------------------------------------------------
+
+
+class FieldError(Response, kw_only=True, frozen=True):
+    field: str  # dotted path, "" for the whole
+    message: str
+
+
+class ErrorOut(Response, kw_only=True, frozen=True):
+    """Every answer from 400 up."""
+
+    message: str
+    errors: list[FieldError] = []
+
+
+class FiguresOut(Response, kw_only=True, frozen=True):
+    """Counters of one leg's RTP: packets unless named otherwise."""
+
+    packets_in: int | None
+    packets_out: int | None
+    lost: int | None
+    late: int | None
+    duplicate: int | None
+    reordered: int | None
+    malformed: int | None
+    foreign: int | None
+    concealed_ms: int | None
+    dropped_ms: int | None
+    jitter_ms: float | None
+    digits_in: int | None
+
+
+class LegOut(Response, kw_only=True, frozen=True):
+    id: str
+    call_session_id: str
+    direction: Direction
+    role: str  # who the other side of the leg is: "caller" or "callee"
+    state: LegState
+    from_number: str
+    to_number: str
+    parent_leg_id: str | None
+    recordings: list[str]
+    created_at: Instant
+    answered_at: Instant | None
+    ended_at: Instant | None
+    reason: Cause | None
+    ended_by: EndedBy | None
+    # ours
+    ringing_at: Instant | None
+    disposition: Disposition | None
+    sip_status: int | None
+    sip_call_id: str
+    remote_address: str
+    codec: str | None
+    local_media: str | None
+    remote_media: str | None
+    figures: FiguresOut | None  # null until the leg has ended
+
+
+class CallOut(Response, kw_only=True, frozen=True):
+    id: str
+    account_id: str
+    voice_app_id: str | None
+    state: LegState
+    direction: Direction
+    from_number: str
+    to_number: str
+    properties: dict[str, Any]
+    created_at: Instant
+    answered_at: Instant | None
+    ended_at: Instant | None
+    reason: Cause | None
+    legs: list[LegOut]
+    # ours
+    ringing_at: Instant | None
+    disposition: Disposition | None
+    ended_by: EndedBy | None
+    sip_status: int | None
+    trunk: str
+    dialplan: str | None
+    route: str | None
+    agent: str | None
+
+
+class CallsPage(Response, kw_only=True, frozen=True):
+    data: list[CallOut]
+    next_cursor: str | None  # for `cursor_after`
+    previous_cursor: str | None  # for `cursor_before`
+    has_more: bool
+
+
+class LegsPage(Response, kw_only=True, frozen=True):
+    """All legs of one call; there is never a second page."""
+
+    data: list[LegOut]
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
+    has_more: bool = False
+
+
+class CallStarted(Response, kw_only=True, frozen=True):
+    id: str
+    from_number: str
+    to_number: str
+    status_callback_url: str | None
+    record: bool
+
+
+class MutationOut(Response, kw_only=True, frozen=True):
+    request_id: str
+    playback_id: str | None = None
+
+
+class LatencyOut(Response, kw_only=True, frozen=True):
+    """From the caller's last speech packet to the agent's first, in ms; the parts add up to the total."""
+
+    jitter_buffer_ms: float | None
+    endpointing_ms: float | None
+    stt_ms: float | None
+    llm_ms: float | None
+    tts_ms: float | None
+    playout_ms: float | None
+    total_ms: float | None
+
+
+class TurnOut(Response, kw_only=True, frozen=True):
+    id: str
+    index: int
+    caller_text: str
+    agent_text: str
+    heard_text: str
+    intent: str
+    confidence: float | None
+    interrupted: bool
+    started_at: Instant
+    agent_started_at: Instant | None
+    ended_at: Instant
+    latency: LatencyOut | None
+
+
+class TransferOut(Response, kw_only=True, frozen=True):
+    id: str
+    leg_id: str
+    kind: str
+    target: str
+    state: TransferState
+    sip_status: int
+    requested_at: Instant
+    changed_at: Instant
+
+
+class EventOut(Response, kw_only=True, frozen=True):
+    """One event: `data` has the fields of the event's type. Also the data of each message on the stream."""
+
+    id: str
+    type: str
+    call_id: str | None
+    leg_id: str | None
+    at: Instant
+    data: dict[str, Any]
+
+
+class CallRecordOut(Response, kw_only=True, frozen=True):
+    """Everything that is recorded of one call."""
+
+    call: CallOut
+    turns: list[TurnOut]
+    transfers: list[TransferOut]
+    events: list[EventOut]
+
+
+class LiveCallOut(Response, kw_only=True, frozen=True):
+    id: str
+    state: LegState
+    direction: Direction
+    from_number: str
+    to_number: str
+    created_at: Instant
+    answered_at: Instant | None
+    agent: str
+
+
+class LiveCallsPage(Response, kw_only=True, frozen=True):
+    """The calls of this node that are up; there is never a second page."""
+
+    data: list[LiveCallOut]
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
+    has_more: bool = False
+
+
+class RegistrationOut(Response, kw_only=True, frozen=True):
+    trunk: str
+    state: RegistrationState
+    sip_status: int = 0
+    reason: str = ""
+    expires_s: int = 0
+    next_try_s: float = 0.0
+    changed_at: Instant | None = None
+
+
+class RegistrationsPage(Response, kw_only=True, frozen=True):
+    """The registrations of this node; there is never a second page."""
+
+    data: list[RegistrationOut]
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
+    has_more: bool = False
+
+
+class RecorderOut(Response, kw_only=True, frozen=True):
+    written: int
+    dropped: int
+    refused: int
+    backlog: int
+    last_error: str
+
+
+class HealthOut(Response, kw_only=True, frozen=True):
+    """`status` is "ok", "degraded" or "draining". The rest only with a key."""
+
+    status: str
+    version: str | UnsetType = UNSET
+    uptime_s: float | UnsetType = UNSET
+    calls_active: int | UnsetType = UNSET
+    max_calls: int | UnsetType = UNSET
+    processes: dict[str, int] | UnsetType = UNSET  # process id by name
+    registrations: list[RegistrationOut] | UnsetType = UNSET
+    recorder: RecorderOut | None | UnsetType = UNSET
