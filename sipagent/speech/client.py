@@ -160,18 +160,19 @@ class SpeechClient:
 
     def _dispatch(self, job: _Job) -> None:
         """Sends it to the least busy worker; without one it waits for the next that is ready."""
-        if self._ready:
-            worker = min(self._ready, key=lambda each: len(each.outstanding))
+        alive = [worker for worker in self._ready if worker.alive()]
+        if alive:
+            worker = min(alive, key=lambda each: len(each.outstanding))
             if len(worker.outstanding) >= OUTSTANDING:
                 self._fail(job, f"every speech worker has {OUTSTANDING} requests outstanding", retryable=True)
                 return
             job.sent += 1
             job.worker = worker
             worker.send(job.request)
-        elif not self._coming:
-            self._fail(job, "no speech worker is running", retryable=True)
-        else:
+        elif self._ready or self._coming:  # one that is dead and not buried yet is followed by another
             job.worker = None
+        else:
+            self._fail(job, "no speech worker is running", retryable=True)
 
     def _fail(self, job: _Job, reason: str, *, retryable: bool) -> None:
         if not job.reply.done():
@@ -191,6 +192,8 @@ class SpeechClient:
         while True:
             began = loop.time()
             await self._one_life(first)
+            if first.exception():  # it never came up: `start` says so, and nothing is gained by trying again
+                return
             failures = 0 if loop.time() - began >= STEADY_S else failures + 1
             if failures > 1:
                 await asyncio.sleep(BACKOFF_S[min(failures - 2, len(BACKOFF_S) - 1)])

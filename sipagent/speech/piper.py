@@ -19,6 +19,11 @@ LINE_RATE = 8000
 SLOWEST, FASTEST = 0.5, 2.0
 LOWEST, HIGHEST = 0.7, 1.5
 
+# Piper rounds every sound's duration up to whole frames of 11.6 ms, so a share of the length does not follow
+# its length_scale. Measured with the voice joe between 0.5 and 2: length = 0.25 + 0.75 scale, within 4 %.
+FIXED_SHARE = 0.25
+SHORTEST_SCALE = 0.2
+
 LEAD_MS = 30  # silence kept before the first sound: latency, but a plosive needs a beginning
 TAIL_MS = 80  # kept behind the last, so that clauses do not run into each other
 STEP = 40  # samples: 5 ms, the grain of the trimming
@@ -54,7 +59,8 @@ class Voice:
         words = speakable(text)
         if not words:
             return np.zeros(0, np.int16)
-        config = SynthesisConfig(length_scale=pitch / speed)
+        scale = max(SHORTEST_SCALE, (pitch / speed - FIXED_SHARE) / (1.0 - FIXED_SHARE))
+        config = SynthesisConfig(length_scale=scale)
         chunks = list(self._voice.synthesize(words, config))
         if not chunks:
             return np.zeros(0, np.int16)

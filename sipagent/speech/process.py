@@ -58,8 +58,18 @@ class WorkerProcess:
                 ours.close()
                 raise
         ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:  # cancelled: nobody else knows of the process yet
+            ours.close()
+            popen.kill()
+            popen.wait()
+            raise
         return cls(popen, reader, writer)
+
+    def alive(self) -> bool:
+        """False as soon as the kernel knows, which is before the socket tells us."""
+        return self._popen.poll() is None
 
     async def ready(self) -> dict[str, str]:
         """Waits until the models are loaded; their names by kind. SetupError with the worker's own reason."""
