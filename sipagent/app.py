@@ -283,7 +283,7 @@ def log_event(event: Event) -> None:
         "event",
         extra={
             "event": type(event).__name__,
-            **{key: value for key, value in fields.items() if key not in private},
+            "data": {key: value for key, value in fields.items() if key not in private},
             "pii": {key: fields[key] for key in private},
         },
     )

@@ -7,12 +7,14 @@ only when the operator asks for them.
 import json
 import logging
 import sys
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 
 from sipagent.config import LogSettings
+from sipagent.core.clock import Stamp
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
@@ -31,7 +33,9 @@ def setup(settings: LogSettings) -> None:
 
 
 def _fields(record: logging.LogRecord, private: bool) -> dict[str, Any]:
-    fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD and key != "pii"}
+    # `data` holds fields whose names a log record has already, such as "process".
+    fields = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k not in ("pii", "data")}
+    fields |= record.__dict__.get("data", {})
     pii = record.__dict__.get("pii")
     if private and isinstance(pii, dict):
         fields |= {f"pii.{key}": value for key, value in pii.items()}
@@ -53,7 +57,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=_plain, ensure_ascii=False)
 
 
 class _TextFormatter(logging.Formatter):
@@ -65,10 +69,21 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         colour = _COLOURS.get(record.levelname, "")
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record, self._private).items())
+        fields = " ".join(
+            f"{key}={json.dumps(value, default=_plain)}" for key, value in _fields(record, self._private).items()
+        )
         with self._console.capture() as captured:
             self._console.print(at, style="dim", end=" ")
             self._console.print(record.getMessage(), style=colour or None, end=" ", markup=False)
             self._console.print(fields, style="dim", end="", markup=False)
         text = captured.get()
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+
+
+def _plain(value: Any) -> Any:
+    """Values of events as JSON knows them; an instant is its wall time."""
+    if isinstance(value, Stamp):
+        return value.wall.isoformat(timespec="milliseconds")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)

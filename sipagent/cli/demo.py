@@ -193,12 +193,11 @@ async def _until_ready(api: _Api, process: asyncio.subprocess.Process, log: Path
 
 async def _watch(api: _Api, console: Console) -> None:
     """Shows what the agent understands and says, as it happens."""
-    painters: dict[str, Callable[[dict[str, Any]], Text | None]] = {
+    painters: dict[str, Callable[[dict[str, Any]], Text]] = {
         "PartialTranscript": lambda e: Text.assemble(("  agent hears   ", "dim"), (e["text"] + " …", "dim italic")),
         "CallerSaid": lambda e: Text.assemble(("  agent hears   ", "green"), e["text"]),
-        "AgentSpeaking": lambda e: Text.assemble(("  agent says    ", "bold cyan"), e["text"]),
+        "AgentSpeaking": _speaking,
         "AgentInterrupted": lambda e: Text("  agent stops, having said: " + e["heard_text"], "yellow"),
-        "TurnEnded": _turn_bar,
     }
     timeout = aiohttp.ClientTimeout(total=None)
     async with api.http.get(f"{api.url}/api/v1/events/stream", timeout=timeout) as response:
@@ -208,15 +207,14 @@ async def _watch(api: _Api, console: Console) -> None:
             if line.startswith("event:"):
                 kind = line[6:].strip()
             elif line.startswith("data:") and kind in painters:
-                shown = painters[kind](json.loads(line[5:])["data"])
-                if shown is not None:
-                    console.print(shown)
+                console.print(painters[kind](json.loads(line[5:])["data"]))
 
 
-def _turn_bar(event: dict[str, Any]) -> Text | None:
+def _speaking(event: dict[str, Any]) -> Text:
+    said = Text.assemble(("  agent says    ", "bold cyan"), event["text"])
     if event.get("latency") is None:
-        return None
-    return Text.assemble("                ", show.latency_bar(event["latency"], 800.0))
+        return said
+    return Text.assemble("                ", show.latency_bar(event["latency"], 800.0), "\n", said)
 
 
 async def _recorded(folder: Path) -> str:

@@ -18,7 +18,7 @@ PARTS = (
     ("tts_ms", "voice", "cyan"),
     ("playout_ms", "send", "red"),
 )
-BAR_WIDTH = 40
+BAR_WIDTH = 24
 
 
 def latency_bar(parts: Mapping[str, float | None], full_ms: float) -> Text:

@@ -167,7 +167,14 @@ class Session:
         turn = self._turn
         if turn is not None and not turn.announced and turn.utterance.audible:
             turn.announced = True
-            self._events.emit(AgentSpeaking(at=clock.now(), call_id=self._call_id, text=turn.utterance.text))
+            self._events.emit(
+                AgentSpeaking(
+                    at=clock.now(),
+                    call_id=self._call_id,
+                    text=turn.utterance.text,
+                    latency=_latency(turn, turn.utterance.first_sent_ns) if turn.heard else None,
+                )
+            )
         if turn is not None or self._listener.hearing:
             self._silence.busy()
         else:
@@ -205,6 +212,8 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._manners.greeting:
+                    for _ in range(self._settings.lead_ms // FRAME_MS):
+                        await self._speaker.next_tick()
                     self._begin(tasks, [], [self._manners.greeting])
                 outcome = await self._converse(tasks)
                 if self._turn is not None and self._turn.task is not None:
@@ -247,17 +256,17 @@ class Session:
             await self._stop(turn)
             self._turn = None
             return
-        await turn.utterance.interrupt()
+        await self._stop(turn)
         heard_text = turn.utterance.heard_text
         self._events.emit(AgentInterrupted(at=clock.now(), call_id=self._call_id, heard_text=heard_text))
-        await self._stop(turn)
         self._end_turn(turn, interrupted=True)
 
     async def _stop(self, turn: _Turn) -> None:
+        """First the task, which else would take the silence for the end of its speech; then the audio."""
         assert turn.task is not None
         turn.task.cancel()
         await asyncio.wait([turn.task])
-        await turn.utterance.interrupt()  # audio that was queued but is not audible yet
+        await turn.utterance.interrupt()
 
     # --- a turn ---
 

@@ -13,4 +13,5 @@ class ConversationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     preroll_ms: int = 240  # audio before the detected start that still belongs to the utterance
     ahead_ms: int = 5000  # audio queued beyond which synthesis waits, so that an interruption wastes little
     reply_limit_s: float = 10.0  # an agent that has said nothing by then gets its apology spoken instead
+    lead_ms: int = 200  # between the answer and the first word, while the far end's audio path opens
     tail_ms: int = 240  # between the agent's last word and the end of the call, so that the far end hears all of it

@@ -127,13 +127,6 @@ class CallerSaid(CallEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSpeaking(CallEvent):
-    """The agent's first audio of an utterance has left on the wire."""
-
-    text: str = field(metadata=PRIVATE)  # as far as known by then
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentInterrupted(CallEvent):
     heard_text: str = field(metadata=PRIVATE)
 
@@ -149,6 +142,14 @@ class TurnLatency:
     tts_ms: float = 0.0  # until its first audio was there
     playout_ms: float = 0.0  # until that audio was on the wire
     total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpeaking(CallEvent):
+    """The agent's first audio of an utterance has left on the wire."""
+
+    text: str = field(metadata=PRIVATE)  # as far as known by then
+    latency: TurnLatency | None  # of the turn it answers, None when the agent speaks first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,9 @@ class Wire:
         self.sent: dict[int, int] = {}
         self.on_wire: list[bool] = []  # per tick: did the agent's audio leave
         self._played = 0
+        self._flush_to = 0
+        self._cut = 0
+        self._flushed = asyncio.Event()
 
     @property
     def queued(self) -> int:
@@ -55,11 +58,16 @@ class Wire:
         return self.sent.get(position, 0)
 
     async def flush(self) -> int:
-        cut = self._played
-        self._played = len(self.frames)
-        return cut
+        """Like the engine, obeys at its next tick."""
+        self._flush_to = len(self.frames)
+        self._flushed = asyncio.Event()
+        await self._flushed.wait()
+        return self._cut
 
     def tick(self) -> None:
+        if self._flush_to > self._played:
+            self._cut, self._played = self._played, self._flush_to
+        self._flushed.set()
         if self._played < len(self.frames):
             self.sent[self._played] = self._clock()
             self._played += 1
@@ -171,7 +179,7 @@ class Scene:
             recogniser=self.words,
             tts=self.voice,
             events=self,
-            settings=settings or ConversationSettings(),
+            settings=settings or ConversationSettings(lead_ms=0),
             now=lambda: self.time,
         )
         self.task: asyncio.Task[Outcome] = asyncio.create_task(self.session.run())

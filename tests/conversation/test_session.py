@@ -41,7 +41,7 @@ async def test_greets_listens_answers_and_hangs_up_after_goodbye():
 
 
 async def test_latency_parts_add_up_from_the_callers_last_packet_to_the_agents_first():
-    settings = ConversationSettings(endpointing_ms=300)
+    settings = ConversationSettings(endpointing_ms=300, lead_ms=0)
     scene = Scene(Echo(), ["hi there"], settings=settings)
     await scene.until_quiet()
     await scene.says()
@@ -176,7 +176,7 @@ async def test_an_agent_that_never_answers_is_apologised_for():
         Echo(delay=asyncio.Event()),
         ["question"],
         manners=manners,
-        settings=ConversationSettings(reply_limit_s=0.06),
+        settings=ConversationSettings(reply_limit_s=0.06, lead_ms=0),
     )
     await scene.until_quiet()
     await scene.says()
