@@ -2,6 +2,7 @@
 
 import logging
 import re
+import traceback
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -84,8 +85,11 @@ async def in_one_shape(request: web.Request, handler: Handler) -> web.StreamResp
         if known is None:
             if isinstance(error, web.HTTPException | ConnectionError):
                 raise
-            # the route, not the path: a path may hold what a stranger typed
+            # The route, not the path, which may hold what a stranger typed; the lines of code, not the error's
+            # text, which may hold a number.
             route = request.match_info.route.resource
-            log.exception("api request failed", extra={"route": route.canonical if route else "", "kind": "unexpected"})
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            fields = {"route": route.canonical if route else "", "error": type(error).__name__, "trace": trace}
+            log.error("api request failed", extra=fields)
             known = ApiError(500, "something went wrong in the node; its log tells what")
         return web.json_response(body=msgspec.json.encode(known.body), status=known.status, headers=known.headers)

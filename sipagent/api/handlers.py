@@ -14,6 +14,7 @@ from sipagent.api.backend import Backend, Originate
 from sipagent.api.errors import ApiError, field_error, invalid
 from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sipagent.api.idempotency import Answer, IdempotencyTable
+from sipagent.api.keys import hash_key
 from sipagent.api.shapes import call_out as shaped
 from sipagent.api.shapes import calls_page, fresh_call_out, health_out, legs_page, live_call_out, record_out
 from sipagent.api.stream import EventStreams
@@ -36,8 +37,6 @@ from sipagent.store.records import CallFilter, FullCall
 
 _Type = TypeVar("_Type", bound=msgspec.Struct)
 Work = Callable[[], Coroutine[Any, Any, Answer]]
-
-KEY_HASH = "key_hash"  # where the request keeps the hash of the key it came with
 DIALPLAN_URL = "dialplan:"
 
 
@@ -150,7 +149,7 @@ class Handlers:
         return full
 
     async def _done_once(self, request: web.Request, raw: bytes, work: Work) -> web.Response:
-        scope = f"{request[KEY_HASH]} {request.path}"
+        scope = f"{hash_key(request.headers[KEY_HEADER])} {request.path}"
         answer = await self._once.once(scope, request.headers.get(IDEMPOTENCY_HEADER), raw, mono_ns(), work)
         return web.json_response(body=answer.body, status=answer.status)
 

@@ -5,11 +5,12 @@ import logging
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from sipagent.api.auth import Gate
 from sipagent.api.backend import Backend
 from sipagent.api.errors import Handler, in_one_shape
-from sipagent.api.handlers import KEY_HASH, Handlers
+from sipagent.api.handlers import Handlers
 from sipagent.api.openapi import document
 from sipagent.api.routes import ROUTES, Route
 from sipagent.api.settings import ApiSettings
@@ -23,6 +24,22 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
 # At close, requests under way get this long; a client that reads nothing gets no longer.
 SHUTDOWN_S = 2.0
+
+
+class _NoStrangersWords(logging.Filter):
+    """What aiohttp logs of requests it cannot parse quotes them, and anyone can send some: the 400 is enough."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            return False
+        record.error = type(error).__name__
+        record.msg, record.args, record.exc_info = "http connection failed", (), None
+        return True
+
+
+_connection_log = logging.getLogger("sipagent.api.connection")
+_connection_log.addFilter(_NoStrangersWords())
 
 
 class ApiServer:
@@ -46,7 +63,10 @@ class ApiServer:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY, middlewares=[in_one_shape, self._no_way_past])
         for route in ROUTES:
-            app.router.add_route(route.method, route.path, self._serving(route))
+            if route.method == "GET" and not route.streams:
+                app.router.add_get(route.path, self._serving(route))  # and HEAD, which some health checks send
+            else:
+                app.router.add_route(route.method, route.path, self._serving(route))
         app.on_response_prepare.append(_set_headers)
         app.on_shutdown.append(self._end_streams)
         return app
@@ -56,7 +76,9 @@ class ApiServer:
         if not self._settings.key_hashes:
             log.warning("the API has no key: nobody can use it; make one with `sipagent key create`")
         # no access log: URLs of lists hold numbers
-        self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, shutdown_timeout=SHUTDOWN_S, logger=_connection_log
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
         try:
@@ -83,7 +105,7 @@ class ApiServer:
         async def serve(request: web.Request) -> web.StreamResponse:
             began = mono_ns()
             if route.needs_key:
-                request[KEY_HASH] = self._gate.check(request)
+                self._gate.check(request)
             limit = None if route.streams else self._settings.request_timeout_s
             async with asyncio.timeout(limit):
                 response = await route.handler(self._handlers, request)

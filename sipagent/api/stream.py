@@ -125,8 +125,9 @@ class EventStreams:
         try:
             out = event_out(event)
             data = msgspec.json.encode(out)
-        except Exception:
-            log.exception("event could not be streamed", extra={"event": type(event).__name__})
+        except Exception as error:
+            fields = {"event": type(event).__name__, "error": type(error).__name__}
+            log.error("event could not be streamed", extra=fields)
             return
         message = f"id: {out.id}\nevent: {out.type}\ndata: ".encode() + data + b"\n\n"
         for client in tuple(self._clients):

@@ -53,7 +53,7 @@ def postgres_url(servers: Servers) -> Iterator[str]:
     servers.postgres.drop(name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.peer)])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[str]:
     """A database without any table."""
     if request.param == "sqlite":

@@ -95,6 +95,7 @@ class Story:
 
     def turn(self, t: float, said: str = "", answer: str = "Good morning.") -> list[Event]:
         turn_id = new_turn_id()
+        latency = TurnLatency(endpointing_ms=300.0, stt_ms=80.0, tts_ms=120.0, total_ms=500.0) if said else None
         index, self._turns = self._turns, self._turns + 1
         events: list[Event] = []
         if said:
@@ -112,7 +113,7 @@ class Story:
             ]
         return [
             *events,
-            AgentSpeaking(at=self.at(t + 1.5), call_id=self.call_id, text=answer),
+            AgentSpeaking(at=self.at(t + 1.5), call_id=self.call_id, text=answer, latency=latency),
             TurnEnded(
                 at=self.at(t + 3),
                 call_id=self.call_id,
@@ -126,7 +127,7 @@ class Story:
                 interrupted=False,
                 started_at=self.at(t),
                 agent_started_at=self.at(t + 1.5),
-                latency=TurnLatency(endpointing_ms=300.0, stt_ms=80.0, tts_ms=120.0, total_ms=500.0) if said else None,
+                latency=latency,
             ),
         ]
 

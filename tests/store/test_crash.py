@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from sqlalchemy import text
 
 from sipagent.core.events import CallEvent, PartialTranscript
@@ -67,6 +68,7 @@ def test_a_killed_writer_leaves_a_prefix_and_a_sound_database(url: str) -> None:
         engine.dispose()
 
 
+@pytest.mark.peer
 async def test_a_server_that_drops_its_clients_gets_every_event_once(servers: Servers, postgres_url: str) -> None:
     recorder = Recorder(postgres_url)
     recorder.start()
@@ -91,6 +93,7 @@ async def test_a_server_that_drops_its_clients_gets_every_event_once(servers: Se
     assert recorder.statistics.refused == 0
 
 
+@pytest.mark.peer
 async def test_a_server_that_is_away_at_the_start_is_waited_for(servers: Servers) -> None:
     name, _ = servers.new_database()
     servers.postgres.drop(name)

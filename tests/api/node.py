@@ -1,0 +1,159 @@
+"""A small real backend: scripted live calls, a real record."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from sipagent.api.backend import Health, LiveCall, Originate
+from sipagent.api.types import RegistrationOut
+from sipagent.core import clock
+from sipagent.core.errors import CapacityError
+from sipagent.core.events import (
+    CallCreated,
+    CallEnded,
+    EventHub,
+    LegAnswered,
+    LegCreated,
+    LegEnded,
+    MediaFigures,
+    PartialTranscript,
+    RouteChosen,
+    TurnEnded,
+    TurnLatency,
+)
+from sipagent.core.ids import CallId, LegId, new_call_id, new_leg_id, new_turn_id
+from sipagent.core.states import Direction, LegState, RegistrationState
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.store.queries import StoreReads
+from sipagent.store.recorder import Recorder
+from sipagent.store.records import CallFilter, CallPage, FullCall
+
+MAX_CALLS = 40
+
+
+@dataclass
+class Live:
+    call: LiveCall
+    leg_id: LegId
+
+
+@dataclass
+class Node:
+    """Places calls that are answered at once; `delay_s` makes it slow, `failure` makes it refuse."""
+
+    hub: EventHub
+    recorder: Recorder
+    reads: StoreReads
+    status: str = "ok"
+    delay_s: float = 0.0
+    failure: Exception | None = None
+    asked: list[Originate] = field(default_factory=list)
+    live: dict[str, Live] = field(default_factory=dict)
+
+    async def originate(self, request: Originate) -> str:
+        self.asked.append(request)
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if self.failure is not None:
+            raise self.failure
+        if len(self.live) >= MAX_CALLS:
+            raise CapacityError(f"all {MAX_CALLS} calls of this node are in use")
+        call_id = new_call_id()
+        self.begins(call_id, request.from_number, request.to_number, request.dialplan or "front-desk")
+        return call_id
+
+    def begins(self, call_id: CallId, from_number: str, to_number: str, dialplan: str) -> None:
+        leg_id, now = new_leg_id(), clock.now
+        direction = Direction.OUTBOUND
+        at = now()
+        self.live[call_id] = Live(
+            LiveCall(
+                call_id=call_id,
+                direction=direction,
+                from_number=from_number,
+                to_number=to_number,
+                state=LegState.ANSWERED,
+                started_at=at.wall,
+                answered_at=at.wall,
+                agent="desk",
+            ),
+            leg_id,
+        )
+        self.hub.emit(
+            CallCreated(
+                at=at,
+                call_id=call_id,
+                direction=direction,
+                from_number=from_number,
+                to_number=to_number,
+                trunk="carrier",
+            )
+        )
+        self.hub.emit(
+            LegCreated(
+                at=now(),
+                call_id=call_id,
+                leg_id=leg_id,
+                direction=direction,
+                from_number=from_number,
+                to_number=to_number,
+                sip_call_id="a84b4c76e66710@pc33",
+                remote_address="192.0.2.1:5060",
+            )
+        )
+        self.hub.emit(RouteChosen(at=now(), call_id=call_id, dialplan=dialplan, route="out", agent="desk"))
+        media = {"local_media": "192.0.2.9:20000", "remote_media": "192.0.2.1:30000"}
+        self.hub.emit(LegAnswered(at=now(), call_id=call_id, leg_id=leg_id, codec="PCMA", **media))
+
+    def says(self, call_id: str, text: str) -> None:
+        at, call = clock.now(), CallId(call_id)
+        self.hub.emit(PartialTranscript(at=at, call_id=call, text=text[:5]))
+        self.hub.emit(
+            TurnEnded(
+                at=at,
+                call_id=call,
+                turn_id=new_turn_id(),
+                index=1,
+                caller_text=text,
+                agent_text="We open at nine.",
+                heard_text="We open",
+                intent="hours",
+                confidence=0.93,
+                interrupted=True,
+                started_at=at,
+                agent_started_at=at,
+                latency=TurnLatency(endpointing_ms=300.0, total_ms=480.0),
+            )
+        )
+
+    async def hangup(self, call_id: str) -> bool:
+        live = self.live.pop(call_id, None)
+        if live is None:
+            return False
+        end = Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.OPERATOR, sip_status=200)
+        call = CallId(call_id)
+        figures = MediaFigures(packets_in=500, packets_out=500)
+        self.hub.emit(LegEnded(at=clock.now(), call_id=call, leg_id=live.leg_id, termination=end, figures=figures))
+        self.hub.emit(CallEnded(at=clock.now(), call_id=call, termination=end))
+        return True
+
+    def live_calls(self) -> list[LiveCall]:
+        return [live.call for live in self.live.values()]
+
+    def health(self) -> Health:
+        registration = RegistrationOut(trunk="carrier", state=RegistrationState.REGISTERED, expires_s=300)
+        return Health(
+            status=self.status,  # type: ignore[arg-type]
+            version="0.1.0",
+            uptime_s=12.5,
+            calls_active=len(self.live),
+            max_calls=MAX_CALLS,
+            processes={"lane-0": 4711, "media": 4712},
+            registrations=[registration],
+            recorder=self.recorder.statistics,
+        )
+
+    async def list_calls(self, wanted: CallFilter) -> CallPage:
+        return await self.reads.list_calls(wanted)
+
+    async def get_call(self, call_id: str) -> FullCall | None:
+        return await self.reads.get_call(call_id)

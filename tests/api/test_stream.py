@@ -1,0 +1,192 @@
+"""The live event stream."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from sipagent.api import stream
+from sipagent.api.server import ApiServer
+from sipagent.core import clock
+from sipagent.core.events import EventHub, ProcessStarted
+from sipagent.core.ids import new_call_id
+
+from .conftest import KEY, Http
+from .node import Node
+
+STREAM = "/api/v1/events/stream"
+
+
+class Watcher:
+    def __init__(self, response: Any) -> None:
+        self.response = response
+
+    async def next(self) -> dict[str, str]:
+        """The next message, its fields by name; a comment is under ""."""
+        message: dict[str, str] = {}
+        while True:
+            raw = await asyncio.wait_for(self.response.content.readline(), 5)
+            if not raw:
+                raise EOFError
+            line = raw.decode().rstrip("\n")
+            if not line:
+                return message
+            name, _, value = line.partition(": ")
+            message[name.rstrip(":")] = value
+
+    async def events(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        while True:
+            message = await self.next()
+            if "data" in message:
+                data = json.loads(message["data"])
+                assert (message["event"], message["id"]) == (data["type"], data["id"])
+                yield message["event"], data
+
+
+async def watch(http: Http, **params: str) -> Watcher:
+    response = await http.session.get(http.url + STREAM, params=params, headers={"x-api-key": KEY})
+    assert response.status == 200 and response.content_type == "text/event-stream"
+    watcher = Watcher(response)
+    assert "" in await watcher.next()  # "connected": from here on nothing is missed
+    return watcher
+
+
+async def test_events_arrive_as_they_happen_with_their_private_fields(http: Http, node: Node) -> None:
+    watcher = await watch(http)
+    call_id = new_call_id()
+    node.begins(call_id, "+49301", "+49302", "front-desk")
+    node.says(call_id, "when do you open")
+    await node.hangup(call_id)
+    seen = []
+    async for name, data in watcher.events():
+        seen.append(name)
+        assert data["call_id"] == call_id
+        if name == "CallCreated":
+            assert data["data"]["from_number"] == "+49301"
+        if name == "TurnEnded":
+            assert data["data"]["caller_text"] == "when do you open"
+        if name == "CallEnded":
+            assert data["data"]["termination"]["cause"] == "normal"
+            break
+    assert seen == [
+        *("CallCreated", "LegCreated", "RouteChosen", "LegAnswered"),
+        *("PartialTranscript", "TurnEnded", "LegEnded", "CallEnded"),
+    ]
+    watcher.response.close()
+
+
+async def test_the_stream_and_the_record_name_events_alike(http: Http, node: Node) -> None:
+    watcher = await watch(http)
+    call_id = new_call_id()
+    node.begins(call_id, "+49301", "+49302", "front-desk")
+    streamed = [(await anext(aiter(watcher.events())))[1] for _ in range(4)]
+    await node.recorder.flush()
+    recorded = (await http.get(f"/api/v1/voice/calls/{call_id}/record")).body["events"]
+    assert recorded == streamed
+    watcher.response.close()
+
+
+async def test_one_calls_events_only(http: Http, node: Node) -> None:
+    wanted, other = new_call_id(), new_call_id()
+    watcher = await watch(http, call_id=wanted)
+    node.begins(other, "1", "2", "front-desk")
+    node.hub.emit(ProcessStarted(at=clock.now(), process="lane", pid=1))
+    node.begins(wanted, "1", "2", "front-desk")
+    _, data = await anext(aiter(watcher.events()))
+    assert data["call_id"] == wanted
+    watcher.response.close()
+
+
+async def test_a_quiet_stream_shows_that_it_is_alive(http: Http) -> None:
+    watcher = await watch(http)
+    assert await watcher.next() == {"": "still here"}
+    watcher.response.close()
+
+
+async def test_events_from_another_thread_arrive(http: Http, node: Node) -> None:
+    watcher = await watch(http)
+    event = ProcessStarted(at=clock.now(), process="lane", pid=1)
+    thread = threading.Thread(target=node.hub.emit, args=(event,))
+    thread.start()
+    thread.join()
+    name, data = await anext(aiter(watcher.events()))
+    assert (name, data["data"]["pid"], data["call_id"]) == ("ProcessStarted", 1, None)
+    watcher.response.close()
+
+
+async def test_a_client_that_does_not_read_is_disconnected_and_the_others_stay(
+    http: Http, node: Node, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lazy = await watch(http)
+    awake = await watch(http)
+    seen = 0
+    for number in range(40):
+        for index in range(500):
+            node.hub.emit(ProcessStarted(at=clock.now(), process="x" * 1000, pid=number * 500 + index))
+        async for _, data in awake.events():
+            assert data["data"]["pid"] == seen
+            seen += 1
+            if seen == (number + 1) * 500:
+                break
+        if "slow client of the event stream disconnected" in caplog.messages:
+            break
+    assert "slow client of the event stream disconnected" in caplog.messages
+    assert seen >= stream.QUEUE_EVENTS
+    with pytest.raises((EOFError, OSError, Exception)):
+        while True:
+            await lazy.next()
+    awake.response.close()
+
+
+async def test_only_so_many_may_watch_and_a_place_is_free_again(http: Http, node: Node) -> None:
+    watchers = [await watch(http) for _ in range(3)]
+    refused = await http.get(STREAM)
+    assert refused.status == 503
+    for watcher in watchers:
+        watcher.response.close()
+    for _ in range(50):
+        again = await http.session.get(http.url + STREAM, headers={"x-api-key": KEY})
+        again.close()
+        if again.status == 200:
+            break
+        await asyncio.sleep(0.1)
+    assert again.status == 200
+
+
+async def test_closing_the_server_ends_the_streams_after_what_they_are_owed(
+    server: ApiServer, http: Http, node: Node
+) -> None:
+    watcher = await watch(http)
+    node.hub.emit(ProcessStarted(at=clock.now(), process="lane", pid=7))
+    began = clock.mono_ns()
+    await server.close()
+    assert (clock.mono_ns() - began) / 1e9 < 1.5
+    name, _ = await anext(aiter(watcher.events()))
+    assert name == "ProcessStarted"
+    with pytest.raises(EOFError):
+        await watcher.next()
+
+
+async def test_nobody_watching_costs_nothing(http: Http, node: Node) -> None:
+    class Counting(EventHub):
+        pass
+
+    before = len(node.hub._subscribers)
+    watcher = await watch(http)
+    assert len(node.hub._subscribers) == before + 1
+    second = await watch(http)
+    assert len(node.hub._subscribers) == before + 1
+    watcher.response.close()
+    second.response.close()
+    for _ in range(50):
+        if len(node.hub._subscribers) == before:
+            break
+        await asyncio.sleep(0.1)
+    assert len(node.hub._subscribers) == before
+
+
+async def test_an_unknown_parameter_is_refused(http: Http) -> None:
+    assert (await http.get(STREAM, params={"colour": "red"})).status == 422
