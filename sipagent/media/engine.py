@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from sipagent.core.errors import ProcessDied
 from sipagent.core.ipc import FrameBuffer, die_with_parent, frame
 from sipagent.media.g711 import ALAW_TO_LINEAR, ULAW_TO_LINEAR
+from sipagent.media.jitter import BLOCK, MAX_BLOCKS
 from sipagent.media.lines import Lines
 from sipagent.media.protocol import (
     AnyCommand,
@@ -36,10 +37,11 @@ from sipagent.media.protocol import (
     command_decoder,
     encoder,
 )
+from sipagent.media.reception import Accepted
 from sipagent.media.rings import RX_FRAMES, Counter, Header, Rings
 from sipagent.media.rtp import FRAME, HEADER, PCMA
 from sipagent.media.settings import MediaSettings
-from sipagent.media.sockets import ROW, CallSockets
+from sipagent.media.sockets import CallSockets
 
 Ints = NDArray[np.int64]
 
@@ -48,10 +50,13 @@ TICKS_A_FRAME = 2
 LATE_NS = 5_000_000
 RESYNC_NS = 200_000_000  # further behind, catching up would only burst: the schedule starts over
 PASSES = 16  # packets taken from one port in a tick; more wait in its socket buffer, where the kernel bounds them
+DRAIN_TICKS = 4
 WATCH_TICKS = 10
 FIFO_PRIORITY = 10
 MAX_NOTICES = 1 << 20  # bytes waiting for main to read; beyond, notices are dropped and counted
 _RX_MASK = RX_FRAMES - 1
+_HEARTBEAT = slice(Header.TICKS, Header.HEARTBEAT_NS + 1)
+_NOT_MARKER = np.uint16(int.from_bytes(b"\xff\x7f", sys.byteorder))
 _PLAIN = HEADER + FRAME  # bytes of the packet nearly everybody sends
 
 
@@ -65,11 +70,17 @@ class Engine:
         self._sockets = CallSockets(settings.host, settings.capacity, self._rings.counters)
         self._lines = Lines(settings, self._rings, self._sockets, self._notify)
         self._packets = [row.data for row in self._lines.outgoing.packets]
-        self._rows16 = self._sockets.rows[:, :HEADER].view(">u2")
-        self._rows32 = self._sockets.rows[:, :HEADER].view(">u4")
+        rows = self._sockets.rows
+        self._all_rows = np.arange(len(rows))
+        self._words = rows[:, :HEADER].view(np.uint16)  # as read: comparing needs no swapping of bytes
+        self._longs = rows[:, :HEADER].view(np.uint32)
+        self._sequences = rows[:, 2:4].view(">u2")[:, 0]
+        self._timestamps = rows[:, 4:8].view(">u4")[:, 0]
         self._ticks = 0
+        self._flushes = -1
         self._running = True
-        self._groups: list[Ints] = []
+        self._groups: list[tuple[Ints, Ints]] = []  # of each phase: the slots to play, and those of them to send
+        self._regroup()
         self._attention = select.epoll()  # what is looked at besides the peers' packets
         self._attention.register(control.fileno(), select.EPOLLIN)
         self._attention.register(self._sockets.strays_fd, select.EPOLLIN)
@@ -103,85 +114,91 @@ class Engine:
         return frames * TICKS_A_FRAME * TICK_NS
 
     def _tick(self, now: int, late: int) -> None:
-        header = self._rings.header
         self._attend(0)
-        for _ in range(PASSES):
+        # A second packet of a port waits for the next tick, except now and then, and after a pause of ours.
+        passes = PASSES if late > LATE_NS or self._ticks % DRAIN_TICKS == 0 else 1
+        for _ in range(passes):
             slots, lengths = self._sockets.receive()
             if not slots:
                 break
-            self._ingest(np.array(slots), np.array(lengths), time.monotonic_ns())
-        group = self._groups[self._ticks % TICKS_A_FRAME] if self._groups else self._lines.slots[:0]
-        if len(group):
-            self._play(group, time.monotonic_ns())
+            self._ingest(slots, lengths, time.monotonic_ns())
+        if self._rings.flushes[0] != self._flushes:
+            self._flushes = self._rings.flushes[0]
+            self._lines.outgoing.flush(self._lines.slots)
+        slots_now, sending = self._groups[self._ticks % TICKS_A_FRAME]
+        if len(slots_now):
+            self._play(slots_now, sending, time.monotonic_ns())
         self._ticks += 1
         if self._ticks % WATCH_TICKS == 0:
             self._lines.watch(now)
-        header[Header.TICKS] = self._ticks
-        header[Header.HEARTBEAT_NS] = now
+        header = self._rings.header
+        header[_HEARTBEAT] = self._ticks, now
         if late > LATE_NS:
             header[Header.LATE_TICKS] += 1
-        if late > header[Header.WORST_LATENESS_NS]:
-            header[Header.WORST_LATENESS_NS] = late
+            header[Header.WORST_LATENESS_NS] = max(late, header[Header.WORST_LATENESS_NS])
 
-    def _ingest(self, slots: Ints, lengths: Ints, now: int) -> None:
+    def _ingest(self, numbers: list[int], lengths: list[int], now: int) -> None:
         """The datagrams in the first rows, one of each slot: plain audio by arrays, anything else one by one."""
-        lines, count = self._lines, len(slots)
-        rows = self._sockets.rows
-        samples = lengths - HEADER
-        plain = (
-            (rows[:count, 0] == 0x80)
-            & (rows[:count, 1] & 0x7F == lines.payload_type[slots])
-            & (self._rows32[:count, 2] == lines.reception.ssrc[slots])
-            & (samples % 80 == 0)
-            & (samples > 0)
-            & (lengths < ROW)
-            & lines.receiving[slots]
+        lines, count = self._lines, len(numbers)
+        slots = np.array(numbers)
+        plain = (self._words[:count, 0] & _NOT_MARKER == lines.plain_header[slots]) & (
+            self._longs[:count, 2] == lines.plain_ssrc[slots]
         )
-        which = None
+        if lengths.count(_PLAIN) == count:
+            samples = None
+        else:
+            samples = np.array(lengths) - HEADER
+            plain &= (samples % BLOCK == 0) & (samples > 0) & (samples <= MAX_BLOCKS * BLOCK)
+        rows = self._all_rows[:count]
         if not plain.all():
             for row in np.flatnonzero(~plain):
-                lines.odd(int(slots[row]), rows[row, : lengths[row]].tobytes(), now)
-            which = np.flatnonzero(plain)
-            if not len(which):
+                lines.odd(numbers[row], self._sockets.rows[row, : lengths[row]].tobytes(), now)
+            rows = np.flatnonzero(plain)
+            if not len(rows):
                 return
-            slots, samples = slots[which], samples[which]
-        else:
-            which = np.arange(count)
+            slots, samples = slots[rows], None if samples is None else samples[rows]
         lines.heard_ns[slots] = now
         self._rings.counters[slots, Counter.PACKETS_IN] += 1
-        accepted = lines.reception.accept(slots, self._rows16[which, 1].astype(np.int64))
-        for row in np.flatnonzero(accepted.restarted):
-            lines.jitter.reset(int(slots[row]))
-        contiguous = accepted.contiguous
-        if not accepted.fresh.all():
-            keep = accepted.fresh
-            slots, samples, which, contiguous = slots[keep], samples[keep], which[keep], contiguous[keep]
-        if not len(slots):
-            return
-        timestamps = self._rows32[which, 1].astype(np.int64)
+        accepted = lines.reception.accept(slots, self._sequences[rows].astype(np.int64))
+        if accepted is not None:
+            for row in np.flatnonzero(accepted.restarted):
+                lines.jitter.reset(numbers[rows[row]])
+            fresh = accepted.fresh
+            if not fresh.all():
+                slots, rows, samples = slots[fresh], rows[fresh], None if samples is None else samples[fresh]
+                accepted = Accepted(*(field[fresh] for field in accepted))
+                if not len(slots):
+                    return
+        timestamps = self._timestamps[rows].astype(np.int64)
         lines.reception.time(slots, timestamps, now)
-        if (samples == samples[0]).all():
-            self._insert(slots, which, int(samples[0]), timestamps, contiguous, now)
+        if samples is None:
+            self._insert(slots, rows, FRAME, timestamps, accepted, now)
             return
         for size in np.unique(samples):
             same = samples == size
-            self._insert(slots[same], which[same], int(size), timestamps[same], contiguous[same], now)
+            part = None if accepted is None else Accepted(*(field[same] for field in accepted))
+            self._insert(slots[same], rows[same], int(size), timestamps[same], part, now)
 
     def _insert(
-        self, slots: Ints, which: Ints, size: int, timestamps: Ints, contiguous: NDArray[np.bool_], now: int
+        self, slots: Ints, rows: Ints, size: int, timestamps: Ints, accepted: Accepted | None, now: int
     ) -> None:
-        """Audio packets of one size, found in the rows `which`."""
-        codes = self._sockets.rows[which, HEADER : HEADER + size]
+        """Audio packets of one size, found in these rows."""
+        codes = self._sockets.rows[rows, HEADER : HEADER + size]
         pcm = np.take(ULAW_TO_LINEAR, codes)
         alaw = self._lines.payload_type[slots] == PCMA
         if alaw.any():
             pcm[alaw] = np.take(ALAW_TO_LINEAR, codes[alaw])
-        self._lines.jitter.insert(slots, timestamps, pcm, contiguous, now)
+        self._lines.jitter.insert(slots, timestamps, pcm, accepted, now)
 
-    def _play(self, slots: Ints, now: int) -> None:
+    def _play(self, slots: Ints, sending: Ints, now: int) -> None:
         """One frame both ways for these slots; outgoing first, for it is the one that must be on time."""
-        rings = self._rings
-        self._sockets.send(self._lines.outgoing.prepare(slots, now), self._packets)
+        rings, outgoing = self._rings, self._lines.outgoing
+        if len(sending):
+            outgoing.prepare(slots, sending, now)
+            self._sockets.send(sending, self._packets)
+            outgoing.sent(sending)
+        else:
+            outgoing.skip(slots, 1)
         played = self._lines.jitter.play(slots, now)
         heads = rings.rx_head[slots]
         place = heads & _RX_MASK
@@ -216,8 +233,12 @@ class Engine:
             return
         for message in self._buffer.feed(data):
             self._obey(command_decoder.decode(message), time.monotonic_ns())
-        slots = self._lines.slots
-        self._groups = [slots[slots % TICKS_A_FRAME == group] for group in range(TICKS_A_FRAME)]
+        self._regroup()
+
+    def _regroup(self) -> None:
+        slots, sending = self._lines.slots, self._lines.outgoing.sending
+        parts = [slots[slots % TICKS_A_FRAME == group] for group in range(TICKS_A_FRAME)]
+        self._groups = [(part, part[sending[part]]) for part in parts]
 
     def _obey(self, command: AnyCommand, now: int) -> None:
         match command:

@@ -5,6 +5,8 @@ a timestamp that jumps without a gap in the sequence is a pause, not a loss. Eac
 packet, which is due one playout delay after it came. What is missing when due is concealed by the last good 20 ms,
 fading; after 100 ms without anything to play the stream is let go, and the next packet anchors it afresh, which also
 takes back whatever the clocks drifted.
+
+The usual packet follows the one before; `insert` and `play` have a short way for a tick in which that holds for all.
 """
 
 from typing import NamedTuple
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media.reception import Accepted
 from sipagent.media.rings import FLAG_CONCEALED, FLAG_DIGIT, FLAG_SILENCE, Counter
 from sipagent.media.rtp import FRAME, timestamp_diff
 
@@ -28,6 +31,9 @@ _ROOM = _RING - 16  # how far ahead of playout a packet may lie
 _LATE = 100  # blocks: what lies further behind is not late, its timestamps have started over
 _DRY = 10  # blocks without anything to play until the stream is let go
 _SLACK = 25  # blocks above the delay that may pile up after a burst before playout skips ahead
+_NEVER = np.iinfo(np.int64).max
+_KIND_BITS = 3
+_HALVES = np.array([0, 1 << _KIND_BITS])
 _GAIN = np.array([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0], np.float32)  # of the nth concealed block in a row
 
 
@@ -38,139 +44,167 @@ class Played(NamedTuple):
 
 
 class JitterBuffer:
+    """Two views of one ring: by frames of two blocks for the short ways, by blocks for all else."""
+
     def __init__(self, capacity: int, delay_ms: int, counters: Ints) -> None:
         self._delay = delay_ms // 10
+        self._plenty = np.uint64(self._delay + _SLACK)
         self._counters = counters
-        self._pcm = np.zeros((capacity, _RING, BLOCK), np.int16)
-        self._block = np.full((capacity, _RING), -1, np.int64)  # which block the ring's place holds
-        self._kind = np.zeros((capacity, _RING), np.uint8)  # its flags
-        self._arrived = np.zeros((capacity, _RING), np.int64)  # ns
-        self._anchored = np.zeros(capacity, np.bool_)
-        self._due = np.zeros(capacity, np.int64)  # ns, when playout of an anchored stream begins
-        self._next = np.zeros(capacity, np.int64)  # block to play
+        self._pcm_frames = np.zeros((capacity, _RING // 2, FRAME), np.int16)
+        self._tag_frames = np.full((capacity, _RING // 2, 2), -1, np.int64)
+        self._arrived_frames = np.zeros((capacity, _RING // 2, 2), np.int64)
+        self._pcm = self._pcm_frames.reshape(capacity, _RING, BLOCK)
+        self._tag = self._tag_frames.reshape(capacity, _RING)  # block number << 3 | its flags
+        self._arrived = self._arrived_frames.reshape(capacity, _RING)  # ns
+        self._due = np.full(capacity, _NEVER, np.int64)  # ns, when playout begins; _NEVER when not anchored
+        self._next = np.zeros(capacity, np.int64)  # block to play, always even
         self._end = np.zeros(capacity, np.int64)  # after the newest block received
+        self._expected = np.full(capacity, -1, np.int64)  # timestamp that allows the short way, -1 for none
         self._base = np.zeros(capacity, np.int64)  # the block of the anchoring packet
-        self._base_timestamp = np.zeros(capacity, np.int64)  # extended, like _newest
-        self._newest = np.zeros(capacity, np.int64)
+        self._base_timestamp = np.zeros(capacity, np.int64)
+        self._newest = np.zeros(capacity, np.int64)  # extended timestamp
         self._dry = np.zeros(capacity, np.int64)  # blocks concealed in a row
         self._unsettled = np.zeros(capacity, np.int64)  # ms concealed, loss or pause: the next packet tells
         self._good = np.zeros((capacity, FRAME), np.int16)  # the last 20 ms that were really received
+        self._no_flags = np.zeros(capacity, np.uint8)
         self._partial: dict[int, int] = {}  # slot -> sample up to which its last block is filled
 
     def reset(self, slot: int) -> None:
         """Forgets the stream; what is not played yet is dropped."""
-        self._anchored[slot] = False
+        self._due[slot] = _NEVER
+        self._expected[slot] = -1
         self._good[slot] = 0
         self._dry[slot] = self._unsettled[slot] = 0
         self._partial.pop(slot, None)
 
     def anchored(self, slot: int) -> bool:
-        return bool(self._anchored[slot])
+        return bool(self._due[slot] != _NEVER)
 
-    def anchor(self, slot: int, timestamp: int, now_ns: int) -> None:
-        """The packet with this timestamp is due one delay from now, to the nearest frame; older audio is dropped."""
-        block = max(int(self._next[slot]), int(self._end[slot])) + _RING  # beyond all that the ring may hold
-        self._base[slot] = self._next[slot] = self._end[slot] = block
-        self._base_timestamp[slot] = self._newest[slot] = timestamp
-        self._due[slot] = now_ns + (self._delay - 1) * BLOCK_NS  # half a frame earlier: frames are played every 20 ms
-        self._anchored[slot] = True
-        self._dry[slot] = 0
-        self._partial.pop(slot, None)
+    def insert(self, slots: Ints, timestamps: Ints, pcm: Pcm, accepted: Accepted | None, now_ns: int) -> None:
+        """One packet of each of these unique slots; `pcm` is (n, 80·k) with k from 1 to 6.
 
-    def insert(self, slots: Ints, timestamps: Ints, pcm: Pcm, contiguous: Bools, now_ns: int) -> None:
-        """One packet of each of these unique slots; `pcm` is (n, 80·k) with k from 1 to 6."""
+        `accepted` is what `Reception.accept` said of them: None or, all being fresh, which are contiguous.
+        """
         blocks = pcm.shape[1] // BLOCK
+        first = self._end[slots]
+        if (
+            accepted is None
+            and blocks == 2
+            and (self._expected[slots] == timestamps).all()
+            and ((first - self._next[slots]).view(np.uint64) < self._plenty).all()
+            and not (first & 1).any()
+        ):
+            place = first >> 1 & _MASK >> 1
+            self._pcm_frames[slots, place] = pcm
+            self._tag_frames[slots, place] = (first << _KIND_BITS)[:, None] + _HALVES
+            self._arrived_frames[slots, place] = now_ns
+            self._end[slots] = first + 2
+            self._expected[slots] = (timestamps + FRAME) & 0xFFFFFFFF
+            return
+        contiguous = np.ones(len(slots), np.bool_) if accepted is None else accepted.contiguous
         fits, first = self._locate(slots, timestamps, blocks, contiguous, now_ns)
         if not fits.all():
-            slots, pcm, first = slots[fits], pcm[fits], first[fits]
+            slots, timestamps, pcm, first = slots[fits], timestamps[fits], pcm[fits], first[fits]
         number = first[:, None] + np.arange(blocks)
-        row, place = slots[:, None], number & _MASK
-        self._pcm[row, place] = pcm.reshape(len(slots), blocks, BLOCK)
-        self._block[row, place] = number
-        self._kind[row, place] = 0
-        self._arrived[row, place] = now_ns
-        self._end[slots] = np.maximum(self._end[slots], first + blocks)
+        row, at = slots[:, None], number & _MASK
+        self._pcm[row, at] = pcm.reshape(len(slots), blocks, BLOCK)
+        self._tag[row, at] = number << _KIND_BITS
+        self._arrived[row, at] = now_ns
+        newest = first + blocks >= self._end[slots]
+        self._end[slots[newest]] = first[newest] + blocks
+        self._expected[slots[newest]] = (timestamps[newest] + pcm.shape[1]) & 0xFFFFFFFF
 
     def insert_odd(self, slot: int, timestamp: int, pcm: Pcm, contiguous: bool, now_ns: int) -> None:
         """A packet whose length is no multiple of 80 samples, placed by the sample; `pcm` is (n,), n up to 480."""
-        one = np.array([slot])
         size = -(-len(pcm) // BLOCK)
-        fits, _ = self._locate(one, np.array([timestamp]), size, np.array([contiguous]), now_ns)
+        fits, _ = self._locate(np.array([slot]), np.array([timestamp]), size, np.array([contiguous]), now_ns)
+        self._expected[slot] = -1
         if not fits[0]:
             return
-        start = int(self._base[slot]) * BLOCK + timestamp_diff(timestamp, int(self._base_timestamp[slot]) & 0xFFFFFFFF)
+        start = int(self._base[slot]) * BLOCK + timestamp_diff(timestamp, int(self._base_timestamp[slot]))
         stop = start + len(pcm)
         self._pcm[slot].reshape(-1)[np.arange(start, stop) % (_RING * BLOCK)] = pcm
         filled = start if self._partial.get(slot) != start else start - start % BLOCK
-        done = range(-(-filled // BLOCK), stop // BLOCK)
-        self._put(slot, done, 0, now_ns)
+        self._put(slot, range(-(-filled // BLOCK), stop // BLOCK), 0, now_ns)
         self._partial[slot] = stop
         self._end[slot] = max(int(self._end[slot]), stop // BLOCK)
 
     def mark(self, slot: int, timestamp: int, samples: int, flag: int, now_ns: int) -> None:
-        """No audio will come for this stretch, because a key is pressed or the sender pauses."""
-        first = self._block_of(slot, timestamp)
+        """No audio will come for this stretch, because a key is pressed."""
+        first = int(self._positions(np.array([slot]), np.array([timestamp]))[1][0])
         last = min(first + -(-samples // BLOCK), int(self._next[slot]) + _ROOM)
-        free = [b for b in range(max(first, int(self._next[slot])), last) if self._block[slot, b & _MASK] != b]
-        self._pcm[slot, [b & _MASK for b in free]] = 0
-        self._put(slot, free, flag, now_ns if flag == FLAG_DIGIT else 0)
+        due = range(max(first, int(self._next[slot])), last)
+        free = [block for block in due if self._tag[slot, block & _MASK] >> _KIND_BITS != block]
+        self._pcm[slot, [block & _MASK for block in free]] = 0
+        self._put(slot, free, flag, now_ns)
         self._end[slot] = max(int(self._end[slot]), last)
+        self._expected[slot] = -1
 
     def play(self, slots: Ints, now_ns: int) -> Played:
         """The next 20 ms of these slots."""
         at = self._next[slots]
-        one, two = at & _MASK, (at + 1) & _MASK
-        running = self._anchored[slots] & (self._due[slots] <= now_ns)
-        have_one = (self._block[slots, one] == at) & running
-        have_two = (self._block[slots, two] == at + 1) & running
-        pcm = np.empty((len(slots), FRAME), np.int16)
-        pcm[:, :BLOCK] = self._pcm[slots, one]
-        pcm[:, BLOCK:] = self._pcm[slots, two]
-        kind_one, kind_two = self._kind[slots, one], self._kind[slots, two]
-        arrival_one, arrival_two = self._arrived[slots, one], self._arrived[slots, two]
-        self._next[slots] = at + 2 * running
-        if (have_one & have_two).all() and not kind_one.any() and not kind_two.any():
+        place = at >> 1 & _MASK >> 1
+        running = self._due[slots] <= now_ns
+        pcm = self._pcm_frames[slots, place]
+        tags = self._tag_frames[slots, place]
+        arrived = self._arrived_frames[slots, place]
+        if running.all() and (tags == (at << _KIND_BITS)[:, None] + _HALVES).all():
+            self._next[slots] = at + 2
             self._good[slots] = pcm
             self._dry[slots] = 0
-            self._catch_up(slots)
-            return Played(pcm, np.zeros(len(slots), np.uint8), np.maximum(arrival_one, arrival_two))
+            return Played(pcm, self._no_flags[: len(slots)], np.maximum(arrived[:, 0], arrived[:, 1]))
 
-        kind_one *= have_one
-        kind_two *= have_two
-        flags = (kind_one & kind_two) & FLAG_SILENCE | (kind_one | kind_two) & FLAG_DIGIT
+        have = (tags >> _KIND_BITS == at[:, None] + np.arange(2)) & running[:, None]
+        kinds = (tags & FLAG_SILENCE + FLAG_DIGIT).astype(np.uint8) * have
+        flags = kinds[:, 0] & kinds[:, 1] & FLAG_SILENCE | (kinds[:, 0] | kinds[:, 1]) & FLAG_DIGIT
         flags[~running] = FLAG_SILENCE
+        flags[running & ~have.all(axis=1)] |= FLAG_CONCEALED
         pcm[~running] = 0
-        concealed = running & ~(have_one & have_two)
-        flags[concealed] |= FLAG_CONCEALED
-        self._conceal(slots, pcm, have_one, have_two, running)
-        arrival = np.maximum(np.where(have_one, arrival_one, 0), np.where(have_two, arrival_two, 0))
-        self._catch_up(slots[running])
-        return Played(pcm, flags, arrival)
+        self._next[slots] = at + 2 * running
+        self._conceal(slots, pcm, have, running)
+        return Played(pcm, flags, (arrived * have).max(axis=1))
+
+    def publish(self, slots: Ints) -> None:
+        """Counts what was concealed and has turned out to be loss, because audio was played after it."""
+        certain = slots[(self._unsettled[slots] > 0) & (self._dry[slots] == 0)]
+        self._counters[certain, Counter.CONCEALED_MS] += self._unsettled[certain]
+        self._unsettled[certain] = 0
+
+    def _anchor(self, slot: int, timestamp: int, now_ns: int) -> None:
+        """The packet with this timestamp is due one delay from now, to the nearest frame; older audio is dropped."""
+        block = (max(int(self._next[slot]), int(self._end[slot])) + _RING) & ~1  # beyond all that the ring may hold
+        self._base[slot] = self._next[slot] = self._end[slot] = block
+        self._base_timestamp[slot] = self._newest[slot] = timestamp
+        self._due[slot] = now_ns + (self._delay - 1) * BLOCK_NS  # half a frame earlier: frames are played every 20 ms
+        self._dry[slot] = 0
+        self._partial.pop(slot, None)
 
     def _locate(self, slots: Ints, timestamps: Ints, blocks: int, contiguous: Bools, now_ns: int) -> tuple[Bools, Ints]:
-        """Which packets have a place, and their first blocks. Anchors, finds pauses, counts late ones."""
+        """Which packets have a place, and their first blocks. Anchors, finds pauses, catches up, counts late ones."""
         extended, first = self._positions(slots, timestamps)
         ahead = first - self._next[slots]
-        lost_track = (ahead + blocks > _ROOM) | (ahead < -_LATE)
-        astray = lost_track | ~self._anchored[slots]
+        anchored = self._due[slots] != _NEVER
+        astray = (ahead + blocks > _ROOM) | (ahead < -_LATE) | ~anchored
         for row in np.flatnonzero(astray):
             slot = int(slots[row])
             self._settle(slot, pause=bool(contiguous[row]))
-            if self._anchored[slot]:
+            if anchored[row]:
                 self._counters[slot, Counter.RESYNCS] += 1
-            self.anchor(slot, int(timestamps[row]), now_ns)
+            self._anchor(slot, int(timestamps[row]), now_ns)
         if astray.any():
             extended, first = self._positions(slots, timestamps)
-            ahead = first - self._next[slots]
         jumped = contiguous & (first > self._end[slots])
-        unsettled = self._unsettled[slots] > 0
-        if jumped.any() or unsettled.any():
-            for row in np.flatnonzero(jumped | unsettled):
-                slot = int(slots[row])
-                self._settle(slot, pause=bool(jumped[row]))
-                if jumped[row]:
-                    self._pause(slot, int(self._end[slot]), int(first[row]))
-        fits = ahead + blocks > 0
+        for row in np.flatnonzero(jumped | (self._unsettled[slots] > 0)):
+            slot = int(slots[row])
+            self._settle(slot, pause=bool(jumped[row]))
+            if jumped[row]:
+                self._pause(slot, int(self._end[slot]), int(first[row]))
+        for row in np.flatnonzero(first - self._next[slots] > self._delay + _SLACK):
+            # A burst: its oldest audio is skipped, so that the delay it brings does not stay.
+            slot = int(slots[row])
+            self._next[slot] = (int(first[row]) + blocks - self._delay) & ~1
+            self._counters[slot, Counter.RESYNCS] += 1
+        fits = first + blocks > self._next[slots]
         if not fits.all():
             self._counters[slots[~fits], Counter.LATE] += 1
         self._newest[slots] = np.maximum(self._newest[slots], extended)
@@ -182,18 +216,14 @@ class JitterBuffer:
         # To the nearest block: after a pause some senders go on in the middle of one.
         return extended, self._base[slots] + (extended - self._base_timestamp[slots] + BLOCK // 2) // BLOCK
 
-    def _block_of(self, slot: int, timestamp: int) -> int:
-        return int(self._positions(np.array([slot]), np.array([timestamp]))[1][0])
-
     def _pause(self, slot: int, start: int, stop: int) -> None:
-        free = range(max(start, int(self._next[slot])), stop)
-        self._pcm[slot, [b & _MASK for b in free]] = 0
-        self._put(slot, free, FLAG_SILENCE, 0)
+        silent = range(max(start, int(self._next[slot])), stop)
+        self._pcm[slot, [block & _MASK for block in silent]] = 0
+        self._put(slot, silent, FLAG_SILENCE, 0)
 
     def _put(self, slot: int, blocks: "range | list[int]", flag: int, arrival_ns: int) -> None:
         for block in blocks:
-            self._block[slot, block & _MASK] = block
-            self._kind[slot, block & _MASK] = flag
+            self._tag[slot, block & _MASK] = block << _KIND_BITS | flag
             self._arrived[slot, block & _MASK] = arrival_ns
 
     def _settle(self, slot: int, *, pause: bool) -> None:
@@ -202,27 +232,23 @@ class JitterBuffer:
             self._counters[slot, Counter.CONCEALED_MS] += self._unsettled[slot]
         self._unsettled[slot] = 0
 
-    def _conceal(self, slots: Ints, pcm: Pcm, have_one: Bools, have_two: Bools, running: Bools) -> None:
-        """Fills the missing halves of the frames in place, and keeps the last good 20 ms."""
-        for half, have in ((slice(0, BLOCK), have_one), (slice(BLOCK, FRAME), have_two)):
-            missing = running & ~have
+    def _conceal(self, slots: Ints, pcm: Pcm, have: Bools, running: Bools) -> None:
+        """Fills the missing halves of the frames in place, keeps the last good 20 ms, lets dry streams go."""
+        for half in range(2):
+            part = slice(half * BLOCK, (half + 1) * BLOCK)
+            missing = running & ~have[:, half]
             lost = slots[missing]
             dry = self._dry[lost]
             # Blocks repeat with a period of 20 ms: the older half of what was good, then the newer.
             good = self._good[lost].reshape(-1, 2, BLOCK)[np.arange(len(lost)), dry & 1]
             gain = _GAIN[np.minimum(dry, len(_GAIN) - 1)]
-            pcm[missing, half] = (good * gain[:, None]).astype(np.int16)
+            pcm[missing, part] = (good * gain[:, None]).astype(np.int16)
             self._dry[lost] = dry + 1
             self._unsettled[lost] += 10
-            fine = slots[have]
+            self._expected[lost] = -1
+            fine = slots[have[:, half]]
             self._good[fine, :BLOCK] = self._good[fine, BLOCK:]
-            self._good[fine, BLOCK:] = pcm[have, half]
+            self._good[fine, BLOCK:] = pcm[have[:, half], part]
             self._dry[fine] = 0
         empty = running & (self._dry[slots] >= _DRY) & (self._end[slots] <= self._next[slots])
-        self._anchored[slots[empty]] = False
-
-    def _catch_up(self, slots: Ints) -> None:
-        """After a burst the oldest audio is skipped, so that delay does not stay."""
-        for slot in slots[self._end[slots] - self._next[slots] > self._delay + _SLACK]:
-            self._next[slot] = self._end[slot] - self._delay
-            self._counters[slot, Counter.RESYNCS] += 1
+        self._due[slots[empty]] = _NEVER

@@ -2,10 +2,12 @@
 
 import random
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sipagent.media.g711 import decode
 from sipagent.media.jitter import BLOCK, MAX_BLOCKS, JitterBuffer
@@ -70,6 +72,8 @@ class Lines:
         self.jitter = JitterBuffer(rings.capacity, settings.playout_delay_ms, rings.counters)
         self.outgoing = Outgoing(rings)
         self.payload_type = np.zeros(rings.capacity, np.int64)
+        self.plain_header = np.zeros(rings.capacity, np.uint16)  # first two bytes of the packet all expect, as read
+        self.plain_ssrc = np.zeros(rings.capacity, np.uint32)  # its SSRC, as read
         self.receiving = np.zeros(rings.capacity, np.bool_)
         self.heard_ns = np.zeros(rings.capacity, np.int64)
         self._told_silent = np.zeros(rings.capacity, np.bool_)
@@ -119,6 +123,7 @@ class Lines:
         self.payload_type[slot] = command.payload_type
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
+        self._expect_plain(slot)
         self._list_slots()
 
     def close(self, command: ClosePort, now_ns: int) -> None:
@@ -127,9 +132,10 @@ class Lines:
         if line is not None:
             self._sockets.close(slot)
             self._ports.release(line.port, now_ns)
-            self.reception.publish(np.array([slot]))
+            self._publish(np.array([slot]))
             self.receiving[slot] = False
             self._pressing.discard(slot)
+            self.outgoing.sending[slot] = False
             self._rings.forget(slot)
             self._list_slots()
         self._notify(PortClosed(slot=slot))
@@ -178,7 +184,7 @@ class Lines:
         for slot in tuple(self._pressing):
             self._pressed(slot, self._lines[slot].events.expire(now_ns))
         slots = self.slots
-        self.reception.publish(slots)
+        self._publish(slots)
         limit = self._settings.media_timeout_s
         if not limit:
             return
@@ -186,6 +192,10 @@ class Lines:
         for slot in slots[quiet & ~self._told_silent[slots]]:
             self._notify(Silent(slot=int(slot), seconds=float((now_ns - self.heard_ns[slot]) / 1e9)))
         self._told_silent[slots] = quiet
+
+    def _publish(self, slots: NDArray[np.int64]) -> None:
+        self.reception.publish(slots)
+        self.jitter.publish(slots)
 
     def _bind(self, slot: int, wanted: int, now_ns: int) -> int | str:
         """The port bound, or the sentence why there is none."""
@@ -256,18 +266,32 @@ class Lines:
                 self._counters[slot, Counter.RESYNCS] += 1
             self.reception.start(slot, packet.ssrc, packet.sequence)
             self.jitter.reset(slot)
+            self._expect_plain(slot)
         accepted = self.reception.accept(one, np.array([packet.sequence]))
-        if accepted.restarted[0]:
-            self.jitter.reset(slot)
-        if not accepted.fresh[0]:
-            return
+        if accepted is not None:
+            if accepted.restarted[0]:
+                self.jitter.reset(slot)
+            if not accepted.fresh[0]:
+                return
         timestamp = np.array([packet.timestamp])
-        self.reception.time(one, timestamp, now_ns)
+        if self.reception.timed(slot):
+            self.reception.time(one, timestamp, now_ns)
+        else:
+            self.reception.time_first(slot, packet.timestamp, now_ns)
         pcm = decode(packet.payload_type, np.frombuffer(packet.payload, np.uint8))
         if samples % BLOCK == 0:
-            self.jitter.insert(one, timestamp, pcm[None, :], accepted.contiguous, now_ns)
+            self.jitter.insert(one, timestamp, pcm[None, :], accepted, now_ns)
         else:
-            self.jitter.insert_odd(slot, packet.timestamp, pcm, bool(accepted.contiguous[0]), now_ns)
+            contiguous = accepted is None or bool(accepted.contiguous[0])
+            self.jitter.insert_odd(slot, packet.timestamp, pcm, contiguous, now_ns)
+
+    def _expect_plain(self, slot: int) -> None:
+        """What the engine's short way may take without a look by us; nothing while no stream is received."""
+        running = self.receiving[slot] and self.reception.ssrc[slot] >= 0
+        header = bytes((0x80, self.payload_type[slot])) if running else b"\0\0"
+        self.plain_header[slot] = int.from_bytes(header, sys.byteorder)
+        ssrc = int(self.reception.ssrc[slot]) & 0xFFFFFFFF
+        self.plain_ssrc[slot] = int.from_bytes(ssrc.to_bytes(4, "big"), sys.byteorder)
 
     def _take_event(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
         try:

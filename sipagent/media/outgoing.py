@@ -14,6 +14,7 @@ Ints = NDArray[np.int64]
 PACKET = HEADER + FRAME
 FRAME_NS = 20_000_000
 _MASK = TX_FRAMES - 1
+_MARKER = 0x80
 
 
 class Outgoing:
@@ -23,13 +24,13 @@ class Outgoing:
         self._rings = rings
         self.packets = np.full((rings.capacity, PACKET), ULAW_SILENCE, np.uint8)
         self.packets[:, 0] = 0x80
-        self._words = self.packets[:, :HEADER].view(">u2")
-        self._longs = self.packets[:, :HEADER].view(">u4")
-        self._payload_type = np.zeros(rings.capacity, np.uint8)
+        self.sending = np.zeros(rings.capacity, np.bool_)
+        self._sequence = self.packets[:, 2:4].view(">u2")[:, 0]
+        self._timestamp = self.packets[:, 4:8].view(">u4")[:, 0]
+        self._ssrc = self.packets[:, 8:12].view(">u4")[:, 0]
         self._alaw = np.zeros(rings.capacity, np.bool_)
-        self._sending = np.zeros(rings.capacity, np.bool_)
         self._talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
-        self._mark = np.zeros(rings.capacity, np.bool_)  # the next packet follows a stretch without packets
+        self._marked = np.zeros(0, np.int64)  # slots whose packet has the marker bit set
 
     def open(self, slot: int) -> None:
         """A stream of its own, with random numbers (RFC 3550 section 8.1 and 5.1)."""
@@ -37,63 +38,78 @@ class Outgoing:
         rings.tx_ssrc[slot] = secrets.randbits(32)
         rings.tx_sequence[slot] = secrets.randbits(16)
         rings.tx_timestamp[slot] = secrets.randbits(32)
-        self._sending[slot] = False
+        self.sending[slot] = False
 
     def resume(self, slot: int, gap_ns: int) -> None:
         """The stream another process left: the sequence goes on, the timestamp counts the frames not sent."""
-        missed = max(gap_ns // FRAME_NS - 1, 0)
-        self._rings.tx_timestamp[slot] = (int(self._rings.tx_timestamp[slot]) + missed * FRAME) & 0xFFFFFFFF
-        self._sending[slot] = False
+        self.skip(np.array([slot]), max(gap_ns // FRAME_NS - 1, 0))
+        self.sending[slot] = False
 
     def skip(self, slots: Ints, frames: int) -> None:
         """Time passed in which these slots were not served."""
-        self._rings.tx_timestamp[slots] = (self._rings.tx_timestamp[slots] + frames * FRAME) & 0xFFFFFFFF
+        self._rings.tx_timestamp[slots] += np.uint32(frames * FRAME & 0xFFFFFFFF)
 
     def configure(self, slot: int, payload_type: int, send: bool) -> None:
-        if send and not self._sending[slot]:
-            self._mark[slot] = True
-        self._sending[slot] = send
-        self._payload_type[slot] = payload_type
+        """May be repeated. The first packet after a stretch without packets gets the marker (RFC 3551 section 4.1)."""
+        marker = self.packets[slot, 1] & _MARKER
+        if send and not self.sending[slot]:
+            marker = _MARKER
+            self._marked = np.union1d(self._marked, [slot])
+        self.sending[slot] = send
+        self.packets[slot, 1] = payload_type | marker
         self._alaw[slot] = payload_type == PCMA
         self._talking[slot] = False
-        self.packets[slot, HEADER:] = ALAW_SILENCE if payload_type == PCMA else ULAW_SILENCE
-        self._longs[slot, 2] = self._rings.tx_ssrc[slot]
+        self._silence(np.array([slot]))
+        self._ssrc[slot] = self._rings.tx_ssrc[slot]
+        self.flush(np.array([slot]))
 
-    def prepare(self, slots: Ints, now_ns: int) -> Ints:
-        """Advances these slots by one frame; returns those whose packet is to be sent now."""
+    def flush(self, slots: Ints) -> None:
+        """Drops what main wants dropped, and says where playing stopped."""
         rings = self._rings
-        tails, flush = rings.tx_tail[slots], rings.tx_flush[slots]
-        if (flush > tails).any():
-            cut = slots[flush > tails]
-            rings.tx_cut[cut] = rings.tx_tail[cut]
-            rings.tx_tail[cut] = rings.tx_flush[cut]
-        timestamps = rings.tx_timestamp[slots]
-        rings.tx_timestamp[slots] = (timestamps + FRAME) & 0xFFFFFFFF
-        sending = self._sending[slots]
-        if not sending.all():
-            slots, timestamps = slots[sending], timestamps[sending]
-        talking = rings.tx_head[slots] > rings.tx_tail[slots]
-        talked = self._talking[slots]
-        if talking.any():
-            self._load(slots[talking], now_ns)
-        if (talked & ~talking).any():
-            quiet = slots[talked & ~talking]
-            self.packets[quiet, HEADER:] = np.where(self._alaw[quiet], ALAW_SILENCE, ULAW_SILENCE)[:, None]
-        self._talking[slots] = talking
-        marker = (talking & ~talked) | self._mark[slots]
-        self._mark[slots] = False
-        sequences = rings.tx_sequence[slots]
-        self.packets[slots, 1] = self._payload_type[slots] | marker.view(np.uint8) << 7
-        self._words[slots, 1] = sequences
-        self._longs[slots, 1] = timestamps
-        rings.tx_sequence[slots] = (sequences + 1) & 0xFFFF
-        rings.counters[slots, Counter.PACKETS_OUT] += 1
-        return slots
+        cut = slots[rings.tx_flush[slots] > rings.tx_tail[slots]]
+        rings.tx_cut[cut] = rings.tx_tail[cut]
+        rings.tx_tail[cut] = rings.tx_flush[cut]
 
-    def _load(self, slots: Ints, now_ns: int) -> None:
+    def prepare(self, slots: Ints, sending: Ints, now_ns: int) -> None:
+        """Makes the next packet of the slots that are sending; time passes for all of them."""
+        rings = self._rings
+        tails = rings.tx_tail[sending]
+        talking = rings.tx_head[sending] > tails
+        changed = talking != self._talking[sending]
+        if changed.any():
+            self._change(sending[changed], talking[changed])
+        if talking.any():
+            if talking.all():
+                self._load(sending, tails, now_ns)
+            else:
+                self._load(sending[talking], tails[talking], now_ns)
+        self._sequence[sending] = rings.tx_sequence[sending]
+        self._timestamp[sending] = rings.tx_timestamp[sending]
+        rings.tx_sequence[sending] += np.uint16(1)
+        rings.tx_timestamp[slots] += np.uint32(FRAME)
+        rings.counters[sending, Counter.PACKETS_OUT] += 1
+
+    def sent(self, slots: Ints) -> None:
+        """These packets have left: their markers are not repeated."""
+        if len(self._marked):
+            done = np.isin(self._marked, slots)
+            self.packets[self._marked[done], 1] &= ~_MARKER & 0xFF
+            self._marked = self._marked[~done]
+
+    def _change(self, slots: Ints, talking: NDArray[np.bool_]) -> None:
+        """Talkspurts that begin, which are marked, and that end."""
+        self._talking[slots] = talking
+        begin = slots[talking]
+        self.packets[begin, 1] |= _MARKER
+        self._marked = np.union1d(self._marked, begin)
+        self._silence(slots[~talking])
+
+    def _silence(self, slots: Ints) -> None:
+        self.packets[slots, HEADER:] = np.where(self._alaw[slots], ALAW_SILENCE, ULAW_SILENCE)[:, None]
+
+    def _load(self, slots: Ints, tails: Ints, now_ns: int) -> None:
         """Takes one queued frame of each of these slots."""
         rings = self._rings
-        tails = rings.tx_tail[slots]
         place = tails & _MASK
         pcm = rings.tx_pcm[slots, place].view(np.uint16)
         codes = np.take(LINEAR_TO_ULAW, pcm)

@@ -132,6 +132,7 @@ class MediaPort:
         if self._final is not None or self.played >= head:
             return self.played
         self._rings.tx_flush[self.slot] = head
+        self._rings.flushes[0] += 1
         if await self._owner.flushed(self.slot, head):
             return int(self._rings.tx_cut[self.slot])
         return self.played

@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 MAX_DROPOUT = 3000  # RFC 3550 A.1: a jump beyond is another stream
 MAX_MISORDER = 100
 _SEEN = 256  # sequence numbers remembered to tell duplicates; more than MAX_MISORDER
-_UNITS_PER_NS = RATE / 1e9
+_NS_PER_UNIT = 1_000_000_000 // RATE
 
 
 class Accepted(NamedTuple):
@@ -34,11 +34,10 @@ class Reception:
         self._first = np.zeros(capacity, np.int64)
         self._received = np.zeros(capacity, np.int64)
         self._lost_before = np.zeros(capacity, np.int64)  # by earlier streams of the same call
-        self._expected_next = np.full(capacity, -1, np.int64)  # A.1 bad_seq: what would confirm a jump
+        self._confirms = np.full(capacity, -1, np.int64)  # A.1 bad_seq: the sequence that would confirm a jump
         self._seen = np.full((capacity, _SEEN), -1, np.int64)
+        self._transit = np.zeros(capacity, np.int32)  # A.8, timestamp units modulo 2**32
         self._timed = np.zeros(capacity, np.bool_)
-        self._timestamp = np.zeros(capacity, np.int64)
-        self._arrival = np.zeros(capacity, np.int64)
         self._jitter = np.zeros(capacity, np.float64)  # timestamp units
 
     def reset(self, slot: int) -> None:
@@ -46,7 +45,6 @@ class Reception:
         self._lost_before[slot] = self._received[slot] = self._highest[slot] = 0
         self._first[slot] = 1  # nothing expected, nothing lost
         self._jitter[slot] = 0.0
-        self._timed[slot] = False
 
     def stop(self, slot: int) -> None:
         """Incoming packets are not looked at from now on, so the numbers in between are not lost."""
@@ -61,38 +59,43 @@ class Reception:
         self.ssrc[slot] = ssrc
         self._restart(slot, sequence)
 
-    def accept(self, slots: Ints, sequences: Ints) -> Accepted:
-        """Sorts one packet of each slot's running stream into new, repeated and jumping ones, and counts."""
+    def accept(self, slots: Ints, sequences: Ints) -> Accepted | None:
+        """Sorts one packet of each slot's running stream into new, repeated and jumping ones, and counts.
+
+        None when each simply follows the one before, as nearly always.
+        """
+        following = self._highest[slots] + 1
+        if not ((following ^ sequences) & 0xFFFF).any():
+            self._seen[slots, following & (_SEEN - 1)] = following
+            self._highest[slots] = following
+            self._received[slots] += 1
+            return None
+        return self._sort(slots, sequences)
+
+    def _sort(self, slots: Ints, sequences: Ints) -> Accepted:
         highest = self._highest[slots]
         delta = (sequences - highest) & 0xFFFF
         contiguous = delta == 1
         restarted = np.zeros(len(slots), np.bool_)
-        if contiguous.all():
-            extended = highest + 1
-            self._seen[slots, extended % _SEEN] = extended
-            self._highest[slots] = extended
-            self._received[slots] += 1
-            return Accepted(contiguous, contiguous, restarted)
-
         for row in np.flatnonzero((delta >= MAX_DROPOUT) & (delta < 0x10000 - MAX_MISORDER)):
             slot, sequence = int(slots[row]), int(sequences[row])
-            if self._expected_next[slot] == sequence:
+            if self._confirms[slot] == sequence:
                 self._settle(slot)
                 self._restart(slot, sequence)
                 self._counters[slot, Counter.RESYNCS] += 1
                 restarted[row] = contiguous[row] = True
                 highest[row], delta[row] = self._highest[slot], 1
             else:
-                self._expected_next[slot] = (sequence + 1) & 0xFFFF
+                self._confirms[slot] = (sequence + 1) & 0xFFFF
         behind = delta >= 0x10000 - MAX_MISORDER
         jump = (delta >= MAX_DROPOUT) & ~behind
         extended = highest + np.where(behind, delta - 0x10000, delta)
-        repeated = (self._seen[slots, extended % _SEEN] == extended) & ~jump
+        repeated = (self._seen[slots, extended & (_SEEN - 1)] == extended) & ~jump
         fresh = ~repeated & ~jump
         self._count(slots, Counter.DUPLICATE, repeated)
         self._count(slots, Counter.REORDERED, behind & fresh)
         taken, extended = slots[fresh], extended[fresh]
-        self._seen[taken, extended % _SEEN] = extended
+        self._seen[taken, extended & (_SEEN - 1)] = extended
         self._highest[taken] = np.maximum(self._highest[taken], extended)
         self._first[taken] = np.minimum(self._first[taken], extended)
         self._received[taken] += 1
@@ -100,14 +103,19 @@ class Reception:
 
     def time(self, slots: Ints, timestamps: Ints, arrival_ns: int) -> None:
         """Interarrival jitter (A.8) from audio packets; telephone-events repeat a timestamp and are left out."""
-        elapsed = (arrival_ns - self._arrival[slots]) * _UNITS_PER_NS
-        played = ((timestamps - self._timestamp[slots] + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-        timed = self._timed[slots]
+        transit = (arrival_ns // _NS_PER_UNIT - timestamps).astype(np.int32)  # wraps as timestamps do
+        change = np.abs(transit - self._transit[slots])
+        self._transit[slots] = transit
         jitter = self._jitter[slots]
-        self._jitter[slots] = np.where(timed, jitter + (np.abs(elapsed - played) - jitter) / 16, jitter)
-        self._timestamp[slots] = timestamps
-        self._arrival[slots] = arrival_ns
-        self._timed[slots] = True
+        self._jitter[slots] = jitter + (change - jitter) * (1 / 16)
+
+    def time_first(self, slot: int, timestamp: int, arrival_ns: int) -> None:
+        """The first audio packet of a numbering, to which the next one will be compared."""
+        self._transit[slot] = np.int64(arrival_ns // _NS_PER_UNIT - timestamp).astype(np.int32)
+        self._timed[slot] = True
+
+    def timed(self, slot: int) -> bool:
+        return bool(self._timed[slot])
 
     def publish(self, slots: Ints) -> None:
         """Writes the derived figures of these slots into the counters."""
@@ -121,7 +129,7 @@ class Reception:
         self._highest[slot] = sequence - 1 + 0x10000  # room below for stragglers
         self._first[slot] = sequence + 0x10000
         self._received[slot] = 0
-        self._expected_next[slot] = -1
+        self._confirms[slot] = -1
         self._seen[slot] = -1
         self._timed[slot] = False
 

@@ -76,11 +76,12 @@ class Rings:
     tx_tail: NDArray[np.int64]  # [C] position of the next frame to send; media writes
     tx_cut: NDArray[np.int64]  # [C] the tail when the last flush was obeyed; media writes
     tx_ssrc: NDArray[np.int64]  # [C] the outgoing stream, kept here to survive the process; media writes
-    tx_sequence: NDArray[np.int64]  # [C] of the next packet
-    tx_timestamp: NDArray[np.int64]  # [C] of the next packet
+    tx_sequence: NDArray[np.uint16]  # [C] of the next packet
+    tx_timestamp: NDArray[np.uint32]  # [C] of the next packet
     ticked_ns: NDArray[np.int64]  # [C] when the slot's last frame was played, CLOCK_MONOTONIC, 0 if never
     tx_head: NDArray[np.int64]  # [C] position after the last queued frame; main writes
     tx_flush: NDArray[np.int64]  # [C] everything before this position is to be dropped; main writes
+    flushes: NDArray[np.int64]  # [1] counts them, so that media need not look at each slot every tick; main writes
     rx_flags: NDArray[np.uint8]  # [C, RX_FRAMES]
     rx_arrival: NDArray[np.int64]  # [C, RX_FRAMES] ns, newest packet in the frame, 0 when none
     rx_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160]
@@ -134,11 +135,14 @@ def create_memory(capacity: int) -> int:
 
 
 def _fields(capacity: int) -> list[tuple[str, Any, tuple[int, ...]]]:
-    per_slot = ("rx_head", "tx_tail", "tx_cut", "tx_ssrc", "tx_sequence", "tx_timestamp", "ticked_ns")
     return [
         ("header", np.int64, (len_of(Header),)),
         ("counters", np.int64, (capacity, len_of(Counter))),
-        *((name, np.int64, (capacity,)) for name in (*per_slot, "tx_head", "tx_flush")),
+        *((name, np.int64, (capacity,)) for name in ("rx_head", "tx_tail", "tx_cut", "tx_ssrc")),
+        ("tx_sequence", np.uint16, (capacity,)),
+        ("tx_timestamp", np.uint32, (capacity,)),
+        *((name, np.int64, (capacity,)) for name in ("ticked_ns", "tx_head", "tx_flush")),
+        ("flushes", np.int64, (1,)),
         ("rx_flags", np.uint8, (capacity, RX_FRAMES)),
         ("rx_arrival", np.int64, (capacity, RX_FRAMES)),
         ("rx_pcm", np.int16, (capacity, RX_FRAMES, FRAME)),
