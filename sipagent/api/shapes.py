@@ -152,13 +152,14 @@ def turn_out(turn: TurnRecord) -> TurnOut:
 
 
 def event_out(event: Event) -> EventOut:
+    data = event_data(event)
     return EventOut(
-        id=event_id(event),
+        id=event_id(event, data),
         type=type(event).__name__,
         call_id=call_of(event),
         leg_id=leg_of(event),
         at=event.at.wall,
-        data=event_data(event),
+        data=data,
     )
 
 

@@ -22,14 +22,15 @@ def event_data(event: Event) -> dict[str, Any]:
     return {name: _plain(value) for name, value in as_fields(event).items() if name not in _APART}
 
 
-def event_id(event: Event) -> str:
+def event_id(event: Event, data: dict[str, Any] | None = None) -> str:
     """``evt_`` and 26 characters that sort by time; the same event has the same id wherever and whenever it is asked.
 
-    The nanoseconds of ``at.mono`` tell two events apart that are otherwise alike.
+    The nanoseconds of ``at.mono`` tell two events apart that are otherwise alike. `data` is the event's `event_data`,
+    for those who have it already.
     """
     digest = hashlib.blake2b(digest_size=10)
     digest.update(msgspec.json.encode([type(event).__name__, event.at.mono, _wall_us(event.at.wall)]))
-    digest.update(msgspec.json.encode([call_of(event), leg_of(event), event_data(event)]))
+    digest.update(msgspec.json.encode([call_of(event), leg_of(event), event_data(event) if data is None else data]))
     return f"evt_{_encode(_wall_us(event.at.wall) // 1000, 10)}{_encode(int.from_bytes(digest.digest()), 16)}"
 
 

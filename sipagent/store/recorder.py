@@ -7,8 +7,9 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -16,9 +17,8 @@ from sipagent.core import clock as system_clock
 from sipagent.core.clock import Stamp
 from sipagent.core.events import Event, PartialTranscript
 from sipagent.store.engine import describe, make_engine
-from sipagent.store.models import EventRow
 from sipagent.store.records import RecorderStatistics
-from sipagent.store.rows import apply, close_orphans, event_row, forget_registrations
+from sipagent.store.rows import EVENTS, apply, close_orphans, event_values, forget_registrations
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class Recorder:
             self._refused += 1
             self._complain("event refused by the database", error, type(event).__name__)
         try:
-            self._persist(lambda session: session.add(event_row(event, seq)))
+            self._persist(lambda session: self._keep(session, event, seq))
             self._written += 1
         except _Abandoned:
             raise
@@ -208,16 +208,21 @@ class Recorder:
             self._complain("event refused by the database", error, type(event).__name__)
 
     def _record(self, session: Session, batch: Sequence[tuple[int, Event]]) -> None:
-        rows = [(event_row(event, seq), event) for seq, event in batch]
-        known = set(session.scalars(select(EventRow.id).where(EventRow.id.in_([row.id for row, _ in rows]))))
-        fresh: dict[str, tuple[EventRow, Event]] = {}
-        for row, event in rows:
-            if row.id not in known:  # a replay, or a batch whose commit succeeded without our hearing of it
-                fresh.setdefault(row.id, (row, event))
-        session.add_all(row for row, _ in fresh.values())
-        session.flush()
-        for _, event in fresh.values():
+        told: dict[str, tuple[dict[str, Any], Event]] = {}
+        for seq, event in batch:
+            row = event_values(event, seq)
+            told.setdefault(row["id"], (row, event))
+        # known: a replay, or a batch whose commit succeeded without our hearing of it
+        known = set(session.scalars(select(EVENTS.c.id).where(EVENTS.c.id.in_(list(told)))))
+        fresh = [both for key, both in told.items() if key not in known]
+        if not fresh:
+            return
+        session.execute(insert(EVENTS), [row for row, _ in fresh])
+        for _, event in fresh:
             apply(session, event, self._node)
+
+    def _keep(self, session: Session, event: Event, seq: int) -> None:
+        session.execute(insert(EVENTS), [event_values(event, seq)])
 
     def _settle_the_past(self, session: Session) -> None:
         closed = close_orphans(session, self._clock(), self._node)

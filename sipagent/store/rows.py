@@ -1,9 +1,10 @@
 """What each event changes in the tables. One event is applied once: the recorder skips what `events` already holds."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Update, delete, func, select, update
+from sqlalchemy import Table, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from sipagent.core.clock import Stamp
@@ -34,25 +35,37 @@ from sipagent.core.ids import CallId
 from sipagent.core.states import LegState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.encoding import call_of, event_data, event_id, leg_of
-from sipagent.store.models import Base, Call, EventRow, Leg, Registration, Transfer, Turn
+from sipagent.store.models import Call, EventRow, Leg, Registration, Transfer, Turn
 
 LIVE_STATES = (LegState.SETUP, LegState.RINGING, LegState.ANSWERED)
 
 
-def event_row(event: Event, seq: int) -> EventRow:
-    return EventRow(
-        id=event_id(event),
-        call_id=call_of(event),
-        leg_id=leg_of(event),
-        type=type(event).__name__,
-        at=event.at.wall,
-        seq=seq,
-        data=event_data(event),
-    )
+# Tables, not mapped classes, where statements are made: a third of the time per event (measured, 200 to a batch).
+CALLS = cast(Table, Call.__table__)
+LEGS = cast(Table, Leg.__table__)
+EVENTS = cast(Table, EventRow.__table__)
+
+
+def event_values(event: Event, seq: int) -> dict[str, Any]:
+    """The event's row in `events`, by column."""
+    data = event_data(event)
+    return {
+        "id": event_id(event, data),
+        "call_id": call_of(event),
+        "leg_id": leg_of(event),
+        "type": type(event).__name__,
+        "at": event.at.wall,
+        "seq": seq,
+        "data": data,
+    }
 
 
 def apply(session: Session, event: Event, node: str) -> None:
-    """Make the event's changes to the other tables. Raises IntegrityError when the row it belongs to is missing."""
+    """Make the event's changes to the other tables.
+
+    New rows are written at the session's next flush, at the latest at its commit, which raises IntegrityError when the
+    call they belong to is missing.
+    """
     at = event.at.wall
     match event:
         case CallCreated():
@@ -69,12 +82,12 @@ def apply(session: Session, event: Event, node: str) -> None:
                     properties={},
                 )
             )
+            session.flush()  # legs and turns refer to it, and the unit of work knows nothing of that
         case RouteChosen():
-            change = _on(Call, event.call_id)
-            session.execute(change.values(dialplan=event.dialplan, route=event.route, agent=event.agent))
+            route = {"dialplan": event.dialplan, "route": event.route, "agent": event.agent}
+            _change(session, CALLS, event.call_id, route)
         case CallEnded():
-            change = _on(Call, event.call_id).where(Call.state != LegState.ENDED)
-            session.execute(change.values(_ended(event.termination) | {"ended_at": at}))
+            _change(session, CALLS, event.call_id, _ended(event.termination) | {"ended_at": at}, LIVE_STATES)
         case LegCreated():
             session.add(
                 Leg(
@@ -91,23 +104,20 @@ def apply(session: Session, event: Event, node: str) -> None:
             )
         case LegRinging():
             # A call rings and is answered when its first leg does; a later leg (a transfer's) changes neither.
-            for model, key in ((Call, event.call_id), (Leg, event.leg_id)):
-                change = _on(model, key).where(model.state == LegState.SETUP)
-                session.execute(change.values(state=LegState.RINGING, ringing_at=at))
+            for table, key in ((CALLS, event.call_id), (LEGS, event.leg_id)):
+                _change(session, table, key, {"state": LegState.RINGING, "ringing_at": at}, (LegState.SETUP,))
         case LegAnswered():
-            for model, key in ((Call, event.call_id), (Leg, event.leg_id)):
-                change = _on(model, key).where(model.state.in_((LegState.SETUP, LegState.RINGING)))
-                session.execute(change.values(state=LegState.ANSWERED, answered_at=at))
-            session.execute(
-                _on(Leg, event.leg_id).values(
-                    codec=event.codec, local_media=event.local_media, remote_media=event.remote_media
-                )
-            )
+            unanswered = (LegState.SETUP, LegState.RINGING)
+            answered = {"state": LegState.ANSWERED, "answered_at": at}
+            media = {"codec": event.codec, "local_media": event.local_media, "remote_media": event.remote_media}
+            _change(session, CALLS, event.call_id, answered, unanswered)
+            _change(session, LEGS, event.leg_id, answered | media, unanswered)
         case LegEnded():
-            change = _on(Leg, event.leg_id).where(Leg.state != LegState.ENDED)
-            session.execute(change.values(_ended(event.termination) | asdict(event.figures) | {"ended_at": at}))
+            figures = asdict(event.figures)
+            figures["foreign_source"] = figures.pop("foreign")
+            _change(session, LEGS, event.leg_id, _ended(event.termination) | figures | {"ended_at": at}, LIVE_STATES)
         case MediaSourceChanged():
-            session.execute(_on(Leg, event.leg_id).values(remote_media=event.remote_media))
+            _change(session, LEGS, event.leg_id, {"remote_media": event.remote_media})
         case TurnEnded():
             session.add(_turn(event))
         case TransferChanged():
@@ -139,13 +149,18 @@ def apply(session: Session, event: Event, node: str) -> None:
             pass  # the row in `events` is all there is to keep
         case _:
             raise TypeError(f"no rows are defined for {type(event).__name__}")
-    session.flush()
 
 
-def _on(model: type[Base], key: str) -> Update:
-    # no synchronisation: the writing session keeps no objects from one event to the next
-    table_key = model.__mapper__.primary_key[0]
-    return update(model).where(table_key == key).execution_options(synchronize_session=False)
+def _change(
+    session: Session, table: Table, key: str, values: dict[str, Any], states: Sequence[LegState] | None = None
+) -> None:
+    """Set the columns of one row, unless its state is none of `states`."""
+    if session.new:
+        session.flush()  # statements on tables do not see what the session has yet to write
+    statement = update(table).where(table.c.id == key)
+    if states is not None:
+        statement = statement.where(table.c.state.in_(states))
+    session.execute(statement.values(values))
 
 
 def _ended(termination: Termination) -> dict[str, Any]:
@@ -210,7 +225,8 @@ def close_orphans(session: Session, now: Stamp, node: str = "") -> int:
             leg_end = Disposition.ANSWERED if leg.answered_at else Disposition.FAILED
             _assign(leg, _ended(termination) | {"disposition": leg_end, "ended_at": last_seen})
         _assign(call, _ended(termination) | {"ended_at": last_seen})
-        session.add(event_row(CallEnded(call_id=CallId(call.id), at=now, termination=termination), last_seq + 1))
+        found_out = CallEnded(call_id=CallId(call.id), at=now, termination=termination)
+        session.execute(insert(EVENTS), [event_values(found_out, last_seq + 1)])
     session.flush()
     return len(orphans)
 
