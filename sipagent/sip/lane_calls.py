@@ -90,10 +90,19 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
                 prm.sdp.wholeSdp = local
                 self._local_text = local
         except sdp.NoCommonCodec:
-            pass  # PJMEDIA knows no more codecs than we do: it refuses with 488, and the call stays as it was
+            pass  # PJMEDIA knows no more codecs than we do: it refuses by itself
         except Exception as error:
             self.lane.problem("an SDP could not be made", error)
             self.lane.abandon(self)
+
+    def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
+        """An offer inside the call. Without this PJSIP answers 500 where nothing can be agreed."""
+        try:
+            sdp.negotiate(sdp.parse(clean(prm.offer.wholeSdp)))
+        except ValueError:
+            prm.statusCode = pj.PJSIP_SC_NOT_ACCEPTABLE_HERE
+        except Exception as error:
+            self.lane.problem("an offer was not understood", error)
 
     def _describe(self, remote: str, generated: str) -> str:
         """Our SDP in place of PJSIP's; "" to leave PJSIP's where it is of no consequence."""
