@@ -33,6 +33,7 @@ OUTSTANDING = 64  # requests per worker that have no answer yet; more are refuse
 LONGEST_PCM_S = 120  # one utterance; the message would still fit, the caller would not wait for it
 STEADY_S = 10.0  # a worker that lived this long is replaced at once; one that did not, after the back-off
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_NONE_RUNS = "no speech worker is running"
 
 
 class Recognised(NamedTuple):
@@ -172,7 +173,7 @@ class SpeechClient:
         elif self._ready or self._coming:  # one that is dead and not buried yet is followed by another
             job.worker = None
         else:
-            self._fail(job, "no speech worker is running", retryable=True)
+            self._fail(job, _NONE_RUNS, retryable=True)
 
     def _fail(self, job: _Job, reason: str, *, retryable: bool) -> None:
         if not job.reply.done():
@@ -192,10 +193,13 @@ class SpeechClient:
         while True:
             began = loop.time()
             await self._one_life(first)
-            if first.exception():  # it never came up: `start` says so, and nothing is gained by trying again
-                return
+            if first.cancelled() or first.exception():
+                return  # it never came up: `start` says so, and nothing is gained by trying again
             failures = 0 if loop.time() - began >= STEADY_S else failures + 1
             if failures > 1:
+                if not self._ready and not self._coming:  # let whoever waits try another way of speaking or hearing
+                    for job in [job for job in self._jobs.values() if job.worker is None]:
+                        self._fail(job, _NONE_RUNS, retryable=True)
                 await asyncio.sleep(BACKOFF_S[min(failures - 2, len(BACKOFF_S) - 1)])
 
     async def _one_life(self, first: asyncio.Future[dict[str, str]]) -> None:
@@ -218,7 +222,11 @@ class SpeechClient:
         finally:
             if worker:
                 self._ready.remove(worker)
-                await self._bury(worker, reason)
+                self._coming += 1  # another follows, so requests that come now may wait for it
+                try:
+                    await self._bury(worker, reason)
+                finally:
+                    self._coming -= 1
 
     async def _raise(self) -> tuple[WorkerProcess, dict[str, str]]:
         """A new worker with its models loaded, and their names by kind. _NoWorker when it does not come to that."""
@@ -229,19 +237,21 @@ class SpeechClient:
             except OSError as error:
                 raise _NoWorker(str(error)) from error
             self._events.emit(ProcessStarted(at=now(), process=PROCESS, pid=worker.pid))
-            reason = "stopped by us"
+            came, reason = False, "stopped by us"
             try:
                 async with asyncio.timeout(READY_LIMIT_S):
-                    return worker, await worker.ready()
-            except TimeoutError:
+                    loaded = await worker.ready()
+                came = True
+                return worker, loaded
+            except TimeoutError as error:
                 reason = f"not ready within {READY_LIMIT_S:.0f} s"
+                raise _NoWorker(reason) from error
             except (ProcessDied, SetupError) as error:
                 reason = str(error)
-            except asyncio.CancelledError:
-                await self._bury(worker, reason)
-                raise
-            await self._bury(worker, reason)
-            raise _NoWorker(reason)
+                raise _NoWorker(reason) from error
+            finally:
+                if not came:
+                    await self._bury(worker, reason)
         finally:
             self._coming -= 1
 

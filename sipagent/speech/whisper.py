@@ -29,9 +29,10 @@ SEARCH_S = 8.0  # a longer utterance is divided at the quietest place in the las
 TOKENS_PER_S = 6  # quick speakers need four
 SPARE_TOKENS = 12
 PROMPT_TOKENS = 60  # more costs time in every decode and does not help
-# The decoder's probability for "no speech". 484 recorded prompts down to single letters stayed below 0.47; ringback,
-# beeps, noise and DTMF are above 0.7, though the decoder is quite sure of the words it invents for ringback.
-NO_SPEECH = 0.6
+# The decoder's probability for "no speech". 484 recorded prompts down to single letters stayed below 0.47, also 20 dB
+# quieter or in noise at 10 dB; loud ringback goes down to 0.56 (and the decoder is sure of the "beep" it hears there),
+# other tones, clicks, coughs and noise to 0.7.
+NO_SPEECH = 0.52
 QUIET_DBFS = -57.0  # loudest 20 ms below this: nobody spoke; G.711's own noise is at about -70
 SPEECH_RANGE_DB = 30.0  # frames within this of the loudest count as speech when the speed of talking is judged
 

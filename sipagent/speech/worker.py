@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import numpy as np
 
-from sipagent.core.errors import SetupError
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.speech import models, protocol
 from sipagent.speech.lane import Lane
@@ -136,7 +135,10 @@ class Worker:
         """Loads, then serves until main closes its end."""
         try:
             handlers = load(settings)
-        except (SetupError, ImportError, OSError, RuntimeError, ValueError) as error:
+        except ImportError as error:
+            self.send(Failed(id=0, reason=f"{error}; type: {models.INSTALL_COMMAND}"))
+            return
+        except Exception as error:  # each library has its own for a broken model; main must learn the reason
             self.send(Failed(id=0, reason=str(error)))
             return
         lanes = {kind: Lane(kind, handler, self.send) for kind, handler in handlers.items()}

@@ -13,6 +13,7 @@ from sipagent.core.errors import ProviderError, SetupError
 from sipagent.core.events import ProcessEnded, ProcessStarted
 from sipagent.speech import client as client_module
 from sipagent.speech.client import SpeechClient
+from sipagent.speech.process import WorkerProcess
 from sipagent.speech.settings import SpeechSettings
 from tests.speech.conftest import Events
 from tests.speech.prompts import prompts, through_ulaw
@@ -31,7 +32,7 @@ def workers_left() -> list[int]:
 
 
 async def test_recorded_prompts_behind_mu_law_are_recognised(client: SpeechClient) -> None:
-    said = prompts(60)
+    said = prompts(48)
     heard = [await client.transcribe(through_ulaw(prompt.pcm)) for prompt in said]
     rate = wer((prompt.text, each.text) for prompt, each in zip(said, heard, strict=True) if each)
     print(f"\nWER over {len(said)} prompts: {100 * rate:.1f} %")
@@ -142,6 +143,36 @@ async def test_a_stuck_worker_is_replaced(local_models: None, monkeypatch: pytes
         monkeypatch.setattr(client_module, "REQUEST_LIMIT_S", 15.0)
         assert (await speech.embed(["now then"])).shape == (1, 512)
         assert speech.pids != [stuck]
+    finally:
+        await speech.close()
+
+
+async def test_without_any_worker_requests_fail_at_once_until_one_is_back(
+    local_models: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech = SpeechClient(SpeechSettings(tts_voice="", stt_model=""), Events())
+    loop = asyncio.get_running_loop()
+    try:
+        await speech.start()
+        monkeypatch.setattr(client_module, "BACKOFF_S", (1.0,))
+        with monkeypatch.context() as broken:
+
+            async def refuse(settings: SpeechSettings) -> WorkerProcess:
+                raise OSError("no more processes")
+
+            broken.setattr(WorkerProcess, "spawn", refuse)
+            under_way = asyncio.create_task(speech.embed(["x"] * 500))
+            await asyncio.sleep(0.01)
+            os.kill(speech.pids[0], signal.SIGKILL)
+            began = loop.time()
+            for request in (under_way, speech.embed(["y"])):
+                with pytest.raises(ProviderError, match="no speech worker is running") as failed:
+                    await request
+                assert failed.value.retryable
+            assert loop.time() - began < 1.0
+        while not speech.pids:
+            await asyncio.sleep(0.05)
+        assert len(await speech.embed(["z"])) == 1
     finally:
         await speech.close()
 
