@@ -6,7 +6,7 @@ alembic -c migrations/alembic.ini -x url=sqlite:///dev.db revision --autogenerat
 from alembic import context
 from sqlalchemy import Connection, text
 
-from sipagent.store.engine import make_engine
+from sipagent.store.engine import make_engine, make_private_file, parse_url
 from sipagent.store.models import Base
 
 # Any constant of ours: nodes that start together on one PostgreSQL migrate one after another.
@@ -32,8 +32,9 @@ given = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    url = context.get_x_argument(as_dictionary=True).get("url", "sqlite:///dev.db")
-    engine = make_engine(str(url))
+    url = str(context.get_x_argument(as_dictionary=True).get("url", "sqlite:///dev.db"))
+    make_private_file(parse_url(url))
+    engine = make_engine(url)
     with engine.connect() as opened:
         run(opened)
     engine.dispose()

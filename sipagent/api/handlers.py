@@ -1,5 +1,6 @@
 """One method a route: read the request, ask the backend, write the answer."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from secrets import token_hex
@@ -37,6 +38,10 @@ from sipagent.store.records import CallFilter, FullCall
 
 _Type = TypeVar("_Type", bound=msgspec.Struct)
 Work = Callable[[], Coroutine[Any, Any, Answer]]
+# How long to wait for the record of a call that was placed just now.
+RECORDED_TRIES = 20
+RECORDED_WAIT_S = 0.05
+
 DIALPLAN_URL = "dialplan:"
 
 
@@ -143,10 +148,15 @@ class Handlers:
 
     async def _recorded(self, request: web.Request) -> FullCall:
         _parameters(request, NoParameters)
-        full = await self._backend.get_call(request.match_info["call_id"])
-        if full is None:
-            raise _no_such_call()
-        return full
+        call_id = request.match_info["call_id"]
+        for _ in range(RECORDED_TRIES):
+            full = await self._backend.get_call(call_id)
+            if full is not None:
+                return full
+            if all(live.call_id != call_id for live in self._backend.live_calls()):
+                raise _no_such_call()
+            await asyncio.sleep(RECORDED_WAIT_S)  # the record is some 200 ms behind
+        raise ApiError(503, "the call is up and not recorded yet", retry_after_s=1)
 
     async def _done_once(self, request: web.Request, raw: bytes, work: Work) -> web.Response:
         scope = f"{hash_key(request.headers[KEY_HEADER])} {request.path}"

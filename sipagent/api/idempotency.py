@@ -1,6 +1,7 @@
 """Same `Idempotency-Key`, same answer, done once. In memory: a restart forgets (issue 6 moves the table into SQL)."""
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    asked: bytes
+    asked: bytes  # SHA-256 of the request's body
     task: asyncio.Task[Answer]
     made_at: int
 
@@ -45,19 +46,25 @@ class IdempotencyTable:
         if key is not None and not 1 <= len(key) <= LONGEST_KEY:
             raise field_error(HEADER, f"must have 1 to {LONGEST_KEY} characters")
         self._forget(now)
+        digest = hashlib.sha256(asked).digest()
         entry = self._entries.get((scope, key)) if key is not None else None
         if entry is not None:
-            if entry.asked != asked:
+            if entry.asked != digest:
                 raise ApiError(409, f"this {HEADER} was used before with another request")
             return await asyncio.shield(entry.task)
         task = asyncio.create_task(work(), name="api/once")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._done)
         if key is not None:
             place = (scope, key)
-            self._entries[place] = _Entry(asked, task, now)
+            self._entries[place] = _Entry(digest, task, now)
             task.add_done_callback(lambda done: self._drop_failed(place, done))
         return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Answer]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, even when nobody waits for it any more
 
     def _drop_failed(self, place: tuple[str, str], done: asyncio.Task[Answer]) -> None:
         entry = self._entries.get(place)

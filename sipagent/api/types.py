@@ -14,9 +14,13 @@ from sipagent.core.states import Direction, LegState, RegistrationState, Transfe
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.store.records import MAX_PAGE
 
-# What may stand in a SIP URI or a number: no space, control character, quote or bracket that could end a header.
-Dialled = Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f-\x9f\"<>\\]+$", min_length=1, max_length=256)]
-Name = Annotated[str, Meta(pattern=r"^[\w.-]*$", max_length=64)]
+# Printable ASCII without quote, angle bracket and backslash: nothing that could end a SIP header.
+# Patterns end in "nothing follows": Python's $ would let a newline through, and JSON Schema does not know \Z.
+_END = r"(?![\s\S])"
+_DIALLED = r"[!#-;=?-\[\]-~]"
+Dialled = Annotated[str, Meta(pattern=rf"^{_DIALLED}+{_END}", min_length=1, max_length=256)]
+DialledOrNone = Annotated[str, Meta(pattern=rf"^{_DIALLED}*{_END}", max_length=256)]
+Name = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.-]*{_END}", max_length=64)]
 Short = Annotated[str, Meta(max_length=512)]
 Instant = Annotated[datetime, Meta(tz=True)]  # always UTC
 Cursor = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -37,7 +41,7 @@ class CreateCall(Request, kw_only=True, frozen=True):
     """A call to place. What happens on it comes from `dialplan`, the way out from `trunk`; "" is the node's own."""
 
     to_number: Dialled  # a number of the trunk, or a SIP URI
-    from_number: Annotated[str, Meta(pattern=r"^[^\x00-\x20\x7f-\x9f\"<>\\]*$", max_length=256)] = ""
+    from_number: DialledOrNone = ""
     dialplan: Name = ""
     trunk: Name = ""
     timeout_s: Annotated[int, Meta(ge=1, le=600)] = 60  # ringing, until the attempt is given up

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import alembic.command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
@@ -20,7 +22,7 @@ CONNECT_TIMEOUT_S = 5
 
 def default_url(folder: Path) -> str:
     """The URL of the SQLite file a node uses when it is given no URL."""
-    return f"sqlite:///{folder / 'sipagent.db'}"
+    return URL.create("sqlite", database=str(folder / "sipagent.db")).render_as_string(hide_password=False)
 
 
 def parse_url(url: str) -> URL:
@@ -49,6 +51,9 @@ def make_engine(url: str, *, read_only: bool = False, busy_timeout_ms: int = 500
     # hide_parameters: statements' values are numbers and words of calls, and error texts go to logs
     common: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
     if parsed.get_backend_name() == "sqlite":
+        # mode=rw: a file that is missing is an error, not a new file that everybody may read (`upgrade` makes it)
+        name = "file:" + quote(str(parsed.database))
+        parsed = parsed.set(database=name, query={"uri": "true", "mode": "rw"})
         engine = create_engine(parsed, connect_args={"timeout": busy_timeout_ms / 1000}, **common)
         _prepare_sqlite(engine, read_only=read_only, busy_timeout_ms=busy_timeout_ms)
         return engine
@@ -113,15 +118,19 @@ def migrations_dir() -> Path:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the schema to the revision; makes the SQLite file, and its folder, when they do not exist."""
-    _make_private_file(parse_url(url))
-    with alembic_config(url) as config:
+    """Bring the schema to the revision; makes the SQLite file, and its folder, when they do not exist.
+
+    This, `downgrade` and `current` raise SetupError when the database cannot be used, ConfigError for a revision that
+    does not exist.
+    """
+    make_private_file(parse_url(url))
+    with _plain_errors(), alembic_config(url) as config:
         alembic.command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take the schema back to the revision (``base`` removes every table)."""
-    with alembic_config(url) as config:
+    with _plain_errors(), alembic_config(url) as config:
         alembic.command.downgrade(config, revision)
 
 
@@ -132,7 +141,7 @@ def current(url: str) -> str | None:
         return None  # connecting would make an empty file
     engine = make_engine(url, read_only=True)
     try:
-        with engine.connect() as connection:
+        with _plain_errors(), engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
     finally:
         engine.dispose()
@@ -154,7 +163,18 @@ def alembic_config(url: str) -> Iterator[Config]:
         engine.dispose()
 
 
-def _make_private_file(url: URL) -> None:
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise SetupError(f"the database cannot be used: {describe(error)}") from error
+    except CommandError as error:
+        raise ConfigError(f"the database's revision: {error}") from error
+
+
+def make_private_file(url: URL) -> None:
+    """Make the SQLite file when it does not exist. Raises SetupError when that cannot be done."""
     # The record holds numbers and words of calls: readable by the node's user only. SQLite gives its
     # -wal and -shm files the mode of the database.
     if url.get_backend_name() != "sqlite":

@@ -118,6 +118,8 @@ class Recorder:
                 pass
 
         self._queue.put(_Flush(wake))
+        if not self._thread.is_alive():
+            wake()
         await done.wait()
 
     async def close(self) -> int:
@@ -187,6 +189,7 @@ class Recorder:
             # One event the database will not take must not cost its neighbours: each on its own.
             for seq, event in batch:
                 self._write_alone(seq, event)
+                self._in_hand -= 1
         self._in_hand = 0
 
     def _write_alone(self, seq: int, event: Event) -> None:

@@ -41,6 +41,8 @@ async def test_a_call_just_placed_is_found_before_it_is_recorded(http: Http, nod
     node.begins(live, "+49301", "+49302", "front-desk")
     answer = await http.get(f"{CALLS}/{live}")
     assert (answer.status, answer.body["state"]) == (200, "answered")
+    legs = await http.get(f"{CALLS}/{live}/legs")
+    assert (legs.status, len(legs.body["data"])) == (200, 1)
 
 
 async def test_the_whole_record_of_a_call(http: Http, node: Node) -> None:

@@ -32,7 +32,7 @@ def sync_story() -> dict[str, Any]:
 
 
 async def test_the_sync_client_places_finds_and_ends_a_call(node: Node) -> None:
-    # the record follows within 200 ms, and the client is quicker: give every answer time to be recorded
+    # a list shows what is recorded, the record follows within 200 ms, and the client is quicker
     placed = node.originate
 
     async def recorded_at_once(request: Any) -> str:

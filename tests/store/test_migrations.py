@@ -1,5 +1,6 @@
 """The schema goes up, down and up again, and is what the models say."""
 
+import asyncio
 import sqlite3
 import stat
 from pathlib import Path
@@ -9,7 +10,12 @@ import pytest
 from sqlalchemy import inspect
 
 from sipagent.core.errors import ConfigError, SetupError
-from sipagent.store.engine import alembic_config, current, downgrade, make_engine, migrations_dir, upgrade
+from sipagent.store.engine import alembic_config, current, default_url, downgrade, make_engine, migrations_dir, upgrade
+from sipagent.store.queries import Queries
+from sipagent.store.recorder import Recorder
+from sipagent.store.records import RecordUnavailable
+
+from .story import Story
 
 TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events"}
 
@@ -82,9 +88,43 @@ def test_a_database_somebody_else_uses_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE calls (mine TEXT)")
     connection.close()
-    with pytest.raises(Exception, match="already exists"):
+    with pytest.raises(SetupError, match="already exists"):
         upgrade(f"sqlite:///{file}")
     assert current(f"sqlite:///{file}") is None
+
+
+def test_a_database_that_is_away_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="the database cannot be used: .*connection.*failed"):
+        upgrade(f"postgresql://sipagent@/none?host={tmp_path}")
+
+
+def test_a_revision_that_does_not_exist_is_said_in_a_sentence(sqlite_url: str) -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        downgrade(sqlite_url, "nonsense")
+
+
+async def test_reading_and_writing_make_no_file(tmp_path: Path) -> None:
+    url = default_url(tmp_path)
+    queries = Queries(url)
+    with pytest.raises(RecordUnavailable, match="unable to open"):
+        queries.list_calls()
+    queries.close()
+    recorder = Recorder(url)
+    recorder.start()
+    recorder.emit(Story().arrives()[0])
+    while not recorder.statistics.last_error:
+        await asyncio.sleep(0.01)
+    assert list(tmp_path.iterdir()) == []
+    upgrade(url)
+    assert await recorder.close() == 0
+    assert current(url) == "0001"
+
+
+def test_odd_folder_names_are_no_trouble(tmp_path: Path) -> None:
+    folder = tmp_path / "a b%20c#d?e&f=g"
+    upgrade(default_url(folder))
+    assert [file.name for file in folder.iterdir()] == ["sipagent.db"]
+    assert current(default_url(folder)) == "0001"
 
 
 def test_the_checkout_has_its_migrations() -> None:
