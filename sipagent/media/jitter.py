@@ -65,6 +65,7 @@ class JitterBuffer:
         self._newest = np.zeros(capacity, np.int64)  # extended timestamp
         self._dry = np.zeros(capacity, np.int64)  # blocks concealed in a row
         self._unsettled = np.zeros(capacity, np.int64)  # ms concealed, loss or pause: the next packet tells
+        self._some_unsettled = False
         self._good = np.zeros((capacity, FRAME), np.int16)  # the last 20 ms that were really received
         self._no_flags = np.zeros(capacity, np.uint8)
         self._partial: dict[int, int] = {}  # slot -> sample up to which its last block is filled
@@ -127,7 +128,7 @@ class JitterBuffer:
         filled = start if self._partial.get(slot) != start else start - start % BLOCK
         self._put(slot, range(-(-filled // BLOCK), stop // BLOCK), 0, now_ns)
         self._partial[slot] = stop
-        self._end[slot] = max(int(self._end[slot]), stop // BLOCK)
+        self._end[slot] = max(int(self._end[slot]), -(-stop // BLOCK))
 
     def mark(self, slot: int, timestamp: int, samples: int, flag: int, now_ns: int) -> None:
         """No audio will come for this stretch, because a key is pressed."""
@@ -152,6 +153,8 @@ class JitterBuffer:
             self._next[slots] = at + 2
             self._good[slots] = pcm
             self._dry[slots] = 0
+            if self._some_unsettled:
+                self._settle_played(slots)
             return Played(pcm, self._no_flags[: len(slots)], np.maximum(arrived[:, 0], arrived[:, 1]))
 
         have = (tags >> _KIND_BITS == at[:, None] + np.arange(2)) & running[:, None]
@@ -163,12 +166,6 @@ class JitterBuffer:
         self._next[slots] = at + 2 * running
         self._conceal(slots, pcm, have, running)
         return Played(pcm, flags, (arrived * have).max(axis=1))
-
-    def publish(self, slots: Ints) -> None:
-        """Counts what was concealed and has turned out to be loss, because audio was played after it."""
-        certain = slots[(self._unsettled[slots] > 0) & (self._dry[slots] == 0)]
-        self._counters[certain, Counter.CONCEALED_MS] += self._unsettled[certain]
-        self._unsettled[certain] = 0
 
     def _anchor(self, slot: int, timestamp: int, now_ns: int) -> None:
         """The packet with this timestamp is due one delay from now, to the nearest frame; older audio is dropped."""
@@ -232,6 +229,13 @@ class JitterBuffer:
             self._counters[slot, Counter.CONCEALED_MS] += self._unsettled[slot]
         self._unsettled[slot] = 0
 
+    def _settle_played(self, slots: Ints) -> None:
+        """Audio follows what was concealed, and no pause was found between: it was loss."""
+        certain = slots[self._unsettled[slots] > 0]
+        self._counters[certain, Counter.CONCEALED_MS] += self._unsettled[certain]
+        self._unsettled[certain] = 0
+        self._some_unsettled = bool(self._unsettled.any())
+
     def _conceal(self, slots: Ints, pcm: Pcm, have: Bools, running: Bools) -> None:
         """Fills the missing halves of the frames in place, keeps the last good 20 ms, lets dry streams go."""
         for half in range(2):
@@ -245,10 +249,12 @@ class JitterBuffer:
             pcm[missing, part] = (good * gain[:, None]).astype(np.int16)
             self._dry[lost] = dry + 1
             self._unsettled[lost] += 10
+            self._some_unsettled = True
             self._expected[lost] = -1
             fine = slots[have[:, half]]
             self._good[fine, :BLOCK] = self._good[fine, BLOCK:]
             self._good[fine, BLOCK:] = pcm[have[:, half], part]
             self._dry[fine] = 0
+            self._settle_played(fine)
         empty = running & (self._dry[slots] >= _DRY) & (self._end[slots] <= self._next[slots])
         self._due[slots[empty]] = _NEVER

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sipagent.media.g711 import decode
 from sipagent.media.jitter import BLOCK, MAX_BLOCKS, JitterBuffer
@@ -132,7 +131,7 @@ class Lines:
         if line is not None:
             self._sockets.close(slot)
             self._ports.release(line.port, now_ns)
-            self._publish(np.array([slot]))
+            self.reception.publish(np.array([slot]))
             self.receiving[slot] = False
             self._pressing.discard(slot)
             self.outgoing.sending[slot] = False
@@ -184,7 +183,7 @@ class Lines:
         for slot in tuple(self._pressing):
             self._pressed(slot, self._lines[slot].events.expire(now_ns))
         slots = self.slots
-        self._publish(slots)
+        self.reception.publish(slots)
         limit = self._settings.media_timeout_s
         if not limit:
             return
@@ -192,10 +191,6 @@ class Lines:
         for slot in slots[quiet & ~self._told_silent[slots]]:
             self._notify(Silent(slot=int(slot), seconds=float((now_ns - self.heard_ns[slot]) / 1e9)))
         self._told_silent[slots] = quiet
-
-    def _publish(self, slots: NDArray[np.int64]) -> None:
-        self.reception.publish(slots)
-        self.jitter.publish(slots)
 
     def _bind(self, slot: int, wanted: int, now_ns: int) -> int | str:
         """The port bound, or the sentence why there is none."""

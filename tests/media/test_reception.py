@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+
+from sipagent.media.reception import Reception
+from sipagent.media.rings import Counter, len_of
+
+SLOT = 1
+
+
+class Stream:
+    """Feeds sequence numbers of one slot to a reception of three."""
+
+    def __init__(self):
+        self.counters = np.zeros((3, len_of(Counter)), np.int64)
+        self.reception = Reception(3, self.counters)
+        self.reception.reset(SLOT)
+
+    def start(self, sequence, ssrc=7):
+        self.reception.start(SLOT, ssrc, sequence)
+        return self.take(sequence)
+
+    def take(self, *sequences):
+        """For each whether it was fresh."""
+        fresh = []
+        for sequence in sequences:
+            accepted = self.reception.accept(np.array([SLOT]), np.array([sequence & 0xFFFF]))
+            fresh.append(True if accepted is None else bool(accepted.fresh[0]))
+        return fresh
+
+    def count(self, counter):
+        self.reception.publish(np.array([SLOT]))
+        assert not self.counters[[0, 2]].any()
+        return int(self.counters[SLOT, counter])
+
+
+@pytest.fixture
+def stream():
+    return Stream()
+
+
+def test_nothing_received_nothing_lost(stream):
+    assert stream.count(Counter.LOST) == 0
+
+
+@pytest.mark.parametrize("first", [0, 1, 65530, 65535])
+def test_in_order_over_the_wrap(stream, first):
+    assert all(stream.start(first))
+    assert all(stream.take(*range(first + 1, first + 200)))
+    assert [stream.count(c) for c in (Counter.LOST, Counter.DUPLICATE, Counter.REORDERED)] == [0, 0, 0]
+
+
+def test_loss_is_expected_minus_received(stream):
+    stream.start(65530)
+    stream.take(*(n for n in range(65531, 65632) if n % 10))
+    assert stream.count(Counter.LOST) == 10
+
+
+def test_a_late_packet_is_reordered_not_lost(stream):
+    stream.start(10)
+    assert stream.take(11, 13, 14, 12) == [True] * 4
+    assert stream.count(Counter.REORDERED) == 1
+    assert stream.count(Counter.LOST) == 0
+
+
+def test_duplicates_are_found_and_hide_no_loss(stream):
+    stream.start(10)
+    assert stream.take(10, 11, 11, 14, 12, 12, 14) == [False, True, False, True, True, False, False]
+    assert stream.count(Counter.DUPLICATE) == 4
+    assert stream.count(Counter.LOST) == 1
+
+
+def test_packets_before_the_first_belong_to_it(stream):
+    stream.start(10)
+    stream.take(9, 11)
+    assert stream.count(Counter.LOST) == 0
+    assert stream.count(Counter.REORDERED) == 1
+
+
+def test_a_jump_needs_a_second_packet(stream):
+    stream.start(10)
+    stream.take(11, 12)
+    assert stream.take(40_000, 13) == [False, True]  # a stray one changes nothing
+    assert stream.count(Counter.RESYNCS) == 0
+    assert stream.take(50_000, 50_001, 50_002) == [False, True, True]
+    assert stream.count(Counter.RESYNCS) == 1
+    assert stream.count(Counter.LOST) == 0
+
+
+def test_losses_of_earlier_streams_stay(stream):
+    stream.start(10)
+    stream.take(13)
+    stream.start(900, ssrc=8)
+    stream.take(902)
+    assert stream.count(Counter.LOST) == 3
+
+
+def test_nothing_is_lost_while_nobody_listens(stream):
+    stream.start(10)
+    stream.reception.stop(SLOT)
+    stream.start(500)
+    assert stream.count(Counter.LOST) == 0
+
+
+def test_jitter_is_that_of_the_rfc(stream):
+    """A.8 by hand: transit changes of 10 ms each way give J(n) = J + (80 - J) / 16."""
+    stream.start(0)
+    stream.reception.time_first(SLOT, 0xFFFFFF60, 1_000_000_000)
+    expected, timestamp = 0.0, 0xFFFFFF60
+    for n in range(1, 50):
+        timestamp = (timestamp + 160) & 0xFFFFFFFF
+        arrival = 1_000_000_000 + n * 20_000_000 + (n % 2) * 10_000_000
+        stream.reception.time(np.array([SLOT]), np.array([timestamp]), arrival)
+        expected += (80 - expected) / 16
+    assert stream.count(Counter.JITTER_US) == pytest.approx(expected * 125, abs=1)
+
+
+def test_slots_in_one_batch_do_not_touch_one_another(stream):
+    reception = stream.reception
+    slots = np.arange(3)
+    for slot in slots:
+        reception.reset(slot)
+        reception.start(slot, 1, 100 * slot)
+    assert reception.accept(slots, np.array([0, 100, 200])) is None
+    accepted = reception.accept(slots, np.array([1, 100, 203]))
+    assert accepted is not None
+    assert accepted.fresh.tolist() == [True, False, True]
+    assert accepted.contiguous.tolist() == [True, False, False]
+    reception.publish(slots)
+    assert stream.counters[:, Counter.LOST].tolist() == [0, 0, 2]
+    assert stream.counters[:, Counter.DUPLICATE].tolist() == [0, 1, 0]
