@@ -114,8 +114,11 @@ async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered
 
         while len(speech.pids) < 2:
             await asyncio.sleep(0.05)
-        for pid in speech.pids:  # now both at once: the request waits for a new one
+        both = set(speech.pids)
+        for pid in both:  # now both at once: the request waits for a new one
             os.kill(pid, signal.SIGKILL)
+        while both & set(speech.pids):
+            await asyncio.sleep(0.005)
         assert await speech.transcribe(pcm)
 
         ended = [event for event in events.seen if isinstance(event, ProcessEnded)]
