@@ -50,9 +50,9 @@ class PostgresServer:
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://sipagent@/{database}?host={self.dir}"
 
-    def create(self, database: str) -> str:
-        """A new empty database; returns its URL."""
-        self._admin(f'CREATE DATABASE "{database}"')
+    def create(self, database: str, template: str = "template1") -> str:
+        """A new database like the template; returns its URL."""
+        self._admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         return self.url(database)
 
     def drop(self, database: str) -> None:

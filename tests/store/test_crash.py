@@ -95,9 +95,7 @@ async def test_a_server_that_drops_its_clients_gets_every_event_once(servers: Se
 
 @pytest.mark.peer
 async def test_a_server_that_is_away_at_the_start_is_waited_for(servers: Servers) -> None:
-    name, _ = servers.new_database()
-    servers.postgres.drop(name)
-    url = servers.postgres.url(name)
+    url = servers.postgres.url("not_yet")
     recorder = Recorder(url)
     recorder.start()
     for item in Story().whole():
@@ -106,9 +104,9 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(servers: Servers
     while not recorder.statistics.last_error and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "does not exist" in recorder.statistics.last_error
-    servers.postgres.create(name)
+    servers.postgres.create("not_yet")
     upgrade(url)
     await recorder.flush()
     assert recorder.statistics.written > 20
     assert await recorder.close() == 0
-    servers.postgres.drop(name)
+    servers.postgres.drop("not_yet")
