@@ -30,7 +30,7 @@ from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 from sipagent.media.sockets import ROW, CallSockets
-from sipagent.media.source import Address, SourceRule, Verdict
+from sipagent.media.source import Address, SourceRule, Verdict, follows
 from sipagent.media.telephone_event import EventPayload, EventReceiver, Press
 
 BIND_TRIES = 16
@@ -46,6 +46,7 @@ class Line:
     connect: Connect | None = None
     source: SourceRule = field(default_factory=SourceRule)
     events: EventReceiver = field(default_factory=EventReceiver)
+    newcomer: tuple[RtpPacket, int] | None = None  # of another SSRC, and its arrival: a second one will confirm it
 
 
 class Lines:
@@ -240,7 +241,7 @@ class Lines:
         self.heard_ns[slot] = now_ns
         self._counters[slot, Counter.PACKETS_IN] += 1
         if packet.payload_type == line.connect.payload_type and packet.payload:
-            self._take_audio(slot, packet, now_ns)
+            self._take_audio(slot, line, packet, now_ns)
             return
         one = np.array([slot])
         if packet.ssrc == self.reception.ssrc[slot]:
@@ -250,18 +251,30 @@ class Lines:
         else:
             self._counters[slot, Counter.IGNORED] += 1
 
-    def _take_audio(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
-        samples = len(packet.payload)
-        if samples > MAX_BLOCKS * BLOCK:
+    def _take_audio(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
+        if len(packet.payload) > MAX_BLOCKS * BLOCK:
             self._counters[slot, Counter.MALFORMED] += 1
             return
+        if packet.ssrc == self.reception.ssrc[slot]:
+            self._play_later(slot, packet, now_ns)
+            return
+        held, line.newcomer = line.newcomer, (packet, now_ns)
+        if self.reception.ssrc[slot] < 0:
+            first = line.newcomer
+        elif held is not None and follows(packet, held[0]):
+            first = held
+            self._counters[slot, Counter.RESYNCS] += 1
+        else:
+            return  # one stray packet must not end the stream (RFC 3550 A.1 asks for two in a row)
+        self.reception.start(slot, packet.ssrc, first[0].sequence)
+        self.jitter.reset(slot)
+        self._expect_plain(slot)
+        for each, arrival_ns in (first, line.newcomer) if first is held else (first,):
+            self._play_later(slot, each, arrival_ns)
+        line.newcomer = None
+
+    def _play_later(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
         one = np.array([slot])
-        if packet.ssrc != self.reception.ssrc[slot]:
-            if self.reception.ssrc[slot] >= 0:
-                self._counters[slot, Counter.RESYNCS] += 1
-            self.reception.start(slot, packet.ssrc, packet.sequence)
-            self.jitter.reset(slot)
-            self._expect_plain(slot)
         accepted = self.reception.accept(one, np.array([packet.sequence]))
         if accepted is not None:
             if accepted.restarted[0]:
@@ -274,7 +287,7 @@ class Lines:
         else:
             self.reception.time_first(slot, packet.timestamp, now_ns)
         pcm = decode(packet.payload_type, np.frombuffer(packet.payload, np.uint8))
-        if samples % BLOCK == 0:
+        if len(pcm) % BLOCK == 0:
             self.jitter.insert(one, timestamp, pcm[None, :], accepted, now_ns)
         else:
             contiguous = accepted is None or bool(accepted.contiguous[0])

@@ -62,7 +62,7 @@ class SourceRule:
         if packet.payload_type not in self._payload_types:
             return Judgement(Verdict.IGNORE if self.learned is None else Verdict.FOREIGN)
         before = self._candidates.get(sender)
-        if before is not None and _follows(packet, before[0]):
+        if before is not None and follows(packet, before[0]):
             self.learned = sender
             self._candidates.clear()
             return Judgement(Verdict.LEARNED, (before, (packet, now_ns)))
@@ -73,5 +73,6 @@ class SourceRule:
         return Judgement(Verdict.WAIT)
 
 
-def _follows(packet: RtpPacket, before: RtpPacket) -> bool:
+def follows(packet: RtpPacket, before: RtpPacket) -> bool:
+    """Whether these are two consecutive packets of one stream."""
     return packet.ssrc == before.ssrc and sequence_diff(packet.sequence, before.sequence) == 1

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Peer:
 
     def packet(self, payload: bytes, *, skip: bool = False, samples: int | None = None, **changes: int) -> bytes:
         """The next packet of the stream, sent unless `skip`."""
-        fields = {
+        fields: dict[str, Any] = {
             "payload_type": self.payload_type,
             "sequence": self.sequence,
             "timestamp": self.timestamp,
