@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from sipagent.api.types import ErrorOut, FieldError
-from sipagent.core.errors import CapacityError, ProcessDied, SetupError
+from sipagent.core.errors import CapacityError, ConfigError, ProcessDied, SetupError
 from sipagent.store.records import RecordUnavailable
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def classify(error: Exception) -> ApiError | None:
             return ApiError(503, str(error), retry_after_s=CAPACITY_RETRY_S)
         case ProcessDied() | SetupError() | RecordUnavailable():
             return ApiError(503, str(error))
+        case ConfigError():
+            return ApiError(422, str(error))
         case TimeoutError():
             return ApiError(504, "the node did not answer in time")
         case web.HTTPRequestEntityTooLarge():

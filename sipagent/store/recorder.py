@@ -143,7 +143,9 @@ class Recorder:
         try:
             try:
                 self._persist(self._settle_the_past)
-            except DBAPIError as error:  # today's calls are worth more than yesterday's order
+            except _Abandoned:
+                raise
+            except Exception as error:  # today's calls are worth more than yesterday's order
                 self._complain("calls left open by a crash could not be closed", error)
             stopping = False
             while not stopping:

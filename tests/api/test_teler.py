@@ -1,11 +1,15 @@
 """The PyPI client `teler`, with its base URL pointed at us: the paths and the shape are its own."""
 
 import asyncio
+from dataclasses import fields
 from typing import Any
 
 import pytest
-import teler
-import teler.clients
+
+try:
+    import teler.clients
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("the Teler client is missing: pip install 'sipagent[dev]'") from error
 from teler import exceptions
 
 from sipagent.api.server import ApiServer
@@ -77,8 +81,6 @@ async def test_the_async_client_places_finds_and_ends_a_call(node: Node) -> None
 
 
 async def test_every_field_the_client_knows_is_in_our_answers(node: Node) -> None:
-    from dataclasses import fields
-
     async with teler.clients.AsyncClient(api_key=KEY) as client:
         created = await client.voice.calls.create("+49301", "+49302", **FLOW)
         await node.recorder.flush()
