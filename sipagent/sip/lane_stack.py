@@ -159,8 +159,8 @@ def account_config(account: AddAccount, public_host: str) -> Any:
     registration.registrarUri = account.registrar
     registration.registerOnAdd = False
     registration.timeoutSec = account.expires_s
-    # Refreshing is PJSIP's. A quarter of the lease leaves time for tries of ours; PJSIP takes at least 5 s.
-    registration.delayBeforeRefreshSec = max(5, account.expires_s // 4)
+    # Refreshing is PJSIP's. Not more than 5 s: with a value beyond the lease granted it would not refresh at all.
+    registration.delayBeforeRefreshSec = 5
     # Trying again after a failure is main's decision (registration.py).
     registration.retryIntervalSec = 0
     registration.firstRetryIntervalSec = 0

@@ -54,7 +54,7 @@ class Registrar:
         ready = self._lane.ready
         if ready is None or ready.pid == self._lane_pid:
             return
-        replaced = self._lane_pid != 0
+        self._mark_lost()
         self._lane_pid = ready.pid
         for trunk in self._trunks.values():
             self._lane.send(
@@ -68,10 +68,6 @@ class Registrar:
                     expires_s=trunk.expires_s,
                 )
             )
-        if replaced:
-            for policy in self._policies.values():
-                policy.lost(_seconds(), "the lane that held the registration died")
-                self._tell(policy)
 
     def result(self, fact: RegistrationResult) -> None:
         policy = self._policies.get(fact.account)
@@ -113,9 +109,21 @@ class Registrar:
             policy.end()
             self._tell(policy)
 
+    def _mark_lost(self) -> None:
+        """The lane we registered through is gone."""
+        if self._lane_pid == 0:
+            return
+        self._lane_pid = 0
+        for policy in self._policies.values():
+            policy.lost(_seconds(), "the process that held the registration died; registering again")
+            self._tell(policy)
+
     async def _run(self) -> None:
         while True:
-            if self._lane.ready is not None and self._lane.ready.pid == self._lane_pid:
+            ready = self._lane.ready
+            if ready is None or ready.pid != self._lane_pid:
+                self._mark_lost()
+            else:
                 at = _seconds()
                 for policy in self._policies.values():
                     if policy.overdue(at):

@@ -1,6 +1,7 @@
 """When to register again, and what to tell the engineer: decisions only, given the time, no I/O.
 
-PJSIP refreshes a granted registration before it expires (RFC 3261 section 10.2.4). What follows a failure is decided
+PJSIP refreshes a granted registration 5 s before it expires (RFC 3261 section 10.2.4), and a long lease is refreshed
+earlier from here, because a refresh that gets no answer takes 32 s to fail. What follows a failure is decided
 here: soon and ever more slowly when nobody answered or the registrar is in trouble, and slowly from the start when it
 said no, because a wrong password repeated is what gets an address banned.
 """
@@ -15,6 +16,8 @@ UNREACHABLE_LONGEST_S = 300.0
 REFUSED_FIRST_S = 60.0
 REFUSED_LONGEST_S = 1800.0
 RETRY_AFTER_LONGEST_S = 3600.0  # beyond it we would rather ask again
+EARLY_REFRESH = 0.75  # of the lease
+EARLY_REFRESH_FROM_S = 60
 JITTER = 0.2  # of a pause, added: a registrar that comes back must not meet all its clients at once
 RESULT_S = 40.0  # PJSIP gives a request up after 32 s (timer F); silence beyond that is an error of ours
 
@@ -91,7 +94,8 @@ class RegistrationPolicy:
         if status // 100 == 2 and expires_s > 0:
             self.state = RegistrationState.REGISTERED
             self._expires_s = expires_s
-            self._next_try = None
+            # PJSIP's own refresh comes 5 s before the end; where the lease is long, ours leaves time for more tries.
+            self._next_try = now + EARLY_REFRESH * expires_s if expires_s >= EARLY_REFRESH_FROM_S else None
             self._failures = 0
             self._sentence = f"registered for {expires_s} s, refreshed before that ends"
             return
@@ -118,12 +122,12 @@ class RegistrationPolicy:
 
     def lost(self, now: float, why: str) -> None:
         """The process that held the registration is gone: try again as soon as there is another."""
+        # A pause after a refusal is kept: a lane that dies every minute must not become a password hammer.
+        if self._next_try is None or self.state is RegistrationState.REGISTERED:
+            self._next_try = now
         self.state = RegistrationState.UNREGISTERED
         self._expires_s = 0
         self._begun = None
-        # A refused account stays refused: a lane that dies every minute must not become a password hammer.
-        if self._next_try is None or self._next_try < now:
-            self._next_try = now
         self._sentence = why
 
     def end(self) -> None:
