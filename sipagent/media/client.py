@@ -42,6 +42,7 @@ from sipagent.media.rings import (
     FLAG_DIGIT,
     FLAG_SILENCE,
     RX_FRAMES,
+    Header,
     Rings,
     create_memory,
 )
@@ -53,6 +54,7 @@ START_LIMIT_S = 10.0
 OPEN_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
 FLUSH_LIMIT_S = 0.1
+WATCH_S = 1.0
 MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
 RESTART_WINDOW_S = 10.0
 _RX_MASK = RX_FRAMES - 1
@@ -105,6 +107,8 @@ class MediaClient:
         self._attempts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._restarting: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self._heartbeat = -1
+        self._watcher: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -119,6 +123,7 @@ class MediaClient:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._wake, self._on_wake)
+            self._watcher = self._loop.call_later(WATCH_S, self._watch)
         async with self._starting:
             if self._engine is None:
                 await self._spawn()
@@ -169,6 +174,8 @@ class MediaClient:
             self._emit_ended(engine, "stopped" if code == 0 else f"ended with {code} when told to stop", 0)
         if self._loop is not None:
             self._loop.remove_reader(self._wake)
+        if self._watcher is not None:
+            self._watcher.cancel()
         os.close(self._wake)
         os.close(self._memory)
 
@@ -240,7 +247,7 @@ class MediaClient:
 
     def _resume_ports(self) -> None:
         for slot, port in self._ports.items():
-            self.send(OpenPort(slot=slot, port=port.port, resume=True))
+            self.send(OpenPort(slot=slot, port=port.port, resume=True, source=port.source))
             if port.connected is not None:
                 self.send(port.connected)
 
@@ -251,6 +258,16 @@ class MediaClient:
     def _emit_ended(self, engine: _Engine, reason: str, affected: int) -> None:
         pid = engine.process.pid
         self._events.emit(ProcessEnded(at=now(), process="media", pid=pid, reason=reason, calls_affected=affected))
+
+    def _watch(self) -> None:
+        """Twice the same heartbeat while calls are up: the engine hangs, and a new one serves better."""
+        heartbeat = int(self._rings.header[Header.HEARTBEAT_NS])
+        busy = any(port.connected is not None for port in self._ports.values())
+        if busy and self._engine is not None and self._ready is None and heartbeat == self._heartbeat:
+            self._engine.process.kill()
+        self._heartbeat = heartbeat if busy else -1
+        assert self._loop is not None
+        self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
     # --- ports ------------------------------------------------------------------------------------------------
 
@@ -335,6 +352,7 @@ class MediaClient:
             case Digit(digit=digit, duration_ms=duration_ms):
                 self._call(port.on_digit, digit, duration_ms)
             case SourceChanged(host=host, port=number):
+                port.source = (host, number)
                 self._call(port.on_source, host, number)
             case Silent(seconds=seconds):
                 self._call(port.on_silent, seconds)

@@ -11,6 +11,7 @@ socket closes.
 import argparse
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from sipagent.core.errors import ProcessDied
 from sipagent.core.ipc import FrameBuffer, die_with_parent, frame
-from sipagent.media.g711 import ALAW_TO_LINEAR, ULAW_TO_LINEAR
+from sipagent.media.g711 import decode_rows
 from sipagent.media.jitter import BLOCK, MAX_BLOCKS
 from sipagent.media.lines import Lines
 from sipagent.media.protocol import (
@@ -39,7 +40,7 @@ from sipagent.media.protocol import (
 )
 from sipagent.media.reception import Accepted
 from sipagent.media.rings import RX_FRAMES, Counter, Header, Rings
-from sipagent.media.rtp import FRAME, HEADER, PCMA
+from sipagent.media.rtp import FRAME, HEADER, PCMA, PCMU
 from sipagent.media.settings import MediaSettings
 from sipagent.media.sockets import CallSockets
 
@@ -184,10 +185,10 @@ class Engine:
     ) -> None:
         """Audio packets of one size, found in these rows."""
         codes = self._sockets.rows[rows, HEADER : HEADER + size]
-        pcm = np.take(ULAW_TO_LINEAR, codes)
+        pcm = decode_rows(PCMU, codes)
         alaw = self._lines.payload_type[slots] == PCMA
         if alaw.any():
-            pcm[alaw] = np.take(ALAW_TO_LINEAR, codes[alaw])
+            pcm[alaw] = decode_rows(PCMA, codes[alaw])
         self._lines.jitter.insert(slots, timestamps, pcm, accepted, now)
 
     def _play(self, slots: Ints, sending: Ints, now: int) -> None:
@@ -288,6 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; main decides when to stop
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # two sockets a call
     settings = msgspec.json.decode(options.settings, type=MediaSettings)
     control = socket.socket(fileno=options.control)
     control.setblocking(False)

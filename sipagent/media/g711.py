@@ -53,9 +53,23 @@ ALAW_TO_LINEAR = _alaw_decode()
 LINEAR_TO_ULAW = _ulaw_encode()
 LINEAR_TO_ALAW = _alaw_encode()
 
-SILENCE = {PCMU: ULAW_SILENCE, PCMA: ALAW_SILENCE}
 _DECODE = {PCMU: ULAW_TO_LINEAR, PCMA: ALAW_TO_LINEAR}
 _ENCODE = {PCMU: LINEAR_TO_ULAW, PCMA: LINEAR_TO_ALAW}
+
+
+def _pairs(table: NDArray[np.int16]) -> NDArray[np.uint32]:
+    """The two samples of every two bytes in memory order: half the look-ups."""
+    both = np.arange(65536).astype(np.uint16).view(np.uint8)
+    return table[both].view(np.uint32)
+
+
+_DECODE_PAIRS = {payload_type: _pairs(table) for payload_type, table in _DECODE.items()}
+
+
+def decode_rows(payload_type: int, codes: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """As `decode`, faster, for contiguous rows of an even length."""
+    # "clip" spares the check of bounds that two bytes cannot exceed.
+    return np.take(_DECODE_PAIRS[payload_type], codes.view(np.uint16), mode="clip").view(np.int16)
 
 
 def decode(payload_type: int, codes: NDArray[np.uint8]) -> NDArray[np.int16]:

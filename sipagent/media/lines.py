@@ -42,7 +42,7 @@ class Line:
     """One open slot."""
 
     port: int
-    resumed: bool
+    opened: OpenPort
     connect: Connect | None = None
     source: SourceRule = field(default_factory=SourceRule)
     events: EventReceiver = field(default_factory=EventReceiver)
@@ -94,7 +94,7 @@ class Lines:
             self.outgoing.open(slot)
         self.reception.reset(slot)
         self.jitter.reset(slot)
-        self._lines[slot] = Line(port, resumed=command.resume)
+        self._lines[slot] = Line(port, command)
         self._notify(PortOpened(slot=slot, port=port))
 
     def connect(self, command: Connect, now_ns: int) -> None:
@@ -104,7 +104,7 @@ class Lines:
         if line is None:
             return
         if line.connect is None:
-            if line.resumed:
+            if line.opened.resume:
                 self._resume(slot, now_ns)
             self._rings.ticked_ns[slot] = now_ns
             self._sockets.listen(slot)
@@ -113,6 +113,9 @@ class Lines:
         if line.source.expect(signalled_address(command), payload_types):
             self._sockets.aim(slot, line.source.target)
             self.heard_ns[slot] = now_ns
+        if line.connect is None and line.opened.source is not None:
+            line.source.learned = line.opened.source
+            self._sockets.latch(slot, line.opened.source)
         if started_receiving:
             self.heard_ns[slot] = now_ns
             self._told_silent[slot] = False

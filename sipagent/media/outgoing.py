@@ -30,7 +30,8 @@ class Outgoing:
         self._ssrc = self.packets[:, 8:12].view(">u4")[:, 0]
         self._alaw = np.zeros(rings.capacity, np.bool_)
         self._talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
-        self._marked = np.zeros(0, np.int64)  # slots whose packet has the marker bit set
+        self._marked = np.zeros(rings.capacity, np.bool_)  # the packet has the marker bit set
+        self._some_marked = False
 
     def open(self, slot: int) -> None:
         """A stream of its own, with random numbers (RFC 3550 section 8.1 and 5.1)."""
@@ -54,7 +55,7 @@ class Outgoing:
         marker = self.packets[slot, 1] & _MARKER
         if send and not self.sending[slot]:
             marker = _MARKER
-            self._marked = np.union1d(self._marked, [slot])
+            self._marked[slot] = self._some_marked = True
         self.sending[slot] = send
         self.packets[slot, 1] = payload_type | marker
         self._alaw[slot] = payload_type == PCMA
@@ -91,17 +92,19 @@ class Outgoing:
 
     def sent(self, slots: Ints) -> None:
         """These packets have left: their markers are not repeated."""
-        if len(self._marked):
-            done = np.isin(self._marked, slots)
-            self.packets[self._marked[done], 1] &= ~_MARKER & 0xFF
-            self._marked = self._marked[~done]
+        if self._some_marked:
+            done = slots[self._marked[slots]]
+            self.packets[done, 1] &= ~_MARKER & 0xFF
+            self._marked[done] = False
+            self._some_marked = bool(self._marked.any())
 
     def _change(self, slots: Ints, talking: NDArray[np.bool_]) -> None:
         """Talkspurts that begin, which are marked, and that end."""
         self._talking[slots] = talking
         begin = slots[talking]
         self.packets[begin, 1] |= _MARKER
-        self._marked = np.union1d(self._marked, begin)
+        self._marked[begin] = True
+        self._some_marked = True
         self._silence(slots[~talking])
 
     def _silence(self, slots: Ints) -> None:

@@ -50,6 +50,7 @@ class MediaPort:
         self.on_interrupted: Callable[[float], None] | None = None  # ms of audio missed by a restart
         self.on_lost: Callable[[], None] | None = None  # the media process is gone for good
         self.connected: Connect | None = None
+        self.source: tuple[str, int] | None = None  # learned from the peer's packets
         self.dropped = 0  # frames main was too slow to take
         self._final: MediaFigures | None = None
         self._at_close = (0, 0)  # written, played
@@ -67,6 +68,7 @@ class MediaPort:
         """What the SDP says now. Raises ValueError for a codec that is neither PCMU nor PCMA."""
         if payload_type not in (PCMU, PCMA):
             raise ValueError(f"payload type {payload_type} is neither PCMU (0) nor PCMA (8)")
+        before = self.connected
         self.connected = Connect(
             slot=self.slot,
             host=host,
@@ -76,6 +78,8 @@ class MediaPort:
             send=send,
             receive=receive,
         )
+        if before is not None and (before.host, before.port) != (host, port):
+            self.source = None
         if self._final is None:
             self._owner.send(self.connected)
 

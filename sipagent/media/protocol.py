@@ -12,11 +12,15 @@ class Notice(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
 
 
 class OpenPort(Command):
-    """Bind an RTP port for the slot: `port`, or the next free one when 0. `resume` keeps the slot's rings and state."""
+    """Bind an RTP port for the slot: `port`, or the next free one when 0.
+
+    `resume` keeps the slot's rings and state, and `source` is the learned source another process reported.
+    """
 
     slot: int
     port: int = 0
     resume: bool = False
+    source: tuple[str, int] | None = None
 
 
 class Connect(Command):

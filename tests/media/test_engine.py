@@ -519,6 +519,29 @@ async def test_an_engine_that_keeps_dying_is_given_up_and_tried_again_later(rig)
     await eventually(lambda: peer.received)
 
 
+async def test_a_hanging_engine_is_replaced(rig):
+    port, peer, listener = await rig.call()
+    os.kill(rig.client.pid, signal.SIGSTOP)
+    await eventually(lambda: listener.gaps)
+    assert 1_000 < listener.gaps[0] < 4_500
+    assert rig.events.names() == ["ProcessStarted", "ProcessEnded", "ProcessStarted"]
+
+
+async def test_a_successor_serves_the_learned_source_at_once(rig):
+    port, signalled, listener = await rig.call()
+    peer = rig.peer()
+    peer.target = signalled.target
+    for payload in codes(3):
+        peer.packet(payload)
+    await eventually(lambda: peer.received)
+    already = len(signalled.received)
+    os.kill(rig.client.pid, signal.SIGKILL)
+    await eventually(lambda: listener.gaps)
+    before = len(peer.received)
+    await eventually(lambda: len(peer.received) > before + 3)
+    assert len(signalled.received) <= already + 1
+
+
 async def test_an_idle_engine_sleeps(rig):
     port, _, _ = await rig.call()
     await asyncio.sleep(0.1)

@@ -52,6 +52,12 @@ def test_error_is_at_most_half_a_step(payload_type, largest):
     assert (np.diff(decoded) >= 0).all()
 
 
+@pytest.mark.parametrize("payload_type", [PCMU, PCMA])
+def test_rows_are_decoded_alike(payload_type):
+    codes = np.random.default_rng(1).integers(0, 256, (7, 160), np.uint8)
+    assert (g711.decode_rows(payload_type, codes) == g711.decode(payload_type, codes)).all()
+
+
 def test_silence_decodes_to_the_smallest_values():
     assert g711.decode(PCMU, np.array([g711.ULAW_SILENCE], np.uint8))[0] == 0
     assert g711.decode(PCMA, np.array([g711.ALAW_SILENCE], np.uint8))[0] == 8
