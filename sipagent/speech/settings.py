@@ -25,8 +25,8 @@ class SpeechSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     # Name. Sentence vectors, by which the built-in agent tells what the caller wants.
     embedding_model: str = "use-m3"
     # Which detector decides, per 20 ms, whether the caller is speaking. By bench/vad.py: "webrtc" takes key tones,
-    # ringback and loud noise for speech; "silero" does not, for 50 µs a frame; "gated" hears as well as "silero" (1 %
-    # missed on a clean line, 1 to 3 % in noise down to 5 dB) and costs 4 µs a frame while the line is quiet.
+    # ringback and loud noise for speech; "silero" does not, for 50 to 120 µs a frame; "gated" hears as well as
+    # "silero" (1 % missed on a clean line, 1 to 3 % in noise down to 5 dB) and costs 4 µs while the line is quiet.
     vad: VadKind = "gated"
     # Path or name. Not used by vad = "webrtc".
     vad_model: str = "silero-vad"

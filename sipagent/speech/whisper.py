@@ -1,6 +1,6 @@
 """Whisper on CTranslate2, made quick enough for a conversation.
 
-Whisper was made for 30 s of audio and its usual callers pad to that: 350 ms of one core for any utterance.
+Whisper was made for 30 s of audio and its usual callers pad to that: 350 ms of an idle core for any utterance.
 CTranslate2's encoder also takes fewer frames (undocumented; pinned by tests/speech/test_whisper.py and by the version
 in pyproject.toml). With 10 s it needs 70 ms. In return the decoder may not stop by itself: hence the token limit, and
 `loopcut`.
@@ -22,7 +22,8 @@ from sipagent.speech.resample import resample, to_float
 LINE_RATE = 8000
 FRAME = 160  # 20 ms of the line, the unit of the level measurements here
 
-WINDOW_S = 10.0  # 15 s was no better (5.9 % of words wrong instead of 5.6) and took 30 ms more; 6 s was worse (6.6 %)
+# By bench/stt.py: 30, 15, 10 and 6 s get 3.3, 4.1, 3.8 and 4.2 % of words wrong, for 5, 1.5, 1 and 0.8 times the CPU.
+WINDOW_S = 10.0
 MARGIN_S = 0.5  # silence behind the last word, without which the last word suffers
 LONGEST_S = 28.0  # Whisper's positions end at 30 s
 SEARCH_S = 8.0  # a longer utterance is divided at the quietest place in the last 8 s before that
