@@ -31,7 +31,7 @@ _MODULES = """
 pbx_config app_dial app_echo app_playback app_verbose app_stack app_senddtmf app_read app_originate
 bridge_simple bridge_native_rtp bridge_softmix bridge_builtin_features
 cdr_csv chan_pjsip codec_alaw codec_ulaw codec_gsm codec_resample format_gsm format_pcm format_wav
-func_callerid func_channel func_cdr func_logic res_rtp_asterisk res_sorcery_astdb res_sorcery_config
+func_callerid func_channel func_cdr func_logic res_clioriginate res_rtp_asterisk res_sorcery_astdb res_sorcery_config
 res_sorcery_memory res_sorcery_memory_cache res_pjproject res_pjsip res_pjsip_authenticator_digest
 res_pjsip_caller_id res_pjsip_dtmf_info res_pjsip_endpoint_identifier_ip res_pjsip_endpoint_identifier_user
 res_pjsip_logger res_pjsip_nat res_pjsip_outbound_authenticator_digest res_pjsip_outbound_registration
@@ -130,7 +130,7 @@ def _debian_mirror() -> str:
             fields = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
             for address in fields.get("URIs", "").split():
                 if _is_debian(address, fields.get("Components", "")):
-                    return address
+                    return str(address)
     for path in [folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))]:
         for line in path.read_text().splitlines() if path.exists() else []:
             found = re.match(r"deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+(\S+)\s+(.*)", line)
@@ -185,7 +185,7 @@ class Asterisk:
         raise AssertionError(f"Asterisk did not start:\n{self.log()[-3000:]}")
 
     async def cli(self, command: str) -> str:
-        """One command of Asterisk's console; raises RuntimeError when it cannot be reached."""
+        """One command of Asterisk's console; raises RuntimeError when it is unknown or Asterisk not reachable."""
         assert self._installation is not None
         process = await asyncio.create_subprocess_exec(
             *self._installation.command,
@@ -195,7 +195,7 @@ class Asterisk:
             stderr=asyncio.subprocess.STDOUT,
         )
         output, _ = await process.communicate()
-        if process.returncode:
+        if process.returncode or output.startswith(b"No such command"):
             raise RuntimeError(output.decode(errors="replace"))
         return output.decode(errors="replace")
 
