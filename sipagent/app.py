@@ -4,8 +4,7 @@ import asyncio
 import logging
 import os
 import socket
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import Event, EventHub, PartialTranscript, as_fields, private_fields
 from sipagent.dialplan.loader import load_folder
-from sipagent.dialplan.model import AgentSpec, Dialplan, spoken_texts
+from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, urgent_texts
 from sipagent.media.client import MediaClient
 from sipagent.sip.client import LaneClient
 from sipagent.sip.protocol import LaneReady, RegistrationResult
@@ -54,7 +53,7 @@ def shipped_folder(name: str) -> Path:
 
 
 def database_url(config: Config, state: Path) -> str:
-    return config.store.url or f"sqlite:///{state / 'sipagent.db'}"
+    return config.store.url or store_engine.default_url(state)
 
 
 def local_key(state: Path) -> tuple[str, str]:
@@ -141,6 +140,7 @@ class Node:
         self.registrar: Registrar
         self.api: ApiServer | None = None
         self._phrases = PhraseCache(self.speech)
+        self._preparing: asyncio.Task[int] | None = None
         self._brains: Brains
 
     async def start(self) -> None:
@@ -155,8 +155,7 @@ class Node:
         dialplans = load_folder(self._dialplan_folder)
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
-        name = self.config.node.name or socket.gethostname()
-        self.recorder = Recorder(url, backlog=self.config.store.backlog, node=name)
+        self.recorder = Recorder(url, backlog=self.config.store.backlog, node=self.config.node.name)
         self.recorder.start()
         self._exit.push_async_callback(self._close_recorder)
         self.hub.subscribe(self.recorder.emit)
@@ -188,6 +187,7 @@ class Node:
         self._exit.push_async_callback(self.media.close)
         await asyncio.gather(self.speech.start(), self.media.start())
         await self._brains.prepare(dialplans)
+        self._exit.push_async_callback(self._stop_preparing)
         await self._prepare_phrases(dialplans)
         self._exit.push_async_callback(self.lane.close)
         await self.lane.start()
@@ -256,20 +256,40 @@ class Node:
         self.registrar.result(fact)
 
     async def _prepare_phrases(self, dialplans: Sequence[Dialplan]) -> None:
-        started = time.monotonic()
-        texts = [t for plan in dialplans for agent in plan.agents.values() for t in spoken_texts(agent)]
-        clauses = [clause for text in texts for clause in chunking.split(text)]
-        failed = await self._phrases.prepare(clauses)
+        """Synthesises what must be at hand now, and the other fixed texts while the node is already at work."""
+        agents = [agent for plan in dialplans for agent in plan.agents.values()]
+        failed = await self._phrases.prepare(_clauses(text for agent in agents for text in urgent_texts(agent)))
         if failed:
             raise ProviderError(f"{failed} fixed texts of the dialplans cannot be spoken", retryable=False)
-        log.info(
-            "fixed texts synthesised", extra={"clauses": len(clauses), "seconds": round(time.monotonic() - started, 1)}
-        )
+        if self._preparing is not None:
+            self._preparing.cancel()
+        rest = _clauses(text for agent in agents for text in fixed_texts(agent))
+        self._preparing = asyncio.create_task(self._phrases.prepare(rest), name="phrases")
+        self._preparing.add_done_callback(_phrases_prepared)
+
+    async def _stop_preparing(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait({self._preparing})
 
     async def _close_recorder(self) -> None:
         lost = await self.recorder.close()
         if lost:
             log.error("events could not be written to the record", extra={"lost": lost})
+
+
+def _clauses(texts: Iterable[str]) -> list[str]:
+    """As the conversation will ask for them."""
+    return [clause for text in texts for clause in chunking.split(text)]
+
+
+def _phrases_prepared(task: "asyncio.Task[int]") -> None:
+    if task.cancelled():
+        return
+    if error := task.exception():
+        log.error("fixed texts could not be prepared; they are made when needed", exc_info=error)
+    elif task.result():
+        log.error("fixed texts could not be prepared; they are made when needed", extra={"failed": task.result()})
 
 
 def log_event(event: Event) -> None:

@@ -28,7 +28,7 @@ PREFIX = "SIPAGENT_"
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str = ""  # of this node in the record; "" is the host's name
+    name: str = ""  # of this node where several share one record; must stay the same over restarts
     state_dir: str = ""  # where the API key and, by default, the database are; "" is $XDG_STATE_HOME/sipagent
     dialplans: str = ""  # folder of *.yaml dialplans; "" is the shipped example
 

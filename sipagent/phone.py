@@ -143,10 +143,10 @@ class PhoneCall:
     async def hang_up(self) -> MediaFigures:
         """Ends the call if it is up, lets pending recognitions finish, and returns the media figures."""
         self.leg.hangup(Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.CALLER))
+        if self._listener is not None:
+            self._listener.finish(clock.mono_ns())
         await self._settle()
         await self.leg.close(5.0)
-        if self._listener is not None:
-            self._listener.close()
         return self.leg.port.figures()
 
     # --- ListenerEvents ---

@@ -9,7 +9,7 @@ from sipagent.core.errors import ConfigError
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path):
     def write_(text: str) -> Path:
         path = tmp_path / "sipagent.toml"
         path.write_text(text)

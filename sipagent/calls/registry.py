@@ -251,7 +251,10 @@ class CallRegistry:
             self._legs.pop(call.leg.handle, None)
 
     def _refuse_call(self, call_id: CallId, handle: int, status: int, cause: Cause, detail: str) -> None:
-        self._services.lane.send(protocol.Reject(call=handle, status=status))
+        # Only callers of a known trunk get this far: the reason helps their engineer.
+        self._services.lane.send(
+            protocol.Reject(call=handle, status=status, headers={"X-Sipagent-Reason": cause.value})
+        )
         self._services.events.emit(
             CallEnded(
                 at=clock.now(),

@@ -44,9 +44,8 @@ for command in (demo, serve, call, calls, models, db, key):
 def main() -> None:
     """Entry point of the `sipagent` command."""
     try:
-        cli.main(standalone_mode=False, prog_name="sipagent")
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        # Not standalone: errors are reported below; the status of a raised Exit is returned.
+        sys.exit(cli.main(standalone_mode=False, prog_name="sipagent") or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -63,6 +63,13 @@ class Listener:
         for i in range(len(frames.pcm)):
             self._frame(frames.pcm[i], frames.position + i, bool(voiced[i] >= VOICED), int(frames.arrival[i]), now)
 
+    def finish(self, now: int) -> None:
+        """No more frames will come: what was being said ends here."""
+        heard, self._heard = self._heard, None
+        if heard is not None:
+            heard.ended_ns = now
+            self._events.speech_ended(heard)
+
     def close(self) -> None:
         if self._heard is not None:
             self._heard.recognition.cancel()

@@ -128,11 +128,16 @@ class Dialplan(_Part, frozen=True):
     agents: dict[str, AgentSpec]
 
 
-def spoken_texts(agent: AgentSpec) -> list[str]:
-    """Texts that need no caller's words and are known beforehand: they can be synthesised before anyone calls."""
-    fixed = [agent.greeting, agent.silence_prompt, agent.goodbye, agent.filler, agent.apology, agent.give_up]
+def urgent_texts(agent: AgentSpec) -> list[str]:
+    """Texts that must be at hand the moment they are needed: the first words, and those for when something fails."""
+    return [text for text in (agent.greeting, agent.filler, agent.apology) if text]
+
+
+def fixed_texts(agent: AgentSpec) -> list[str]:
+    """All texts that are known before anyone calls, and so can be synthesised beforehand."""
+    fixed = [*urgent_texts(agent), agent.silence_prompt, agent.goodbye, agent.give_up, *agent.unknown]
     for intent in agent.intents.values():
         fixed += [slot.ask for slot in intent.slots.values()]
         if not intent.slots:
             fixed.append(intent.answer)
-    return [text for text in [*fixed, *agent.unknown] if text]
+    return [text for text in fixed if text]

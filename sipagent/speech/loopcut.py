@@ -21,21 +21,23 @@ def cut_loop(text: str, speech_s: float) -> str:
     if spoken_letters(text) <= MAX_LETTERS_PER_S * speech_s:
         return text
     words = text.split()
-    end = _end_of_first_round(["".join(re.findall(r"\w+", word.lower())) for word in words])
+    ends = [bool(re.search(r"[.!?…][\"')]*$", word)) for word in words]
+    end = _end_of_first_round(["".join(re.findall(r"\w+", word.lower())) for word in words], ends)
     return " ".join(words[:end])
 
 
-def _end_of_first_round(words: list[str]) -> int:
+def _end_of_first_round(words: list[str], ends: list[bool]) -> int:
     """Where the repetition begins that runs to the end of `words`; len(words) when there is none.
 
     It is a repetition when at least one whole round follows the first, or three words of a round that was cut off
-    (by the token limit, perhaps inside a word).
+    (by the token limit, perhaps inside a word), or two when a sentence ended before them. `ends`: where sentences end.
     """
     count = len(words)
     for cut in range(1, count):
         for start in range(cut):
             period = cut - start
-            if count - cut >= min(period, 3) and _repeats(words, cut, period):
+            enough = min(period, 2 if ends[cut - 1] else 3)
+            if count - cut >= enough and _repeats(words, cut, period):
                 return cut
     return count
 

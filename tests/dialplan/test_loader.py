@@ -7,7 +7,7 @@ import pytest
 from sipagent.core.errors import ConfigError
 from sipagent.dialplan.loader import load_file, load_folder
 from sipagent.dialplan.matching import by_name, match
-from sipagent.dialplan.model import AgentStep, AnswerStep, HangupStep, RejectStep, SayStep, TransferStep, spoken_texts
+from sipagent.dialplan.model import AgentStep, AnswerStep, HangupStep, RejectStep, SayStep, TransferStep, fixed_texts
 
 SHIPPED = Path(__file__).parents[2] / "dialplans"
 
@@ -44,7 +44,7 @@ agents:
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path):
     def write_(text: str) -> Path:
         path = tmp_path / "plan.yaml"
         path.write_text(text)
@@ -57,7 +57,7 @@ def test_shipped_dialplans_load():
     plans = load_folder(SHIPPED)
     assert "front-desk" in [plan.name for plan in plans]
     front_desk = next(plan for plan in plans if plan.name == "front-desk")
-    assert len(spoken_texts(front_desk.agents["front-desk"])) > 10
+    assert len(fixed_texts(front_desk.agents["front-desk"])) > 10
 
 
 def test_steps_and_routes(write):

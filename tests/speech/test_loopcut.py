@@ -14,6 +14,8 @@ from sipagent.speech.loopcut import cut_loop, spoken_letters
         ("Please hold the line now. Please hold the li", 1.5, "Please hold the line now."),
         ("Thank you. Press zero now. Press zero now. Press zero now.", 1.8, "Thank you. Press zero now."),
         ("Yes, yes, yes, yes, yes, yes.", 0.5, "Yes,"),
+        # Two words of a second round are enough behind a finished sentence.
+        ("Excuse me, where can I park my car? Excuse me", 2.05, "Excuse me, where can I park my car?"),
     ],
 )
 def test_what_cannot_have_been_said_so_fast_is_cut(text: str, speech_s: float, kept: str) -> None:

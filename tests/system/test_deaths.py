@@ -1,0 +1,124 @@
+"""kill -9 of each process of the node during a call, and of the node itself."""
+
+import asyncio
+import os
+import signal
+import socket
+
+import psutil
+import pytest
+
+from tests.peers import sipp
+from tests.peers.sipp import Sipp
+from tests.system.node import Node
+from tests.system.wire import Capture
+
+pytestmark = [pytest.mark.peer, pytest.mark.models, pytest.mark.timeout(240)]
+
+
+async def call_up(node: Node, service: str, duration_ms: int) -> Sipp:
+    call = Sipp("uac-inbound-answered.xml", target=node.target, service=service, duration_ms=duration_ms, timeout_s=60)
+    await call.start()
+
+    async def up() -> bool:
+        return int((await node.health())["calls_active"]) == 1
+
+    await node.until(up, 15)
+    return call
+
+
+async def test_a_dead_lane_costs_its_calls_and_the_next_one_works():
+    async with Node() as node:
+        call = await call_up(node, "talk", 30_000)
+        lane = (await node.pids())["lane"]
+        os.kill(lane, signal.SIGKILL)
+        (record,) = await node.ended(1)
+        await call.stop()
+        assert (record.call.cause, record.call.disposition) == ("lane_died", "answered")
+        assert record.call.legs[0].packets_out
+
+        async def new_lane() -> bool:
+            return (await node.pids()).get("lane", lane) != lane
+
+        await node.until(new_lane, 10)
+        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
+        assert (await node.ended(2))[0].call.cause == "normal"
+        assert node.process is not None and node.process.returncode is None
+
+
+async def test_a_dead_media_process_costs_a_gap_and_no_call():
+    async with Node() as node:
+        with Capture(node.media_port, node.media_port + 255) as wire:
+            call = await call_up(node, "talk", 6_000)
+            await asyncio.sleep(1.5)
+            os.kill((await node.pids())["media"], signal.SIGKILL)
+            (await call.wait()).check()
+        (record,) = await node.ended(1)
+        assert (record.call.cause, record.call.ended_by) == ("normal", "caller")
+        gaps = [event for event in record.events if event.type == "MediaInterrupted"]
+        assert len(gaps) == 1 and gaps[0].data["gap_ms"] > 0
+        ours = [p for p in wire.packets if node.media_port <= p.source <= node.media_port + 255]
+        assert len({p.ssrc for p in ours}) == 1, "to the caller it stays one stream"
+        steps = [(b.sequence - a.sequence) & 0xFFFF for a, b in zip(ours, ours[1:], strict=False)]
+        assert set(steps) == {1}, "no packet is missing in the numbering: the gap is time, not loss"
+        waits = [b.at - a.at for a, b in zip(ours, ours[1:], strict=False)]
+        print(f"\nsilence on the wire while the media process was replaced: {max(waits) * 1000:.0f} ms")
+        assert sum(p.loud for p in ours[-50:]) > 10, "the agent's voice goes on"
+        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
+
+
+async def test_a_dead_speech_worker_costs_no_call():
+    async with Node() as node:
+        call = await call_up(node, "talk", 4_000)
+        worker = next(pid for name, pid in (await node.pids()).items() if name.startswith("speech"))
+        os.kill(worker, signal.SIGKILL)
+        (await call.wait()).check()
+        (record,) = await node.ended(1)
+        assert record.call.cause == "normal"
+        assert any(event["process"] == "speech" for event in node.events("ProcessEnded"))
+
+        async def new_worker() -> bool:
+            return any(name.startswith("speech") for name in await node.pids())
+
+        await node.until(new_worker, 60)
+        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
+        assert (await node.ended(2))[0].call.cause == "normal"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_nothing_is_left_however_the_node_ends(number):
+    before = set(os.listdir("/dev/shm"))
+    async with Node() as node:
+        call = await call_up(node, "talk", 30_000)
+        children = node.children()
+        assert len(children) >= 4  # zygote, lane, media, speech
+        await node.stop(number)
+        await call.stop()
+
+        async def gone() -> bool:
+            return not any(_alive(child) for child in children)
+
+        await node.until(gone, 5)
+        for port, kind in (
+            (node.sip_port, socket.SOCK_DGRAM),
+            (node.sip_port, socket.SOCK_STREAM),
+            (node.api_port, socket.SOCK_STREAM),
+            *((node.media_port + offset, socket.SOCK_DGRAM) for offset in range(0, 256, 2)),
+        ):
+            with socket.socket(socket.AF_INET, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind is socket.SOCK_STREAM))
+                probe.bind(("127.0.0.1", port))
+        assert set(os.listdir("/dev/shm")) <= before
+        if number is signal.SIGKILL:
+            # The next start closes what the crash left open, and says so.
+            await node.start()
+            (record,) = await node.ended(1)
+            assert (record.call.cause, record.call.disposition) == ("node_crashed", "answered")
+            await node.stop()
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
