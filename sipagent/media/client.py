@@ -184,7 +184,10 @@ class MediaClient:
     async def _spawn(self) -> None:
         """A new engine over the same memory; raises SetupError."""
         assert self._loop is not None
-        process, ours = _launch(self._settings, self._memory, self._wake)
+        try:
+            process, ours = _launch(self._settings, self._memory, self._wake)
+        except OSError as error:
+            raise SetupError(f"the media process cannot be started: {error}") from error
         self._ready = self._loop.create_future()
         channel = _Channel(self)
         transport, _ = await self._loop.create_unix_connection(lambda: channel, sock=ours)
@@ -419,7 +422,10 @@ class MediaClient:
 def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     """The process, and our end of its control socket."""
     ours, theirs = socket.socketpair()
-    with theirs:
+    with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(theirs)
+        on_failure = cleanup.enter_context(contextlib.ExitStack())
+        on_failure.callback(ours.close)
         arguments = [
             *("--control", str(theirs.fileno()), "--memory", str(memory), "--wake", str(wake)),
             *("--settings", msgspec.json.encode(settings).decode()),
@@ -432,6 +438,7 @@ def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subproces
             # Small matrices only: a pool of threads would spin on the cores that other processes need.
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
+        on_failure.pop_all()
     return process, ours
 
 

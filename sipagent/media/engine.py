@@ -288,7 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", required=True, help="MediaSettings as JSON")
     options = parser.parse_args(arguments)
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; main decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # they may reach the whole group; main decides when calls are over
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # two sockets a call
     settings = msgspec.json.decode(options.settings, type=MediaSettings)

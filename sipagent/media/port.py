@@ -132,13 +132,15 @@ class MediaPort:
 
         Waits up to 100 ms for the engine to obey; without an engine it is the position as far as known.
         """
-        head = self.written
-        if self._final is not None or self.played >= head:
-            return self.played
+        head, before = self.written, self.played
+        if self._final is not None or before >= head:
+            return before
         self._rings.tx_flush[self.slot] = head
         self._rings.flushes[0] += 1
         if await self._owner.flushed(self.slot, head):
-            return int(self._rings.tx_cut[self.slot])
+            cut = int(self._rings.tx_cut[self.slot])
+            # A cut from before we asked is an older flush's: this one came when the last frame had just been taken.
+            return cut if cut >= before else head
         return self.played
 
     def figures(self) -> MediaFigures:
