@@ -27,62 +27,72 @@ async def call_up(node: Node, service: str, duration_ms: int) -> Sipp:
     return call
 
 
-async def test_a_dead_lane_costs_its_calls_and_the_next_one_works():
+async def test_each_process_may_die_in_a_call():
+    """One node through three deaths, one after another; after each the next call works."""
     async with Node() as node:
-        call = await call_up(node, "talk", 30_000)
-        lane = (await node.pids())["lane"]
-        os.kill(lane, signal.SIGKILL)
-        (record,) = await node.ended(1)
-        await call.stop()
-        assert (record.call.cause, record.call.disposition) == ("lane_died", "answered")
-        assert record.call.legs[0].packets_out
-
-        async def new_lane() -> bool:
-            return (await node.pids()).get("lane", lane) != lane
-
-        await node.until(new_lane, 10)
-        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
-        assert (await node.ended(2))[0].call.cause == "normal"
-        assert node.process is not None and node.process.returncode is None
+        await _media_dies(node)
+        await _speech_worker_dies(node)
+        await _lane_dies(node)
+        assert await node.stop() == 0
 
 
-async def test_a_dead_media_process_costs_a_gap_and_no_call():
-    async with Node() as node:
-        with Capture(node.media_port, node.media_port + 255) as wire:
-            call = await call_up(node, "talk", 6_000)
-            await asyncio.sleep(1.5)
-            os.kill((await node.pids())["media"], signal.SIGKILL)
-            (await call.wait()).check()
-        (record,) = await node.ended(1)
-        assert (record.call.cause, record.call.ended_by) == ("normal", "caller")
-        gaps = [event for event in record.events if event.type == "MediaInterrupted"]
-        assert len(gaps) == 1 and gaps[0].data["gap_ms"] > 0
-        ours = [p for p in wire.packets if node.media_port <= p.source <= node.media_port + 255]
-        assert len({p.ssrc for p in ours}) == 1, "to the caller it stays one stream"
-        steps = [(b.sequence - a.sequence) & 0xFFFF for a, b in zip(ours, ours[1:], strict=False)]
-        assert set(steps) == {1}, "no packet is missing in the numbering: the gap is time, not loss"
-        waits = [b.at - a.at for a, b in zip(ours, ours[1:], strict=False)]
-        print(f"\nsilence on the wire while the media process was replaced: {max(waits) * 1000:.0f} ms")
-        assert sum(p.loud for p in ours[-50:]) > 10, "the agent's voice goes on"
-        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
-
-
-async def test_a_dead_speech_worker_costs_no_call():
-    async with Node() as node:
-        call = await call_up(node, "talk", 4_000)
-        worker = next(pid for name, pid in (await node.pids()).items() if name.startswith("speech"))
-        os.kill(worker, signal.SIGKILL)
+async def _media_dies(node: Node) -> None:
+    """The call goes on, on the same ports, after a gap."""
+    with Capture(node.media_port, node.media_port + 255) as wire:
+        call = await call_up(node, "talk", 6_000)
+        await asyncio.sleep(1.5)
+        os.kill((await node.pids())["media"], signal.SIGKILL)
         (await call.wait()).check()
-        (record,) = await node.ended(1)
-        assert record.call.cause == "normal"
-        assert any(event["process"] == "speech" for event in node.events("ProcessEnded"))
+    (record,) = await node.ended(1)
+    assert (record.call.cause, record.call.ended_by) == ("normal", "caller")
+    gaps = [event for event in record.events if event.type == "MediaInterrupted"]
+    assert len(gaps) == 1 and gaps[0].data["gap_ms"] > 0
+    ours = [p for p in wire.packets if node.media_port <= p.source <= node.media_port + 255]
+    assert len({p.ssrc for p in ours}) == 1, "to the caller it stays one stream"
+    steps = {(b.sequence - a.sequence) & 0xFFFF for a, b in zip(ours, ours[1:], strict=False)}
+    assert steps == {1}, "no packet is missing in the numbering: the gap is time, not loss"
+    waits = [b.at - a.at for a, b in zip(ours, ours[1:], strict=False)]
+    print(f"\nsilence on the wire while the media process was replaced: {max(waits) * 1000:.0f} ms")
+    assert sum(p.loud for p in ours[-50:]) > 10, "the agent's voice goes on"
+    await _next_call_works(node, 2)
 
-        async def new_worker() -> bool:
-            return any(name.startswith("speech") for name in await node.pids())
 
-        await node.until(new_worker, 60)
-        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
-        assert (await node.ended(2))[0].call.cause == "normal"
+async def _speech_worker_dies(node: Node) -> None:
+    """The call goes on; a new worker comes up."""
+    call = await call_up(node, "talk", 3_000)
+    worker = (await node.pids())["speech-0"]
+    os.kill(worker, signal.SIGKILL)
+    (await call.wait()).check()
+    assert (await node.ended(3))[0].call.cause == "normal"
+    assert any(event["process"] == "speech" for event in node.events("ProcessEnded"))
+
+    async def new_worker() -> bool:
+        return (await node.pids()).get("speech-0", worker) != worker
+
+    await node.until(new_worker, 60)
+    await _next_call_works(node, 4)
+
+
+async def _lane_dies(node: Node) -> None:
+    """The lane's calls end with a cause of their own; a new lane takes the next one."""
+    call = await call_up(node, "talk", 30_000)
+    lane = (await node.pids())["lane"]
+    os.kill(lane, signal.SIGKILL)
+    record = (await node.ended(5))[0]
+    await call.stop()
+    assert (record.call.cause, record.call.disposition, record.call.ended_by) == ("lane_died", "answered", "system")
+    assert record.call.legs[0].packets_out
+
+    async def new_lane() -> bool:
+        return (await node.pids()).get("lane", lane) != lane
+
+    await node.until(new_lane, 10)
+    await _next_call_works(node, 6)
+
+
+async def _next_call_works(node: Node, ended: int) -> None:
+    (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="hello")).check()
+    assert (await node.ended(ended))[0].call.cause == "normal"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

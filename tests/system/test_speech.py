@@ -96,8 +96,10 @@ async def test_gap_between_callers_last_speech_packet_and_agents_first(tmp_path)
     )
     # The aim is 600 ms at the median on an idle machine; this bound only catches what is broken.
     assert statistics.median(gaps) < 1.5
-    # The record must tell what the wire shows: its clock starts at the last packet that counted as speech.
-    assert abs(statistics.median(gaps) * 1000 - statistics.median(reported)) < 150
+    # The record must tell what the wire shows. Its clock starts later, at the last packet that counted as speech (the
+    # detector holds on for up to 100 ms), and stops at the first packet of the answer, whose first 30 ms are quiet.
+    difference = statistics.median(gaps) * 1000 - statistics.median(reported)
+    assert -50 < difference < 250
 
 
 def _nearest(text: str, heard: Sequence[str]) -> str:
