@@ -82,7 +82,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self.accepted = True
         self.answer(param)
 
-    def onCallSdpCreated(self, prm: Any) -> None:  # noqa: N802
+    def onCallSdpCreated(self, prm: Any) -> None:
         try:
             remote, generated = clean(prm.remSdp.wholeSdp), clean(prm.sdp.wholeSdp)
             local = self._describe(remote, generated)
@@ -95,7 +95,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             self.lane.problem("an SDP could not be made", error)
             self.lane.abandon(self)
 
-    def onCallRxOffer(self, prm: Any) -> None:  # noqa: N802
+    def onCallRxOffer(self, prm: Any) -> None:
         """An offer inside the call. Without this PJSIP answers 500 where nothing can be agreed."""
         try:
             sdp.negotiate(sdp.parse(clean(prm.offer.wholeSdp)))
@@ -141,7 +141,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             raise ValueError("the peer made an offer and main has said nothing about media")
         return line.host, line.port, self._local.session_id
 
-    def onCallMediaState(self, prm: Any) -> None:  # noqa: N802
+    def onCallMediaState(self, prm: Any) -> None:
         try:
             if self._new_offer:
                 offer, self._new_offer = self._new_offer, ""
@@ -176,7 +176,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
 
     # --- the dialog -----------------------------------------------------------------------------------------
 
-    def onCallState(self, prm: Any) -> None:  # noqa: N802
+    def onCallState(self, prm: Any) -> None:
         try:
             info = self.getInfo()
             state, status, reason = int(info.state), int(info.lastStatusCode), clean(info.lastReason)
@@ -213,7 +213,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             if self.ended:
                 self.lane.bury(self)
 
-    def onCallTsxState(self, prm: Any) -> None:  # noqa: N802
+    def onCallTsxState(self, prm: Any) -> None:
         try:
             change = prm.e.body.tsxState
             if change.type != pj.PJSIP_EVENT_RX_MSG:
@@ -239,7 +239,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         except Exception as error:
             self.lane.problem("a transaction was not understood", error)
 
-    def onDtmfDigit(self, prm: Any) -> None:  # noqa: N802
+    def onDtmfDigit(self, prm: Any) -> None:
         try:
             self.lane.emit(DigitByInfo(call=self.handle, digit=clean(prm.digit)[:1]))
         except Exception as error:
@@ -247,17 +247,17 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
 
     # --- transfer -------------------------------------------------------------------------------------------
 
-    def onCallTransferStatus(self, prm: Any) -> None:  # noqa: N802
+    def onCallTransferStatus(self, prm: Any) -> None:
         try:
             status, reason, final = int(prm.statusCode), clean(prm.reason), bool(prm.finalNotify)
             self.lane.emit(TransferProgress(call=self.handle, status=status, reason=reason, final=final))
         except Exception as error:
             self.lane.problem("the progress of a transfer was lost", error)
 
-    def onCallTransferRequest(self, prm: Any) -> None:  # noqa: N802
+    def onCallTransferRequest(self, prm: Any) -> None:
         prm.statusCode = pj.PJSIP_SC_DECLINE  # a REFER received: not ours to follow yet
 
-    def onCallReplaceRequest(self, prm: Any) -> None:  # noqa: N802
+    def onCallReplaceRequest(self, prm: Any) -> None:
         prm.statusCode = pj.PJSIP_SC_DECLINE  # PJSIP's default is to let anyone replace a call
 
 
@@ -268,7 +268,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
         self.name = name
         self.registered = False
 
-    def onIncomingCall(self, prm: Any) -> None:  # noqa: N802
+    def onIncomingCall(self, prm: Any) -> None:
         call: LaneCall | None = None
         try:
             call = self.lane.adopt(self, int(prm.callId))
@@ -291,7 +291,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
             if call is not None:
                 self.lane.abandon(call)
 
-    def onRegState(self, prm: Any) -> None:  # noqa: N802
+    def onRegState(self, prm: Any) -> None:
         try:
             response = message.parse(clean(prm.rdata.wholeMsg))
             status, expires_s = int(prm.code), int(prm.expiration)
@@ -316,7 +316,7 @@ class LaneEndpoint(pj.Endpoint):  # type: ignore[misc]  # pjsua2 has no types
         super().__init__()
         self.lane = lane
 
-    def onRejectedIncomingCall(self, prm: Any) -> None:  # noqa: N802
+    def onRejectedIncomingCall(self, prm: Any) -> None:
         """An INVITE that PJSIP refused by itself; without a call id there was no slot for it."""
         try:
             status = int(prm.statusCode)
