@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from sipagent.core.clock import mono_ns, now
 from sipagent.core.errors import ProcessDied, SetupError
-from sipagent.core.events import EventSink, ProcessEnded, ProcessStarted
+from sipagent.core.events import CallRefused, EventSink, ProcessEnded, ProcessStarted
 from sipagent.core.ipc import frame, read_frame
 from sipagent.sip import zygote
 from sipagent.sip.protocol import (
@@ -20,6 +20,7 @@ from sipagent.sip.protocol import (
     CommandFailed,
     Ended,
     IncomingCall,
+    InviteRefused,
     LaneLog,
     LaneReady,
     MakeCall,
@@ -366,6 +367,10 @@ class LaneClient:
             case OverLimit():
                 if self.on_over_limit is not None:
                     self.on_over_limit(fact)
+            case InviteRefused():
+                reason = f"the SIP library answered {fact.status} {fact.reason}".rstrip()
+                log.info("INVITE refused", extra={"sip_status": fact.status})
+                self._events.emit(CallRefused(at=now(), reason=reason, sip_status=fact.status))
             case IncomingCall():
                 self._open_calls.add(fact.call)
                 if self.on_incoming is not None:

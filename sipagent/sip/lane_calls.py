@@ -18,7 +18,7 @@ from sipagent.sip.protocol import (
     DigitByInfo,
     Ended,
     IncomingCall,
-    LaneLog,
+    InviteRefused,
     MediaChanged,
     OverLimit,
     Progress,
@@ -323,7 +323,7 @@ class LaneEndpoint(pj.Endpoint):  # type: ignore[misc]  # pjsua2 has no types
             if int(prm.callId) == pj.PJSUA_INVALID_ID and status == pj.PJSIP_SC_BUSY_HERE:
                 self.lane.emit(OverLimit(status=status))
             else:
-                self.lane.emit(LaneLog(level=2, text=f"PJSIP refused an INVITE with {status}"))
+                self.lane.emit(InviteRefused(status=status, reason=clean(prm.reason)))
         except Exception as error:
             self.lane.problem("a refused call was not counted", error)
 

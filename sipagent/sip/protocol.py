@@ -215,6 +215,13 @@ class OverLimit(Fact):
     status: int
 
 
+class InviteRefused(Fact):
+    """An INVITE was refused by the library for another reason: no common codec (488), broken SDP (400), ..."""
+
+    status: int
+    reason: str
+
+
 class LaneLog(Fact):
     level: int  # PJSIP's: 1 error, 2 warning, 3 info
     text: str
@@ -235,7 +242,7 @@ AnyCommand = (
 )  # fmt: skip
 AnyFact = (
     LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress
-    | DigitByInfo | RegistrationResult | OverLimit | LaneLog | CommandFailed
+    | DigitByInfo | RegistrationResult | OverLimit | InviteRefused | LaneLog | CommandFailed
 )  # fmt: skip
 
 encoder = msgspec.msgpack.Encoder()

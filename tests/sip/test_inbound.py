@@ -1,9 +1,8 @@
 """SIPp calls the lane: one scenario a behaviour, and what main is told of it."""
 
-import asyncio
-
 import pytest
 
+from sipagent.core.events import CallRefused
 from sipagent.sip import sdp
 from sipagent.sip.protocol import (
     Answered,
@@ -62,9 +61,10 @@ async def test_agent_hangs_up(agent: Agent) -> None:
 
 async def test_no_common_codec(agent: Agent) -> None:
     (await sipp.run("uac-inbound-no-common-codec-expect-488.xml", target=agent.address)).check()
-    # PJSIP may refuse it by itself or main does; either way no call stays behind.
-    await asyncio.sleep(0.1)
-    assert len(agent.all(IncomingCall)) == len(agent.facts) - len(agent.all(IncomingCall))
+    # PJSIP refuses it before it becomes a call.
+    await agent.until(lambda: any(isinstance(event, CallRefused) for event in agent.events), "refusal")
+    (refused,) = [event for event in agent.events if isinstance(event, CallRefused)]
+    assert refused.sip_status == 488 and not agent.facts
 
 
 async def test_rejected_with_status_and_headers(agent: Agent) -> None:
