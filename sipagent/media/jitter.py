@@ -25,11 +25,9 @@ Pcm = NDArray[np.int16]
 BLOCK = 80
 BLOCK_NS = 10_000_000
 MAX_BLOCKS = 6  # of one packet: 60 ms
-_RING = 128  # blocks: 1.28 s
-_MASK = _RING - 1
-_ROOM = _RING - 16  # how far ahead of playout a packet may lie
 _LATE = 100  # blocks: what lies further behind is not late, its timestamps have started over
 _DRY = 10  # blocks without anything to play until the stream is let go
+_GUARD = 16  # blocks of the ring kept behind playout, so that a late packet overwrites nothing
 _SLACK = 25  # blocks above the delay that may pile up after a burst before playout skips ahead
 _NEVER = np.iinfo(np.int64).max
 _KIND_BITS = 3
@@ -48,14 +46,18 @@ class JitterBuffer:
 
     def __init__(self, capacity: int, delay_ms: int, counters: Ints) -> None:
         self._delay = delay_ms // 10
+        # As small as the delay allows, for all of it passes through the cache all the time: 64 blocks for 40 ms.
+        self._ring = 1 << (self._delay + _SLACK + _GUARD + _SLACK // 2).bit_length()
+        self._mask = self._ring - 1
+        self._room = self._ring - _GUARD  # how far ahead of playout a packet may lie
         self._plenty = np.uint64(self._delay + _SLACK)
         self._counters = counters
-        self._pcm_frames = np.zeros((capacity, _RING // 2, FRAME), np.int16)
-        self._tag_frames = np.full((capacity, _RING // 2, 2), -1, np.int64)
-        self._arrived_frames = np.zeros((capacity, _RING // 2, 2), np.int64)
-        self._pcm = self._pcm_frames.reshape(capacity, _RING, BLOCK)
-        self._tag = self._tag_frames.reshape(capacity, _RING)  # block number << 3 | its flags
-        self._arrived = self._arrived_frames.reshape(capacity, _RING)  # ns
+        self._pcm_frames = np.zeros((capacity, self._ring // 2, FRAME), np.int16)
+        self._tag_frames = np.full((capacity, self._ring // 2, 2), -1, np.int64)
+        self._arrived_frames = np.zeros((capacity, self._ring // 2, 2), np.int64)
+        self._pcm = self._pcm_frames.reshape(capacity, self._ring, BLOCK)
+        self._tag = self._tag_frames.reshape(capacity, self._ring)  # block number << 3 | its flags
+        self._arrived = self._arrived_frames.reshape(capacity, self._ring)  # ns
         self._due = np.full(capacity, _NEVER, np.int64)  # ns, when playout begins; _NEVER when not anchored
         self._next = np.zeros(capacity, np.int64)  # block to play, always even
         self._end = np.zeros(capacity, np.int64)  # after the newest block received
@@ -95,7 +97,7 @@ class JitterBuffer:
             and ((first - self._next[slots]).view(np.uint64) < self._plenty).all()
             and not (first & 1).any()
         ):
-            place = first >> 1 & _MASK >> 1
+            place = first >> 1 & self._mask >> 1
             self._pcm_frames[slots, place] = pcm
             self._tag_frames[slots, place] = (first << _KIND_BITS)[:, None] + _HALVES
             self._arrived_frames[slots, place] = now_ns
@@ -107,7 +109,7 @@ class JitterBuffer:
         if not fits.all():
             slots, timestamps, pcm, first = slots[fits], timestamps[fits], pcm[fits], first[fits]
         number = first[:, None] + np.arange(blocks)
-        row, at = slots[:, None], number & _MASK
+        row, at = slots[:, None], number & self._mask
         self._pcm[row, at] = pcm.reshape(len(slots), blocks, BLOCK)
         self._tag[row, at] = number << _KIND_BITS
         self._arrived[row, at] = now_ns
@@ -124,7 +126,7 @@ class JitterBuffer:
             return
         start = int(self._base[slot]) * BLOCK + timestamp_diff(timestamp, int(self._base_timestamp[slot]))
         stop = start + len(pcm)
-        self._pcm[slot].reshape(-1)[np.arange(start, stop) % (_RING * BLOCK)] = pcm
+        self._pcm[slot].reshape(-1)[np.arange(start, stop) % (self._ring * BLOCK)] = pcm
         filled = start if self._partial.get(slot) != start else start - start % BLOCK
         self._put(slot, range(-(-filled // BLOCK), stop // BLOCK), 0, now_ns)
         self._partial[slot] = stop
@@ -133,10 +135,10 @@ class JitterBuffer:
     def mark(self, slot: int, timestamp: int, samples: int, flag: int, now_ns: int) -> None:
         """No audio will come for this stretch, because a key is pressed."""
         first = int(self._positions(np.array([slot]), np.array([timestamp]))[1][0])
-        last = min(first + -(-samples // BLOCK), int(self._next[slot]) + _ROOM)
+        last = min(first + -(-samples // BLOCK), int(self._next[slot]) + self._room)
         due = range(max(first, int(self._next[slot])), last)
-        free = [block for block in due if self._tag[slot, block & _MASK] >> _KIND_BITS != block]
-        self._pcm[slot, [block & _MASK for block in free]] = 0
+        free = [block for block in due if self._tag[slot, block & self._mask] >> _KIND_BITS != block]
+        self._pcm[slot, [block & self._mask for block in free]] = 0
         self._put(slot, free, flag, now_ns)
         self._end[slot] = max(int(self._end[slot]), last)
         self._expected[slot] = -1
@@ -144,7 +146,7 @@ class JitterBuffer:
     def play(self, slots: Ints, now_ns: int) -> Played:
         """The next 20 ms of these slots."""
         at = self._next[slots]
-        place = at >> 1 & _MASK >> 1
+        place = at >> 1 & self._mask >> 1
         running = self._due[slots] <= now_ns
         pcm = self._pcm_frames[slots, place]
         tags = self._tag_frames[slots, place]
@@ -169,7 +171,9 @@ class JitterBuffer:
 
     def _anchor(self, slot: int, timestamp: int, now_ns: int) -> None:
         """The packet with this timestamp is due one delay from now, to the nearest frame; older audio is dropped."""
-        block = (max(int(self._next[slot]), int(self._end[slot])) + _RING) & ~1  # beyond all that the ring may hold
+        block = (
+            max(int(self._next[slot]), int(self._end[slot])) + self._ring
+        ) & ~1  # beyond all that the ring may hold
         self._base[slot] = self._next[slot] = self._end[slot] = block
         self._base_timestamp[slot] = self._newest[slot] = timestamp
         self._due[slot] = now_ns + (self._delay - 1) * BLOCK_NS  # half a frame earlier: frames are played every 20 ms
@@ -181,7 +185,7 @@ class JitterBuffer:
         extended, first = self._positions(slots, timestamps)
         ahead = first - self._next[slots]
         anchored = self._due[slots] != _NEVER
-        astray = (ahead + blocks > _ROOM) | (ahead < -_LATE) | ~anchored
+        astray = (ahead + blocks > self._room) | (ahead < -_LATE) | ~anchored
         for row in np.flatnonzero(astray):
             slot = int(slots[row])
             self._settle(slot, pause=bool(contiguous[row]))
@@ -215,13 +219,13 @@ class JitterBuffer:
 
     def _pause(self, slot: int, start: int, stop: int) -> None:
         silent = range(max(start, int(self._next[slot])), stop)
-        self._pcm[slot, [block & _MASK for block in silent]] = 0
+        self._pcm[slot, [block & self._mask for block in silent]] = 0
         self._put(slot, silent, FLAG_SILENCE, 0)
 
     def _put(self, slot: int, blocks: "range | list[int]", flag: int, arrival_ns: int) -> None:
         for block in blocks:
-            self._tag[slot, block & _MASK] = block << _KIND_BITS | flag
-            self._arrived[slot, block & _MASK] = arrival_ns
+            self._tag[slot, block & self._mask] = block << _KIND_BITS | flag
+            self._arrived[slot, block & self._mask] = arrival_ns
 
     def _settle(self, slot: int, *, pause: bool) -> None:
         """What was concealed since the last packet is known to have been lost, or to have been a pause."""

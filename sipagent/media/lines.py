@@ -30,7 +30,7 @@ from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 from sipagent.media.sockets import ROW, CallSockets
-from sipagent.media.source import Address, SourceRule, Verdict, follows
+from sipagent.media.source import SILENT_NS, Address, SourceRule, Verdict, follows
 from sipagent.media.telephone_event import EventPayload, EventReceiver, Press
 
 BIND_TRIES = 16
@@ -152,7 +152,7 @@ class Lines:
     def stray(self, slot: int, data: bytes, sender: Address, now_ns: int) -> None:
         """A datagram of the wide socket: decide whose it is, learn the source, take what is the peer's."""
         line = self._lines[slot]
-        if line.source.learned not in (None, sender) and now_ns - self.heard_ns[slot] < 1_000_000_000:
+        if line.source.learned not in (None, sender) and now_ns - self.heard_ns[slot] < SILENT_NS:
             self._counters[slot, Counter.FOREIGN] += 1  # decided without looking inside: floods are cheap to refuse
             return
         packet = self._parse(slot, data)

@@ -16,7 +16,7 @@ Bools = NDArray[np.bool_]
 
 MAX_DROPOUT = 3000  # RFC 3550 A.1: a jump beyond is another stream
 MAX_MISORDER = 100
-_SEEN = 256  # sequence numbers remembered to tell duplicates; more than MAX_MISORDER
+_SEEN = 128  # sequence numbers remembered to tell duplicates; more than MAX_MISORDER
 _NS_PER_UNIT = 1_000_000_000 // RATE
 
 
