@@ -9,6 +9,8 @@ import socket
 import sys
 from collections.abc import Callable
 
+import msgspec
+
 from sipagent.core.clock import mono_ns, now
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.core.events import CallRefused, EventSink, ProcessEnded, ProcessStarted
@@ -182,6 +184,8 @@ class LaneClient:
                 self._take(fact_decoder.decode(await read_frame(reader)))
         except ProcessDied:
             pass
+        except msgspec.DecodeError:
+            log.exception("the lane sent what cannot be read: replacing it")
         finally:
             pinger.cancel()
             await asyncio.gather(pinger, return_exceptions=True)
@@ -211,7 +215,7 @@ class LaneClient:
         log.error("lane ended", extra={"pid": pid, "reason": reason, "calls_affected": affected})
         self._events.emit(ProcessEnded(at=now(), process="lane", pid=pid, reason=reason, calls_affected=affected))
         if self.on_lost is not None:
-            self.on_lost()
+            self._guard(self.on_lost)
 
     def _drop_lane(self) -> None:
         self._ready = None
@@ -269,7 +273,8 @@ class LaneClient:
         log.info("lane is up", extra={"pid": fact.pid, "max_calls": fact.max_calls, "port": fact.port})
         self._events.emit(ProcessStarted(at=now(), process="lane", pid=fact.pid))
         if self.on_ready is not None:
-            self.on_ready(fact)
+            on_ready, ready = self.on_ready, fact
+            self._guard(lambda: on_ready(ready))
         return reader
 
     @property
@@ -351,11 +356,14 @@ class LaneClient:
 
     def _take(self, fact: AnyFact) -> None:
         self._heard_at = mono_ns()
+        self._guard(lambda: self._hand_on(fact))
+
+    def _guard(self, handler: Callable[[], None]) -> None:
+        """A mistake in one call's handling must not cost the others their lane."""
         try:
-            self._hand_on(fact)
+            handler()
         except Exception:
-            # A mistake in one call's handling must not cost the others their lane.
-            log.exception("a fact could not be handled", extra={"fact": type(fact).__name__})
+            log.exception("a fact of the lane could not be handled")
 
     def _hand_on(self, fact: AnyFact) -> None:
         match fact:

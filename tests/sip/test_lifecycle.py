@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 
 import psutil
@@ -39,6 +40,20 @@ async def test_lane_killed_during_a_call(agent: Agent) -> None:
     assert new["zygote"] == old["zygote"] and new["lane"] != old["lane"]
     await next_call_works(agent)
     assert agent.all(IncomingCall)[-1].call > first.call  # a handle is never given twice
+
+
+async def test_mistakes_in_callbacks_cost_nobody_the_lane(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
+    def mistake(*_: object) -> None:
+        raise RuntimeError("mistake")
+
+    agent.lane.on_lost = mistake
+    agent.on_call = mistake
+    (await sipp.run("uac-cancel-expect-487.xml", target=agent.address, timeout_s=1)).messages.index("100 Trying")
+    os.kill(agent.lane.pids["lane"], signal.SIGKILL)
+    await agent.until(lambda: len(agent.readies) == 2, "a new lane")
+    assert [record.message for record in caplog.records].count("a fact of the lane could not be handled") == 2
+    agent.on_call = agent.answer
+    await next_call_works(agent)
 
 
 async def test_zygote_killed_during_a_call(agent: Agent) -> None:
@@ -101,8 +116,6 @@ async def test_main_killed_hangs_up_and_leaves_nothing_behind() -> None:
         "        await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    import sys
-
     main = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     assert main.stdout is not None
     pids = [int(word) for word in (await main.stdout.readline()).split()]
