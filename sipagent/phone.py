@@ -143,8 +143,9 @@ class PhoneCall:
     async def hang_up(self) -> MediaFigures:
         """Ends the call if it is up, lets pending recognitions finish, and returns the media figures."""
         self.leg.hangup(Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.CALLER))
-        if self._listener is not None:
-            self._listener.finish(clock.mono_ns())
+        open_ = self._listener.take() if self._listener is not None else None
+        if open_ is not None:
+            self.speech_ended(open_)
         await self._settle()
         await self.leg.close(5.0)
         return self.leg.port.figures()

@@ -63,17 +63,12 @@ class Listener:
         for i in range(len(frames.pcm)):
             self._frame(frames.pcm[i], frames.position + i, bool(voiced[i] >= VOICED), int(frames.arrival[i]), now)
 
-    def finish(self, now: int) -> None:
-        """No more frames will come: what was being said ends here."""
+    def take(self) -> Heard | None:
+        """No more frames will come: the utterance that was being said, if any."""
         heard, self._heard = self._heard, None
         if heard is not None:
-            heard.ended_ns = now
-            self._events.speech_ended(heard)
-
-    def close(self) -> None:
-        if self._heard is not None:
-            self._heard.recognition.cancel()
-            self._heard = None
+            heard.ended_ns = heard.last_handed_ns
+        return heard
 
     def _frame(self, frame: Pcm, position: int, voiced: bool, arrival: int, now: int) -> None:
         change = self._endpointer.push(position, voiced)

@@ -50,6 +50,7 @@ from sipagent.core.events import (
 from sipagent.core.ids import CallId, TurnId, new_turn_id
 
 HAPPENINGS = 64  # bound of what may wait for the loop; far more than one call can cause within a turn
+LAST_WORDS_S = 2.0  # for recognising what the caller said just before the call ended; nobody waits for it by then
 CLAUSES_AHEAD = 8  # clauses of an answer that may wait for synthesis; the agent waits beyond that
 
 
@@ -220,9 +221,34 @@ class Session:
                     self._turn.task.cancel()
             return outcome
         finally:
-            self._listener.close()
-            if self._turn is not None:
-                self._end_turn(self._turn, interrupted=not self._turn.utterance.done)
+            await self._conclude()
+
+    async def _conclude(self) -> None:
+        """Writes down what was going on: the turn that was cut off, and words that the caller said last."""
+        unread = self._carried
+        turn = self._turn
+        if turn is not None and turn.heard and not turn.caller_text:
+            unread = turn.heard
+            turn.over = True
+        elif turn is not None:
+            self._end_turn(turn, interrupted=not turn.utterance.done)
+        open_ = self._listener.take()
+        if open_ is not None and open_.voiced_ms >= self._settings.barge_in_ms:
+            unread = [*unread, open_]
+        elif open_ is not None:
+            open_.recognition.cancel()
+        if unread:
+            last = self._new_turn(unread, ending=True)
+            try:
+                async with asyncio.timeout(LAST_WORDS_S):
+                    if await self._recognise(last):
+                        self._end_turn(last, interrupted=False)
+            except TimeoutError:
+                self._problem(
+                    "stt", ProviderError("the caller's last words were not recognised in time", retryable=False)
+                )
+            except ProviderError as error:
+                self._problem("stt", error)
 
     async def _converse(self, tasks: asyncio.TaskGroup) -> Outcome:
         while True:
@@ -273,17 +299,19 @@ class Session:
     def _begin(
         self, tasks: asyncio.TaskGroup, heard: list[Heard], texts: Iterable[str], then: Outcome | None = None
     ) -> None:
-        turn = _Turn(
+        turn = self._turn = self._new_turn(heard, ending=then is not None)
+        work = self._answer(turn) if heard else self._announce(turn, texts, then)
+        turn.task = tasks.create_task(work, name=f"{self._call_id}/turn")
+
+    def _new_turn(self, heard: list[Heard], *, ending: bool) -> _Turn:
+        return _Turn(
             id=new_turn_id(),
             heard=heard,
             checkpoint=self._agent.checkpoint(),
             started_ns=heard[0].started_ns if heard else 0,
             utterance=self._speaker.utterance(),
-            ending=then is not None,
+            ending=ending,
         )
-        self._turn = turn
-        work = self._answer(turn) if heard else self._announce(turn, texts, then)
-        turn.task = tasks.create_task(work, name=f"{self._call_id}/turn")
 
     async def _announce(self, turn: _Turn, texts: Iterable[str], then: Outcome | None) -> None:
         """Speaks texts of the agent's own accord."""
@@ -294,7 +322,14 @@ class Session:
 
     async def _answer(self, turn: _Turn) -> None:
         """Words, then the agent's answer."""
-        if not await self._recognise(turn):
+        try:
+            understood = await self._recognise(turn)
+        except ProviderError as error:
+            self._problem("stt", error)
+            await self._speak(turn, self._manners.apology)
+            await self._finish(turn, None)
+            return
+        if not understood:
             self._turn = None
             return
         answer = _Answer()
@@ -313,17 +348,10 @@ class Session:
         await self._finish(turn, then)
 
     async def _recognise(self, turn: _Turn) -> bool:
-        """Fills in the caller's words; False when there were none."""
-        try:
-            transcripts: list[Transcript] = [await heard.recognition.finish() for heard in turn.heard]
-        except ProviderError as error:
-            self._problem("stt", error)
-            turn.words_ns = turn.clause_ns = self._now()
-            await self._speak(turn, self._manners.apology)
-            await self._finish(turn, None)
-            return False
-        spoken = [t for t in transcripts if t.text]
+        """Fills in the caller's words; False when there were none. Raises ProviderError."""
+        transcripts: list[Transcript] = [await heard.recognition.finish() for heard in turn.heard]
         turn.words_ns = self._now()
+        spoken = [t for t in transcripts if t.text]
         if not spoken:
             return False
         turn.caller_text = " ".join(t.text for t in spoken)

@@ -235,3 +235,21 @@ async def test_an_error_in_the_agent_is_not_swallowed():
     await scene.run(0.2)
     with pytest.raises(ExceptionGroup):
         await asyncio.wait_for(scene.task, 1)
+
+
+async def test_words_said_just_before_the_call_ends_are_recorded():
+    scene = Scene(Echo(), ["never mind"])
+    await scene.until_quiet()
+    await scene.run(0.6, speaking=True)
+    await scene.end()
+    assert [t.caller_text for t in scene.turns()] == ["", "never mind"]
+    assert scene.turns()[-1].agent_text == ""
+
+
+async def test_words_that_fail_at_the_end_are_a_problem_not_an_error():
+    scene = Scene(Echo(), [ProviderError("no words", retryable=True)])
+    await scene.until_quiet()
+    await scene.run(0.6, speaking=True)
+    await scene.end()
+    assert len(scene.turns()) == 1
+    assert len(scene.of(Problem)) == 1

@@ -22,7 +22,7 @@ START_S = 90.0
 
 DIALPLAN = """\
 routes:
-  - {name: listen, called: ["listen"], steps: listen}
+  - {name: listen, called: ["listen", "sipagent"], steps: listen}
   - {name: short, called: ["short"], steps: short}
   - {name: talk, called: ["talk"], steps: talk}
   - {name: desk, called: ["desk"], steps: desk}
