@@ -59,12 +59,15 @@ async def test_agent_hangs_up(agent: Agent) -> None:
     assert "Reason: Q.850;cause=16" in bye and "X-Bad: a  b" in bye
 
 
-async def test_no_common_codec(agent: Agent) -> None:
-    (await sipp.run("uac-inbound-no-common-codec-expect-488.xml", target=agent.address)).check()
-    # PJSIP refuses it before it becomes a call.
+@pytest.mark.parametrize(
+    ("scenario", "status"),
+    [("uac-inbound-no-common-codec-expect-488.xml", 488), ("uac-inbound-broken-sdp-expect-400.xml", 400)],
+)
+async def test_what_the_library_refuses_is_recorded(agent: Agent, scenario: str, status: int) -> None:
+    (await sipp.run(scenario, target=agent.address)).check()
     await agent.until(lambda: any(isinstance(event, CallRefused) for event in agent.events), "refusal")
     (refused,) = [event for event in agent.events if isinstance(event, CallRefused)]
-    assert refused.sip_status == 488 and not agent.facts
+    assert refused.sip_status == status and not agent.facts
 
 
 async def test_rejected_with_status_and_headers(agent: Agent) -> None:
@@ -188,3 +191,12 @@ async def test_commands_that_cross_the_end_of_a_call_are_harmless(agent: Agent) 
     (await sipp.run("uac-inbound-caller-hangs-up.xml", target=agent.address)).check()
     await agent.ended(2)
     assert [getattr(fact, "call", 0) for fact in agent.facts[count:]] == [2, 2, 2]
+
+
+async def test_the_log_holds_no_numbers(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for scenario in ("uac-inbound-answered.xml", "uac-inbound-broken-sdp-expect-400.xml"):
+        (await sipp.run(scenario, target=agent.address, service="+4930123456", duration_ms=50)).check()
+    await agent.until(lambda: any(record.message == "pjsip" for record in caplog.records), "a line of PJSIP's log")
+    logged = repr([record.__dict__ for record in caplog.records if record.name.startswith("sipagent")])
+    assert "4930123456" not in logged and "15550100" not in logged and "m=audio" not in logged

@@ -87,3 +87,16 @@ async def test_calls_that_cannot_be_made(agent: Agent) -> None:
     assert "no-such-trunk" in (await agent.fact(CommandFailed, call=nobody)).reason
     ended = await agent.ended(refused)
     assert (ended.status, ended.by_remote) == (503, False)
+
+
+async def test_one_call_more_than_there_are_slots(agent: Agent) -> None:
+    ready = agent.lane.ready
+    assert ready is not None and ready.max_calls <= 64
+    async with Sipp("uas-outbound-answered.xml", calls=ready.max_calls) as callee:
+        calls = [agent.dial(callee.uri) for _ in range(ready.max_calls)]
+        await agent.fact(Answered, nth=ready.max_calls)
+        one_more = agent.dial(callee.uri)
+        assert "Too many" in (await agent.fact(CommandFailed, call=one_more)).reason
+        for call in calls:
+            agent.lane.send(Hangup(call=call))
+        (await callee.wait()).check()
