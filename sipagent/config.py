@@ -7,9 +7,9 @@ A text may be `{ env = "NAME" }` or `{ file = "path" }`, so that secrets need no
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -114,15 +114,20 @@ def _resolve(value: Any, file: Path, environment: Mapping[str, str], at: str) ->
     return value
 
 
+def config_tables(config: type[Config]) -> Iterator[tuple[str, type[msgspec.Struct], bool]]:
+    """Name and settings class of each table, and whether there may be several of it."""
+    for field in msgspec.structs.fields(config):
+        many = get_origin(field.type) is tuple
+        yield field.name, get_args(field.type)[0] if many else field.type, many
+
+
 def _override(data: dict[str, Any], environment: Mapping[str, str]) -> None:
     """SIPAGENT_SIP_PORT=5070 sets port in [sip]; text is taken as TOML's value when it reads as one."""
-    for section in msgspec.structs.fields(Config):
-        if not (isinstance(section.type, type) and issubclass(section.type, msgspec.Struct)):
-            continue
-        for field in msgspec.structs.fields(section.type):
-            name = f"{PREFIX}{section.name}_{field.name}".upper()
+    for table, kind, many in config_tables(Config):
+        for field in () if many else msgspec.structs.fields(kind):
+            name = f"{PREFIX}{table}_{field.name}".upper()
             if name in environment:
-                data.setdefault(section.name, {})[field.name] = _value(environment[name], field.type)
+                data.setdefault(table, {})[field.name] = _value(environment[name], field.type)
 
 
 def _value(text: str, wanted: Any) -> Any:
@@ -153,13 +158,12 @@ def _convert(data: dict[str, Any], text: str, file: Path) -> Config:
 
 
 def _known(path: str) -> list[str]:
-    section = re.sub(r"\[\d+\]", "", path.partition(".")[0])
-    if section == "trunks":
-        return [f.name for f in msgspec.structs.fields(TrunkSettings)]
-    for field in msgspec.structs.fields(Config):
-        if field.name == section and isinstance(field.type, type):
-            return [f.name for f in msgspec.structs.fields(field.type)]
-    return [f.name for f in msgspec.structs.fields(Config)]
+    """The settings of the table that the path leads into; the tables themselves for a path that leads into none."""
+    wanted = re.sub(r"\[\d+\]", "", path.partition(".")[0])
+    for table, kind, _ in config_tables(Config):
+        if table == wanted:
+            return [field.name for field in msgspec.structs.fields(kind)]
+    return [table for table, _, _ in config_tables(Config)]
 
 
 def _line(text: str, section: str, word: str) -> int:

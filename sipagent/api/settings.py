@@ -4,13 +4,12 @@ import msgspec
 
 
 class ApiSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    enabled: bool = True
+    enabled: bool = True  # False serves nothing at all, not even health
     # loopback: whoever wants the API reachable from outside says so, and puts TLS in front of it
     host: str = "127.0.0.1"
     port: int = 8080  # 0 is any free port
-    key_hashes: list[
-        str
-    ] = []  # SHA-256 of each key, hexadecimal, as `sipagent key create` prints; none: nobody gets in
+    # SHA-256 of each key, as `sipagent key create` prints it; with none, the node makes one key and keeps it in api.key
+    key_hashes: list[str] = []
     request_timeout_s: float = 30.0  # a request that takes longer is answered with 504
     heartbeat_s: float = 15.0  # comment lines on a quiet event stream; proxies cut connections silent for 30 to 60 s
     max_streams: int = 100  # event streams at once; each may hold 1,000 events for a client that reads slowly

@@ -6,7 +6,7 @@ import msgspec
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_calls: int = 0  # calls at a time; 0 is as many as the signalling library carries
     max_duration_s: float = 3600.0  # of any call, whatever its dialplan says; forgotten calls cost money
-    ring_timeout_s: float = 45.0  # an outbound call nobody answers is cancelled
+    ring_timeout_s: float = 45.0  # an outbound call nobody answers is cancelled; carriers give up near 180
     transfer_timeout_s: float = 30.0  # a REFER whose outcome never comes has failed
     end_timeout_s: float = 5.0  # a BYE that is never answered no longer holds the call
     drain_s: float = 8.0  # at shutdown, for goodbyes to be answered

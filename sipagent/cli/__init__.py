@@ -18,6 +18,7 @@ from sipagent.cli.demo import demo
 from sipagent.cli.key import key
 from sipagent.cli.models import models
 from sipagent.cli.serve import serve
+from sipagent.cli.settings import settings
 from sipagent.core.errors import ConfigError, SetupError, SipagentError
 
 
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, serve, call, calls, models, db, key):
+for command in (demo, serve, call, calls, models, db, key, settings):
     cli.add_command(command)
 
 

@@ -13,7 +13,6 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     public_host: str = ""  # what Contact, Via and SDP say; "" chooses by route, set it behind a 1:1 NAT
     tcp: bool = True  # listen on TCP too: messages beyond 1300 bytes arrive that way (RFC 3261 section 18.1.1)
     user_agent: str = f"sipagent/{__version__}"  # the User-Agent and Server headers; "" sends none
-    ring_timeout_s: int = 60  # how long an outbound call may ring; carriers give up by themselves near 180
 
 
 class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +21,7 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     name: str  # how the dialplan, the record and the log call it
     registrar: str = ""  # SIP URI or host[:port]; "" for a trunk that takes no registration
     username: str = ""  # of digest authentication; also the user of our address unless from_user is set
-    password: str = ""  # the secret itself, already resolved by config.py; never logged
+    password: str = ""  # of digest authentication; better `{ env = "NAME" }` than here in clear; never logged
     realm: str = "*"  # digest realm; "*" answers whatever realm the trunk names
     from_user: str = ""  # user part of From and of the address of record; "" takes the username
     domain: str = ""  # host[:port] that outbound calls are sent to; "" takes the registrar's

@@ -1,6 +1,6 @@
 """An agent led by a chat model; the model may end the call or transfer it by calling a tool."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferCall
 from sipagent.conversation.providers.openai_chat import ChatModel, Delta, Message, ToolCall, ToolSpec
@@ -35,7 +35,7 @@ class ChatAgent:
     def rollback(self, state: object) -> None:
         pass
 
-    async def respond(self, heard: str, history: HistoryView) -> AsyncIterator[Piece]:
+    async def respond(self, heard: str, history: HistoryView) -> AsyncGenerator[Piece, None]:
         messages = [Message("system", self._system)]
         for entry in history.entries:
             messages.append(Message("user" if entry.speaker == "caller" else "assistant", entry.text))

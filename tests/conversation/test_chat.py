@@ -1,0 +1,180 @@
+"""The chat agent against a server that speaks the OpenAI-compatible streaming protocol."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from sipagent.conversation.agents.chat import ChatAgent
+from sipagent.conversation.history import History
+from sipagent.conversation.interfaces import EndCall, Piece, Text, TransferCall
+from sipagent.conversation.providers.openai_chat import ChatModel
+from sipagent.core.errors import ProviderError
+
+
+class Server:
+    """Answers each request with the next script: chunks as dicts, raw bytes, a status, or "hang"."""
+
+    def __init__(self) -> None:
+        self.scripts: list[list[object]] = []
+        self.requests: list[dict[str, object]] = []
+        self.authorizations: list[str | None] = []
+        self.disconnected = asyncio.Event()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(await request.json())
+        self.authorizations.append(request.headers.get("Authorization"))
+        script = self.scripts.pop(0)
+        if isinstance(script[0], int):
+            return web.json_response({"error": {"message": "no"}}, status=script[0])
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for part in script:
+                if part == "hang":
+                    await asyncio.sleep(30)
+                elif isinstance(part, bytes):
+                    await response.write(part)
+                else:
+                    await response.write(b"data: " + json.dumps(part).encode() + b"\n\n")
+                await asyncio.sleep(0)
+        except (ConnectionError, asyncio.CancelledError):
+            self.disconnected.set()
+            raise
+        return response
+
+
+def delta(**content: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": content, "finish_reason": None}]}
+
+
+def tool(index: int, name: str = "", arguments: str = "") -> dict[str, object]:
+    return delta(tool_calls=[{"index": index, "function": {"name": name, "arguments": arguments}}])
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[Server, ChatModel]]:
+    fake = Server()
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", fake.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    assert site._server is not None
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+    async with aiohttp.ClientSession() as http:
+        yield fake, ChatModel(http, f"http://127.0.0.1:{port}/v1/", "model-x", api_key="k3y")
+    await runner.cleanup()
+
+
+def agent(model: ChatModel) -> ChatAgent:
+    return ChatAgent(model, "You are the desk of a hotel.", "Hello.", {"reception": "sip:reception@example.test"})
+
+
+async def respond(chat: ChatAgent, heard: str, history: History | None = None) -> list[Piece]:
+    return [piece async for piece in chat.respond(heard, history or History())]
+
+
+async def test_text_streams_and_the_request_has_history_tools_and_key(server):
+    fake, model = server
+    fake.scripts.append([delta(role="assistant"), delta(content="We "), delta(content="are open."), DONE])
+    history = History()
+    history.caller("hi")
+    history.agent("Hello, how")  # only what was heard
+    pieces = await respond(agent(model), "when are you open", history)
+    assert pieces == [Text("We "), Text("are open.")]
+    (request,) = fake.requests
+    assert [m["role"] for m in request["messages"]] == ["system", "user", "assistant", "user"]
+    assert request["messages"][-1]["content"] == "when are you open"
+    assert request["messages"][-2]["content"] == "Hello, how"
+    assert request["stream"] is True and request["model"] == "model-x"
+    assert {t["function"]["name"] for t in request["tools"]} == {"end_call", "transfer_call"}
+    assert fake.authorizations == ["Bearer k3y"]
+
+
+async def test_tool_calls_arrive_in_pieces_and_usage_has_no_choices(server):
+    fake, model = server
+    fake.scripts.append(
+        [
+            delta(content="I will put you through."),
+            tool(0, "transfer_call", '{"tar'),
+            tool(0, "", 'get": "reception"}'),
+            {"choices": [], "usage": {"total_tokens": 5}},
+            {"choices": [{"index": 0, "delta": None, "finish_reason": "tool_calls"}]},
+            DONE,
+        ]
+    )
+    assert await respond(agent(model), "a human please") == [
+        Text("I will put you through."),
+        TransferCall("sip:reception@example.test"),
+    ]
+
+
+async def test_a_tool_without_words_gets_words(server):
+    fake, model = server
+    fake.scripts.append([tool(0, "end_call", "{}"), DONE])
+    assert await respond(agent(model), "bye") == [Text("Goodbye."), EndCall()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [('{"target": "the moon"}', "transfer_call"), ("not json", "transfer_call"), ("[1]", "transfer_call"), ("{}", "x")],
+)
+async def test_tools_that_were_not_offered_do_nothing(server, arguments, name):
+    fake, model = server
+    fake.scripts.append([delta(content="Well."), tool(0, name, arguments), DONE])
+    assert await respond(agent(model), "do it") == [Text("Well.")]
+
+
+@pytest.mark.parametrize(
+    ("script", "retryable"),
+    [
+        ([401], False),
+        ([429], True),
+        ([500], True),
+        ([b"data: {not json}\n\n"], True),
+        ([{"error": {"message": "overloaded"}}], True),
+    ],
+)
+async def test_failures_are_provider_errors(server, script, retryable):
+    fake, model = server
+    fake.scripts.append(script)
+    with pytest.raises(ProviderError) as caught:
+        await respond(agent(model), "hello")
+    assert caught.value.retryable is retryable
+
+
+async def test_a_stream_without_an_end_marker_ends(server):
+    fake, model = server
+    fake.scripts.append([delta(content="Hi."), b": comment\n\n", b"event: x\n\n"])
+    assert await respond(agent(model), "hello") == [Text("Hi.")]
+
+
+async def test_a_model_that_does_not_stop_is_stopped(server):
+    fake, model = server
+    fake.scripts.append([delta(content="x" * 5000), delta(content="y" * 5000), delta(content="z"), "hang"])
+    pieces = await asyncio.wait_for(respond(agent(model), "hello"), 5)
+    assert len(pieces) == 2
+
+
+async def test_nobody_at_the_address(unused_tcp_port):
+    async with aiohttp.ClientSession() as http:
+        model = ChatModel(http, f"http://127.0.0.1:{unused_tcp_port}/v1", "m")
+        with pytest.raises(ProviderError):
+            await respond(agent(model), "hello")
+
+
+async def test_giving_up_cancels_the_request(server):
+    fake, model = server
+    fake.scripts.append([delta(content="One "), "hang"])
+    replies = agent(model).respond("hello", History())
+    assert await anext(replies) == Text("One ")
+    await replies.aclose()
+    await asyncio.wait_for(fake.disconnected.wait(), 5)
