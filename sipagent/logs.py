@@ -15,6 +15,7 @@ from rich.console import Console
 
 from sipagent.config import LogSettings
 from sipagent.core.clock import Stamp
+from sipagent.core.context import current_call
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
@@ -36,6 +37,8 @@ def _fields(record: logging.LogRecord, private: bool) -> dict[str, Any]:
     # `data` holds fields whose names a log record has already, such as "process".
     fields = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and k not in ("pii", "data")}
     fields |= record.__dict__.get("data", {})
+    if call := current_call.get():
+        fields.setdefault("call_id", call)
     pii = record.__dict__.get("pii")
     if private and isinstance(pii, dict):
         fields |= {f"pii.{key}": value for key, value in pii.items()}

@@ -10,6 +10,7 @@ from sipagent.calls.call import Call
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.services import Services
 from sipagent.core import clock
+from sipagent.core.context import current_call
 from sipagent.core.errors import CapacityError, ConfigError, SipagentError
 from sipagent.core.events import CallCreated, CallEnded, CallRefused
 from sipagent.core.ids import CallId, new_call_id
@@ -244,6 +245,7 @@ class CallRegistry:
         return call
 
     async def _run(self, call: Call) -> None:
+        current_call.set(call.id)
         try:
             await call.run()
         finally:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sipagent.conversation.agents import slots
 from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferCall
 
-# Cosine to the nearest example below which nothing is understood; by measurement, see docs/performance.md (intents).
-UNDERSTOOD = 0.55
+# Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
+UNDERSTOOD = 0.45
 
 
 class Slot(Protocol):
