@@ -214,7 +214,7 @@ def _speaking(event: dict[str, Any]) -> Text:
     said = Text.assemble(("  agent says    ", "bold cyan"), event["text"])
     if event.get("latency") is None:
         return said
-    return Text.assemble("                ", show.latency_bar(event["latency"], 800.0), "\n", said)
+    return Text.assemble("    ", show.latency_bar(event["latency"], 800.0), "\n", said)
 
 
 async def _recorded(folder: Path) -> str:

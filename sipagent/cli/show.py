@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sipagent.core.states import Direction
 from sipagent.store.records import CallRecord, FullCall, LegRecord, TurnRecord
 
 # The parts of a turn's latency: column, word, colour.
@@ -18,7 +19,8 @@ PARTS = (
     ("tts_ms", "voice", "cyan"),
     ("playout_ms", "send", "red"),
 )
-BAR_WIDTH = 24
+BAR_WIDTH = 20
+SHORT_ID = 8
 
 
 def latency_bar(parts: Mapping[str, float | None], full_ms: float) -> Text:
@@ -35,7 +37,7 @@ def latency_bar(parts: Mapping[str, float | None], full_ms: float) -> Text:
     bar.append(f"{total:4.0f} ms", "bold")
     for name, word, colour in PARTS:
         if (value := parts.get(name) or 0.0) >= 0.5:
-            bar.append(f"  {word} {value:.0f}", colour)
+            bar.append(f" {word} {value:.0f}", colour)
     return bar
 
 
@@ -46,12 +48,11 @@ def turn_lines(turn: TurnRecord, full_ms: float) -> RenderableType:
         lines.append(Text.assemble(("  caller ", "bold"), turn.caller_text, (intent, "dim")))
     if turn.total_ms is not None:
         parts = {name: getattr(turn, name) for name, _, _ in PARTS}
-        lines.append(Text.assemble("         ", latency_bar(parts, full_ms)))
+        lines.append(Text.assemble("    ", latency_bar(parts, full_ms)))
     spoken = Text.assemble(("  agent  ", "bold cyan"), turn.heard_text)
     if turn.interrupted:
-        unheard = turn.agent_text.removeprefix(turn.heard_text)
-        spoken.append(unheard, "strike dim")
-        spoken.append("  interrupted", "yellow")
+        spoken.append(" ‖ interrupted, not heard:", "yellow")
+        spoken.append(turn.agent_text.removeprefix(turn.heard_text), "dim")
     lines.append(spoken)
     return Group(*lines)
 
@@ -109,19 +110,19 @@ def _leg(leg: LegRecord) -> RenderableType:
 
 
 def calls_table(calls: list[CallRecord]) -> Table:
-    table = Table(box=None, header_style="dim")
-    for column in ("call", "setup", "direction", "from", "to", "state", "outcome", "seconds"):
-        table.add_column(column, no_wrap=True)
+    """Narrow enough for 80 columns; the end of an id is enough to name its call."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("call", "setup", "", "from → to", "outcome", "s"):
+        table.add_column(column, no_wrap=column != "from → to", justify="right" if column == "s" else "left")
     for call in calls:
+        ended = f"{call.disposition}, {call.cause}" if call.disposition else str(call.state)
         table.add_row(
-            call.id,
-            _time(call.setup_at),
-            str(call.direction),
-            call.from_number,
-            call.to_number,
-            str(call.state),
-            f"{call.disposition or ''} {call.cause or ''}".strip(),
-            f"{_billable(call):.1f}",
+            call.id[-SHORT_ID:],
+            f"{call.setup_at.astimezone():%m-%d %H:%M:%S}",
+            "in" if call.direction is Direction.INBOUND else "out",
+            f"{call.from_number} → {call.to_number}",
+            ended,
+            f"{_billable(call):.0f}",
         )
     return table
 
