@@ -29,7 +29,7 @@ from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import Event, EventHub, PartialTranscript, as_fields, private_fields
 from sipagent.dialplan.loader import load_folder
-from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, urgent_texts
+from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
 from sipagent.media.client import MediaClient
 from sipagent.sip.client import LaneClient
 from sipagent.sip.protocol import LaneReady, RegistrationResult
@@ -190,12 +190,15 @@ class Node:
         self._exit.push_async_callback(self._stop_preparing)
         await self._prepare_phrases(dialplans)
         self._exit.push_async_callback(self.lane.close)
+        self._exit.push_async_callback(self.registry.drain)
         await self.lane.start()
+        peers = asyncio.create_task(self.registry.keep_peers(), name="peers")
+        self._exit.callback(peers.cancel)
         self._exit.push_async_callback(self.registrar.close)
         self.registrar.start()
         if self.config.api.enabled:
             await self._start_api(url)
-        self._exit.push_async_callback(self.registry.drain)
+        self._exit.callback(self.registry.refuse_new)
 
     async def _start_api(self, url: str) -> None:
         settings = self.config.api
@@ -263,7 +266,8 @@ class Node:
             raise ProviderError(f"{failed} fixed texts of the dialplans cannot be spoken", retryable=False)
         if self._preparing is not None:
             self._preparing.cancel()
-        rest = _clauses(text for agent in agents for text in fixed_texts(agent))
+        said = [text for plan in dialplans for steps in plan.steps.values() for text in said_texts(steps)]
+        rest = _clauses([*said, *(text for agent in agents for text in fixed_texts(agent))])
         self._preparing = asyncio.create_task(self._phrases.prepare(rest), name="phrases")
         self._preparing.add_done_callback(_phrases_prepared)
 

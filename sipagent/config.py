@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -34,8 +34,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    level: str = "info"  # debug, info, warning or error
-    format: str = "auto"  # "text", "json", or "auto": text on a terminal
+    level: Literal["debug", "info", "warning", "error"] = "info"  # how much is told
+    format: Literal["text", "json", "auto"] = "auto"  # "text", "json", or "auto": text on a terminal
     private: bool = False  # also log numbers and words; only for debugging on your own calls
 
 
@@ -131,7 +131,7 @@ def _override(data: dict[str, Any], environment: Mapping[str, str]) -> None:
 
 
 def _value(text: str, wanted: Any) -> Any:
-    if wanted is str:
+    if wanted is str or get_origin(wanted) is Literal:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

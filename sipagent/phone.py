@@ -142,7 +142,8 @@ class PhoneCall:
 
     async def hang_up(self) -> MediaFigures:
         """Ends the call if it is up, lets pending recognitions finish, and returns the media figures."""
-        self.leg.hangup(Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.CALLER))
+        disposition = Disposition.ANSWERED if self.leg.is_answered else Disposition.CANCELLED
+        self.leg.hangup(Termination(disposition=disposition, cause=Cause.NORMAL, by=EndedBy.CALLER))
         open_ = self._listener.take() if self._listener is not None else None
         if open_ is not None:
             self.speech_ended(open_)

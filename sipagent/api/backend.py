@@ -17,7 +17,7 @@ class Originate(msgspec.Struct, kw_only=True, frozen=True):
     from_number: str = ""
     dialplan: str = ""
     trunk: str = ""
-    timeout_s: float = 60.0
+    timeout_s: float = 0.0  # 0 is the node's own
 
 
 class LiveCall(msgspec.Struct, kw_only=True, frozen=True):

@@ -212,7 +212,7 @@ def _originate(body: CreateCall) -> Originate:
         from_number=body.from_number,
         dialplan=dialplan,
         trunk=body.trunk,
-        timeout_s=body.timeout_s,
+        timeout_s=body.timeout_s or 0.0,
     )
 
 

@@ -17,9 +17,10 @@ from typing import Any
 from sipagent.calls import steps
 from sipagent.calls.leg import Leg
 from sipagent.calls.services import Services
-from sipagent.core import clock
-from sipagent.core.events import CallEnded, Problem, RouteChosen
-from sipagent.core.ids import CallId
+from sipagent.conversation.speaker import Utterance
+from sipagent.core import clock, errors
+from sipagent.core.events import CallEnded, Problem, RouteChosen, TurnEnded
+from sipagent.core.ids import CallId, new_turn_id
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
@@ -39,6 +40,7 @@ class Call:
         self.services = services
         self.started = clock.now()
         self.answered_at: clock.Stamp | None = None
+        self.turns = 0  # written down so far
         leg.port.on_silent = self._media_silent
         leg.port.on_lost = self._media_lost
 
@@ -47,14 +49,13 @@ class Call:
         return next((step.agent for step in self.match.steps if isinstance(step, AgentStep)), "")
 
     def hangup(self, by: EndedBy = EndedBy.OPERATOR, cause: Cause = Cause.NORMAL, detail: str = "") -> None:
-        self.leg.hangup(
-            Termination(
-                disposition=Disposition.ANSWERED if self.leg.is_answered else Disposition.CANCELLED,
-                cause=cause,
-                by=by,
-                detail=detail,
-            )
-        )
+        if self.leg.is_answered:
+            disposition, status = Disposition.ANSWERED, 0
+        else:
+            # What the other side gets: a refusal when it rang us, a CANCEL when we rang it.
+            status = 480 if self.leg.identity.direction is Direction.INBOUND else 487
+            disposition = Disposition.CANCELLED if by is EndedBy.OPERATOR else Disposition.FAILED
+        self.leg.hangup(Termination(disposition=disposition, cause=cause, by=by, sip_status=status, detail=detail))
 
     async def run(self) -> None:
         """Until the call is over and written down."""
@@ -79,7 +80,7 @@ class Call:
                 if not work.done():
                     self.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION)
                 elif error := work.exception():
-                    self._failed(error)
+                    self.hangup(EndedBy.SYSTEM, Cause.ERROR, f"the call's steps failed ({type(error).__name__})")
                 else:
                     self.hangup(EndedBy.AGENT)
         finally:
@@ -102,22 +103,43 @@ class Call:
     async def _close(self, work: "asyncio.Task[None]") -> None:
         if not self.leg.ended.done():  # run() itself was cancelled: the node stops without patience
             self.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
-        work.cancel()
-        await asyncio.wait([work])
-        if not work.cancelled() and (error := work.exception()) is not None:
-            self._report(error)
-        await self.leg.close(self.services.limits.end_timeout_s)
-        self.services.events.emit(CallEnded(at=clock.now(), call_id=self.id, termination=self.leg.ended.result()))
+        try:
+            work.cancel()
+            await asyncio.wait([work])
+            if not work.cancelled() and (error := work.exception()) is not None:
+                log.error("the steps of a call failed", extra={"error": errors.where(error)})
+                self.services.events.emit(
+                    Problem(at=clock.now(), call_id=self.id, where="steps", what=type(error).__name__)
+                )
+            await self.leg.close(self.services.limits.end_timeout_s)
+        finally:
+            assert self.leg.ended_at is not None
+            self.services.events.emit(
+                CallEnded(at=self.leg.ended_at, call_id=self.id, termination=self.leg.ended.result())
+            )
 
-    def _failed(self, error: BaseException) -> None:
-        self._report(error)
-        self.hangup(EndedBy.SYSTEM, Cause.ERROR, f"the call's steps failed ({type(error).__name__})")
-
-    def _report(self, error: BaseException) -> None:
-        log.error("the steps of a call failed", exc_info=error, extra={"call_id": self.id})
+    def spoke(self, utterance: Utterance) -> None:
+        """Writes down a text of the dialplan that was spoken outside of any conversation."""
+        now = clock.now()
+        sent_ns = utterance.first_sent_ns
         self.services.events.emit(
-            Problem(at=clock.now(), call_id=self.id, where="steps", what=f"{type(error).__name__}")
+            TurnEnded(
+                at=now,
+                call_id=self.id,
+                turn_id=new_turn_id(),
+                index=self.turns,
+                caller_text="",
+                agent_text=utterance.text,
+                heard_text=utterance.heard_text,
+                intent="",
+                confidence=0.0,
+                interrupted=not utterance.done,
+                started_at=now.at_mono(sent_ns) if sent_ns else now,
+                agent_started_at=now.at_mono(sent_ns) if sent_ns else None,
+                latency=None,
+            )
         )
+        self.turns += 1
 
     def _media_silent(self, seconds: float) -> None:
         self.hangup(EndedBy.SYSTEM, Cause.MEDIA_TIMEOUT, f"no RTP from the peer for {seconds:.0f} s")

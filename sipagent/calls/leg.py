@@ -17,6 +17,7 @@ from sipagent.core.events import (
     LegCreated,
     LegEnded,
     LegRinging,
+    MediaFigures,
     MediaInterrupted,
     MediaSourceChanged,
     TransferChanged,
@@ -64,8 +65,10 @@ class Leg:
         self._codec = ""
         self._remote_media = ""
         self._digits = 0
-        self._transfer: asyncio.Future[tuple[bool, int]] | None = None
+        self._transfer: asyncio.Future[int] | None = None  # its final status
         self._transfer_seen: Callable[[int], None] | None = None
+        self._transferred = False
+        self.ended_at: clock.Stamp | None = None
         port.on_digit = self._digit
         port.on_source = self._source
         port.on_interrupted = self._interrupted
@@ -152,23 +155,22 @@ class Leg:
                 )
             )
 
-        self._transfer = asyncio.get_running_loop().create_future()
+        outcome = self._transfer = asyncio.get_running_loop().create_future()
         self._transfer_seen = lambda status: report(TransferState.ACCEPTED, status)
         report(TransferState.REQUESTED, 0)
         self._lane.send(sip.Refer(call=self.handle, target=target))
         try:
-            outcome = self._transfer
             either: set[asyncio.Future[Any]] = {outcome, self.ended}
-            done, _ = await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if outcome in done:
-                succeeded, status = outcome.result()
-            else:
-                # The transferee may hang up on us as soon as it reaches the target, before the last NOTIFY.
-                succeeded, status = False, 408 if not done else 0
-        finally:
+            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also when the call ends meanwhile and this is cancelled
             self._transfer = self._transfer_seen = None
-        report(TransferState.COMPLETED if succeeded else TransferState.FAILED, status)
-        return succeeded, status
+            if outcome.done():
+                report(TransferState.COMPLETED if self._transferred else TransferState.FAILED, outcome.result())
+            elif self.ended.done():  # many hang up as soon as they have reached the target, before they say so
+                report(TransferState.UNKNOWN, 0)
+            else:
+                report(TransferState.FAILED, 408)
+        return self._transferred, outcome.result() if outcome.done() else 408
 
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
@@ -176,11 +178,19 @@ class Leg:
             await asyncio.wait_for(self._dialog_over.wait(), timeout_s)
         except TimeoutError:
             self._dialog_over.set()
-        figures = await self.port.close()
+        finally:  # also when the node has lost its patience
+            figures = self.port.figures()
+            try:
+                figures = await self.port.close()
+            finally:
+                self._write_down(figures)
+
+    def _write_down(self, figures: MediaFigures) -> None:
         self.state = advance(self.state, LegState.ENDED)
+        assert self.ended_at is not None
         self._events.emit(
             LegEnded(
-                at=clock.now(),
+                at=self.ended_at,
                 call_id=self.identity.call_id,
                 leg_id=self.id,
                 termination=self.ended.result(),
@@ -233,7 +243,7 @@ class Leg:
             )
 
     def _confirmed(self, fact: sip.Answered) -> None:
-        if self.is_answered or self.state is LegState.ENDED:
+        if self.is_answered or self.ended.done():  # a 200 that crossed our CANCEL answers nothing any more
             return
         if fact.sdp and not self._negotiated(fact.sdp, only_if_new=self._offer is not None):
             return
@@ -244,6 +254,7 @@ class Leg:
                 at=clock.now(),
                 call_id=self.identity.call_id,
                 leg_id=self.id,
+                sip_call_id=fact.sip_call_id,
                 codec=self._codec,
                 local_media=f"{self._media_host}:{self.port.port}",
                 remote_media=self._remote_media,
@@ -291,24 +302,27 @@ class Leg:
         remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
         by = remote if fact.by_remote else EndedBy.SYSTEM
         if fact.was_answered or self.is_answered:
-            return Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=by, sip_status=200)
+            cause = Cause.TRANSFERRED if self._transferred else Cause.NORMAL
+            return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200)
         if inbound:
             return Termination(
                 disposition=Disposition.CANCELLED, cause=Cause.CANCELLED, by=by, sip_status=fact.status or 487
             )
-        return from_sip_status(fact.status, EndedBy.CALLEE if fact.by_remote else EndedBy.SYSTEM, fact.reason)
+        # The peer's reason phrase stays out of it: some carriers write the number there.
+        return from_sip_status(fact.status, EndedBy.CALLEE if fact.by_remote else EndedBy.SYSTEM)
 
     def _transfer_progress(self, fact: sip.TransferProgress) -> None:
         if self._transfer is None or self._transfer.done():
             return
         if fact.final:
-            self._transfer.set_result((200 <= fact.status < 300, fact.status))
+            self._transferred = 200 <= fact.status < 300
+            self._transfer.set_result(fact.status)
         elif self._transfer_seen is not None:
             self._transfer_seen(fact.status)
 
     def _command_failed(self, fact: sip.CommandFailed) -> None:
         if fact.command == "Refer" and self._transfer is not None and not self._transfer.done():
-            self._transfer.set_result((False, 0))
+            self._transfer.set_result(0)
             return
         if fact.command in ("MakeCall", "Answer"):
             self._dialog_over.set()
@@ -324,6 +338,7 @@ class Leg:
 
     def _end(self, termination: Termination) -> None:
         if not self.ended.done():
+            self.ended_at = clock.now()
             self.ended.set_result(termination)
 
     def _digit(self, digit: str, duration_ms: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sipagent.calls.call import Call
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.services import Services
-from sipagent.core import clock
+from sipagent.core import clock, errors
 from sipagent.core.context import current_call
 from sipagent.core.errors import CapacityError, ConfigError, SipagentError
 from sipagent.core.events import CallCreated, CallEnded, CallRefused
@@ -23,6 +23,8 @@ from sipagent.sip.settings import TrunkSettings
 
 log = logging.getLogger(__name__)
 
+PEERS_EVERY_S = 60.0
+
 
 class CallRegistry:
     """Takes the lane's facts, makes calls of them, and answers what is going on."""
@@ -33,8 +35,10 @@ class CallRegistry:
         self._calls: dict[CallId, Call] = {}
         self._legs: dict[int, Leg] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opening = 0  # admitted, but without a media port yet
-        self._peers: dict[str, str] = {}  # address to trunk name
+        # Inbound calls admitted but without a media port yet, by handle; with how they ended meanwhile, if they did.
+        self._admitting: dict[int, Termination | None] = {}
+        self._originating = 0
+        self._peers: dict[str, list[TrunkSettings]] = {}  # by address
         self.draining = False
         self.refused = 0
 
@@ -51,31 +55,40 @@ class CallRegistry:
         return min(configured, library) if configured else library
 
     async def learn_peers(self) -> None:
-        """Looks up the addresses that trunks call from."""
+        """Looks up the addresses that trunks call from. Keeps what is known of a name that cannot be looked up now."""
         loop = asyncio.get_running_loop()
+        peers: dict[str, list[TrunkSettings]] = {}
         for trunk in self._services.trunks:
             for host in _peer_hosts(trunk):
                 try:
                     found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+                    addresses = {str(entry[4][0]) for entry in found}
                 except OSError:
-                    log.warning("a trunk's address cannot be looked up; calls from it are refused until it can")
-                    continue
-                for entry in found:
-                    self._peers[str(entry[4][0])] = trunk.name
+                    log.warning("a trunk's address cannot be looked up", extra={"trunk": trunk.name})
+                    addresses = {address for address, known in self._peers.items() if trunk in known}
+                for address in addresses:
+                    peers.setdefault(address, []).append(trunk)
+        self._peers = peers
+
+    async def keep_peers(self) -> None:
+        """Looks them up again and again: providers move."""
+        while True:
+            await asyncio.sleep(PEERS_EVERY_S)
+            await self.learn_peers()
 
     # --- from the lane ---
 
     def on_incoming(self, incoming: protocol.IncomingCall) -> None:
         source = incoming.source.rpartition(":")[0]
-        trunk = self._trunk_of(source)
+        trunk = self._trunk_of(source, incoming.to_user)
         if trunk is None:
             self._refuse(incoming.call, 403, "address is no trunk's")
         elif self.draining:
             self._refuse(incoming.call, 503, "node is stopping")
-        elif len(self._calls) + self._opening >= self.max_calls:
+        elif self._taken >= self.max_calls:
             self._refuse(incoming.call, 486, "all calls in use")
         else:
-            self._opening += 1
+            self._admitting[incoming.call] = None
             self._spawn(self._take(incoming, trunk), f"incoming/{incoming.call}")
 
     def on_fact(self, fact: protocol.AnyFact) -> None:
@@ -83,16 +96,27 @@ class CallRegistry:
         leg = self._legs.get(handle)
         if leg is not None:
             leg.on_fact(fact)
+        elif handle in self._admitting and isinstance(fact, protocol.Ended):
+            self._admitting[handle] = Termination(
+                disposition=Disposition.CANCELLED,
+                cause=Cause.CANCELLED,
+                by=EndedBy.CALLER,
+                sip_status=fact.status or 487,
+            )
+
+    def on_lane_lost(self) -> None:
+        for leg in list(self._legs.values()):
+            leg.lane_lost()
+        for handle in self._admitting:
+            self._admitting[handle] = Termination(
+                disposition=Disposition.FAILED, cause=Cause.LANE_DIED, by=EndedBy.SYSTEM
+            )
 
     def on_over_limit(self, fact: protocol.OverLimit) -> None:
         self.refused += 1
         self._services.events.emit(
             CallRefused(at=clock.now(), reason="all calls of the library in use", sip_status=fact.status)
         )
-
-    def on_lane_lost(self) -> None:
-        for leg in list(self._legs.values()):
-            leg.lane_lost()
 
     # --- from the operator ---
 
@@ -105,38 +129,36 @@ class CallRegistry:
         """
         if self.draining:
             raise CapacityError("the node is stopping and takes no new calls")
-        if len(self._calls) + self._opening >= self.max_calls:
-            raise CapacityError(f"all {self.max_calls} calls are in use")
+        if self._taken >= self.max_calls:
+            raise CapacityError(f"all {self.max_calls} calls are in use" if self.max_calls else "the lane is not up")
         match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
         if match is None:
             raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
         account, uri = self._destination(target, trunk)
-        self._opening += 1
+        remote = _host_of(uri)
+        self._originating += 1
         try:
+            # In a thread: a name may have to be looked up, and the loop belongs to every call.
+            our_host = await asyncio.to_thread(self._services.media_host, remote)
             port = await self._services.media.open()
         finally:
-            self._opening -= 1
+            self._originating -= 1
+        if self.draining or self._services.lane.ready is None:
+            await port.close()
+            raise CapacityError("the node cannot place calls at the moment")
         call_id = new_call_id()
         identity = LegIdentity(
             call_id=call_id,
             direction=Direction.OUTBOUND,
             from_number=from_number or account,
             to_number=message.parse_address(uri).user or uri,
-            remote_address=_host_of(uri),
+            remote_address=remote,
         )
         handle = self._services.lane.next_handle()
-        leg = Leg(
-            handle,
-            self._services.lane,
-            port,
-            self._services.events,
-            identity,
-            self._services.media_host(identity.remote_address),
-        )
+        leg = Leg(handle, self._services.lane, port, self._services.events, identity, our_host)
         call = self._register(call_id, leg, match, account, ring_timeout_s=ring_timeout_s)
         leg.created("")
-        from_uri = f"sip:{from_number}@{self._services.media_host(identity.remote_address)}" if from_number else ""
-        leg.call(account, uri, from_uri, {})
+        leg.call(account, uri, self._from_uri(account, from_number, our_host), {})
         self._spawn(self._run(call), call_id)
         return call_id
 
@@ -147,9 +169,12 @@ class CallRegistry:
         call.hangup()
         return True
 
+    def refuse_new(self) -> None:
+        self.draining = True
+
     async def drain(self) -> None:
         """Refuses new calls, ends those that are up, waits for their records (bounded)."""
-        self.draining = True
+        self.refuse_new()
         for call in self.live:
             call.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
         if self._tasks:
@@ -165,7 +190,7 @@ class CallRegistry:
         try:
             call = await self._admit(incoming, trunk)
         finally:
-            self._opening -= 1
+            self._admitting.pop(incoming.call, None)
         if call is not None:
             await self._run(call)
 
@@ -197,6 +222,14 @@ class CallRegistry:
             port = await self._services.media.open()
         except SipagentError as error:
             self._refuse_call(call_id, incoming.call, 503, Cause.ERROR, str(error))
+            return None
+        ended = self._admitting[incoming.call]
+        if ended is not None or self.draining:
+            await port.close()
+            if ended is None:
+                self._refuse_call(call_id, incoming.call, 503, Cause.NODE_STOPPED, "the node is stopping")
+            else:
+                self._services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
             return None
         identity = LegIdentity(
             call_id=call_id,
@@ -277,11 +310,29 @@ class CallRegistry:
         self._services.lane.send(protocol.Reject(call=handle, status=status, headers=headers))
         self._services.events.emit(CallRefused(at=clock.now(), reason=reason, sip_status=status))
 
-    def _trunk_of(self, source: str) -> str | None:
-        """The trunk that this address belongs to; "" when the node has no trunks and takes calls from anywhere."""
+    @property
+    def _taken(self) -> int:
+        return len(self._calls) + len(self._admitting) + self._originating
+
+    def _trunk_of(self, source: str, called: str) -> str | None:
+        """The trunk that this address belongs to; "" when the node has no trunks and takes calls from anywhere.
+
+        Of several trunks at one address, the one whose user is called.
+        """
         if not self._services.trunks:
             return ""
-        return self._peers.get(source)
+        found = self._peers.get(source)
+        if not found:
+            return None
+        return next((trunk.name for trunk in found if called in (trunk.username, trunk.from_user)), found[0].name)
+
+    def _from_uri(self, account: str, from_number: str, our_host: str) -> str:
+        """Our address with another number in it; "" leaves it to the trunk's own."""
+        if not from_number:
+            return ""
+        trunk = next((t for t in self._services.trunks if t.name == account), None)
+        host = message.parse_address(trunk.identity).host if trunk is not None else our_host
+        return f"sip:{from_number}@{host}"
 
     def _destination(self, target: str, trunk: str) -> tuple[str, str]:
         """The account to call with and the URI to call."""
@@ -307,7 +358,7 @@ class CallRegistry:
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a call's task failed", exc_info=error)
+            log.error("a call's task failed", extra={"error": errors.where(error)})
 
 
 def _peer_hosts(trunk: TrunkSettings) -> list[str]:

@@ -9,4 +9,4 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ring_timeout_s: float = 45.0  # an outbound call nobody answers is cancelled; carriers give up near 180
     transfer_timeout_s: float = 30.0  # a REFER whose outcome never comes has failed
     end_timeout_s: float = 5.0  # a BYE that is never answered no longer holds the call
-    drain_s: float = 8.0  # at shutdown, for goodbyes to be answered
+    drain_s: float = 12.0  # at shutdown, for goodbyes to be answered

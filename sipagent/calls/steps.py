@@ -1,16 +1,17 @@
 """The dialplan's steps, carried out on a call."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls import sounds
 from sipagent.conversation import chunking
-from sipagent.conversation.interfaces import Pcm
 from sipagent.conversation.session import Ending, Session
 from sipagent.conversation.speaker import Speaker
 from sipagent.core import clock
-from sipagent.core.errors import SipagentError
+from sipagent.core.errors import ProviderError, SipagentError
 from sipagent.core.events import Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
@@ -51,11 +52,10 @@ async def _step(call: "Call", step: Step) -> None:
             )
         case SayStep(text=text):
             await _answer(call)
-            await _play(call, [await call.services.tts.synthesize(clause) for clause in chunking.split(text)])
+            await _say(call, text)
         case PlayStep(file=file):
             await _answer(call)
-            path = Path(call.match.dialplan.folder) / file
-            await _play(call, [await asyncio.to_thread(sounds.read_wav, path)])
+            await _play(call, Path(call.match.dialplan.folder) / file)
         case AgentStep(agent=name):
             await _answer(call)
             await _agent(call, name)
@@ -78,15 +78,36 @@ async def _answer(call: "Call") -> None:
     call.answered_at = call.answered_at or clock.now()
 
 
-async def _play(call: "Call", parts: list[Pcm]) -> None:
+async def _say(call: "Call", text: str) -> None:
+    """Speaks a text to its end, clause by clause; a voice that fails is a problem, not the end of the call."""
+    with _mouth(call) as speaker:
+        utterance = speaker.utterance()
+        try:
+            for clause in chunking.split(text):
+                await utterance.add(clause, await call.services.tts.synthesize(clause), clock.mono_ns())
+            utterance.complete()
+            await utterance.played()
+        except ProviderError as error:
+            call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="tts", what=str(error)))
+        finally:  # also when the call ends in the middle: the record tells how far it came
+            call.spoke(utterance)
+
+
+async def _play(call: "Call", path: Path) -> None:
+    pcm = await asyncio.to_thread(sounds.read_wav, path)
+    with _mouth(call) as speaker:
+        utterance = speaker.utterance()
+        await utterance.add("", pcm, clock.mono_ns())
+        utterance.complete()
+        await utterance.played()
+
+
+@contextmanager
+def _mouth(call: "Call") -> Iterator[Speaker]:
     speaker = Speaker(call.leg.port, call.services.conversation.ahead_ms)
     call.leg.port.on_frames = lambda _frames: speaker.tick()
     try:
-        utterance = speaker.utterance()
-        for part in parts:
-            await utterance.add("", part, clock.mono_ns())
-        utterance.complete()
-        await utterance.played()
+        yield speaker
     finally:
         call.leg.port.on_frames = None
 
@@ -104,6 +125,7 @@ async def _agent(call: "Call", name: str) -> None:
         tts=services.tts,
         events=services.events,
         settings=services.conversation,
+        first_turn=call.turns,
     )
     call.leg.port.on_frames = session.on_frames
     try:
@@ -114,6 +136,7 @@ async def _agent(call: "Call", name: str) -> None:
         return
     finally:
         call.leg.port.on_frames = None
+        call.turns = session.turns
     match outcome.ending:
         case Ending.HANGUP:
             call.hangup(EndedBy.AGENT)
@@ -123,7 +146,7 @@ async def _agent(call: "Call", name: str) -> None:
             call.hangup(EndedBy.SYSTEM, Cause.ERROR, "nothing could be said: speech synthesis fails")
         case Ending.TRANSFER:
             if not await _transfer(call, outcome.target):
-                await _play(call, [await services.tts.synthesize(c) for c in chunking.split(spec.apology)])
+                await _say(call, spec.apology)
         case _:
             assert_never(outcome.ending)
 

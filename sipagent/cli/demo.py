@@ -27,7 +27,8 @@ from rich.text import Text
 
 from sipagent.app import local_key
 from sipagent.cli import show
-from sipagent.cli.options import json_option, load, print_json
+from sipagent.cli.options import json_option, print_json
+from sipagent.config import PREFIX, Config, state_dir
 from sipagent.core.errors import SetupError
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
@@ -67,8 +68,8 @@ def demo(as_json: bool) -> None:
     A caller rings the front-desk agent over SIP, speaks over RTP, is understood and answered by local models,
     interrupts one answer, and hangs up. Exit status 0 only if the words were recognised and the answers were right.
     """
-    _, state = load(None)
-    folder = state / "demo"
+    # Nothing of the surroundings: neither a sipagent.toml here nor settings in the environment.
+    folder = state_dir(Config(), os.environ) / "demo"
     folder.mkdir(mode=0o700, exist_ok=True)
     console = Console(stderr=as_json, highlight=False)
     facts = asyncio.run(_demo(folder, console))
@@ -122,7 +123,8 @@ async def _demo(folder: Path, console: Console) -> dict[str, Any]:
 async def _ring(phone: Phone, uri: str, folder: Path, console: Console) -> tuple[list[str], Path]:
     call = await phone.call(uri)
     if not await call.answered(10.0):
-        raise SetupError(f"the node did not answer the call ({call.leg.ended.result().cause})")
+        why = call.leg.ended.result().cause if call.over else "nothing came back for 10 s"
+        raise SetupError(f"the node did not answer the call ({why}); see {folder / 'node.log'}")
     call.on_heard = lambda text: console.print(Text.assemble(("  caller hears  ", "dim"), (text, "dim")))
     await call.until_quiet(1.0, 15.0)
     for line, following in zip(SCRIPT, [*SCRIPT[1:], None], strict=True):
@@ -160,7 +162,7 @@ async def _node(config: Path, folder: Path, api_port: int) -> AsyncIterator[_Api
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "sipagent", "serve", "-c", str(config), stdin=asyncio.subprocess.DEVNULL,
-            stdout=out, stderr=out, env={**os.environ, "SIPAGENT_LOG_FORMAT": "json"},
+            stdout=out, stderr=out, env=_environment(),
         )  # fmt: skip
     try:
         headers = {"x-api-key": local_key(folder)[0]}
@@ -176,6 +178,11 @@ async def _node(config: Path, folder: Path, api_port: int) -> AsyncIterator[_Api
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+def _environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(PREFIX) or key == "SIPAGENT_MODELS"}
+    return {**kept, "SIPAGENT_LOG_FORMAT": "json"}
 
 
 async def _until_ready(api: _Api, process: asyncio.subprocess.Process, log: Path) -> None:

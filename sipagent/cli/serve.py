@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -11,7 +12,8 @@ from sipagent import logs
 from sipagent.app import Node
 from sipagent.cli.options import config_option, load
 from sipagent.config import Config
-from sipagent.core.errors import ConfigError
+from sipagent.core import errors
+from sipagent.core.errors import SipagentError
 from sipagent.core.events import Event, RegistrationChanged
 from sipagent.core.states import RegistrationState
 
@@ -59,8 +61,8 @@ async def _serve(config: Config, state: Path) -> None:
         await asyncio.wait({starting})
         return
     await starting
-    _greet(node)
     try:
+        _greet(node)
         while not stop.is_set():
             hangup = asyncio.create_task(again.wait())
             await asyncio.wait({stopping, hangup}, return_when=asyncio.FIRST_COMPLETED)
@@ -76,8 +78,10 @@ async def _serve(config: Config, state: Path) -> None:
 async def _reload(node: Node) -> None:
     try:
         await node.reload()
-    except ConfigError as error:
+    except SipagentError as error:
         log.error("dialplans not reloaded", extra={"reason": str(error)})
+    except Exception as error:  # calls are up: whatever is wrong with a new dialplan must not end them
+        log.error("dialplans not reloaded", extra={"reason": errors.where(error)})
     else:
         log.info("dialplans reloaded")
 
@@ -99,4 +103,5 @@ def _greet(node: Node) -> None:
 
 def _announce(event: Event) -> None:
     if isinstance(event, RegistrationChanged) and event.state is not RegistrationState.REGISTERING:
-        click.echo(f"trunk {event.trunk}: {event.state} {event.sip_status or ''} {event.reason}".rstrip(), err=True)
+        with suppress(OSError):  # the terminal may be gone; the node is not
+            click.echo(f"trunk {event.trunk}: {event.state} {event.sip_status or ''} {event.reason}".rstrip(), err=True)

@@ -1,5 +1,6 @@
 """How a call's record looks in a terminal: the call, its turns with a bar each, legs, transfers."""
 
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -45,11 +46,11 @@ def turn_lines(turn: TurnRecord, full_ms: float) -> RenderableType:
     lines: list[RenderableType] = []
     if turn.caller_text:
         intent = f"  [{turn.intent}]" if turn.intent else ""
-        lines.append(Text.assemble(("  caller ", "bold"), turn.caller_text, (intent, "dim")))
+        lines.append(Text.assemble(("  caller ", "bold"), plain(turn.caller_text), (intent, "dim")))
     if turn.total_ms is not None:
         parts = {name: getattr(turn, name) for name, _, _ in PARTS}
         lines.append(Text.assemble("    ", latency_bar(parts, full_ms)))
-    spoken = Text.assemble(("  agent  ", "bold cyan"), turn.heard_text)
+    spoken = Text.assemble(("  agent  ", "bold cyan"), plain(turn.heard_text))
     if turn.interrupted:
         spoken.append(" ‖ interrupted, not heard:", "yellow")
         spoken.append(turn.agent_text.removeprefix(turn.heard_text), "dim")
@@ -70,7 +71,7 @@ def call_record(record: FullCall) -> RenderableType:
     if record.transfers:
         table = Table("transfer", "to", "state", "SIP", box=None, header_style="dim")
         for transfer in record.transfers:
-            table.add_row(transfer.kind, transfer.target, str(transfer.state), str(transfer.sip_status or ""))
+            table.add_row(transfer.kind, plain(transfer.target), str(transfer.state), str(transfer.sip_status or ""))
         parts.append(table)
     parts += [_leg(leg) for leg in call.legs]
     problems = [event for event in record.events if event.type in ("Problem", "MediaInterrupted")]
@@ -83,9 +84,9 @@ def call_record(record: FullCall) -> RenderableType:
 def _head(call: CallRecord) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("call", call.id)
-    table.add_row("from → to", f"{call.from_number} → {call.to_number}  ({call.direction})")
+    table.add_row("from → to", plain(f"{call.from_number} → {call.to_number}  ({call.direction})"))
     where = ", ".join(part for part in (call.dialplan, call.route, call.agent) if part)
-    table.add_row("route", where or "none")
+    table.add_row("route", plain(where or "none"))
     table.add_row("setup", _time(call.setup_at))
     table.add_row("answered", _time(call.answered_at))
     table.add_row("ended", _time(call.ended_at))
@@ -95,7 +96,7 @@ def _head(call: CallRecord) -> RenderableType:
         ended += f", {call.cause}, by {call.ended_by}, SIP {call.sip_status}"
     table.add_row("outcome", ended)
     if call.detail:
-        table.add_row("detail", call.detail)
+        table.add_row("detail", plain(call.detail))
     return table
 
 
@@ -109,6 +110,11 @@ def _leg(leg: LegRecord) -> RenderableType:
     return Text(f"leg {leg.id}  {leg.codec or 'no codec'}  {leg.remote_address}  RTP: {figures}", "dim")
 
 
+def plain(text: str | None) -> Text:
+    """A stored value as it is: no markup in it counts, and no control character reaches the terminal."""
+    return Text("".join(c for c in text or "" if unicodedata.category(c) not in ("Cc", "Cf")))
+
+
 def calls_table(calls: list[CallRecord]) -> Table:
     """Narrow enough for 80 columns; the end of an id is enough to name its call."""
     table = Table(box=None, header_style="dim", pad_edge=False)
@@ -120,7 +126,7 @@ def calls_table(calls: list[CallRecord]) -> Table:
             call.id[-SHORT_ID:],
             f"{call.setup_at.astimezone():%m-%d %H:%M:%S}",
             "in" if call.direction is Direction.INBOUND else "out",
-            f"{call.from_number} → {call.to_number}",
+            plain(f"{call.from_number} → {call.to_number}"),
             ended,
             f"{_billable(call):.0f}",
         )

@@ -96,6 +96,10 @@ class _BargeIn:
     """The caller has spoken long enough to take the floor."""
 
 
+class _FloorFree:
+    """The agent's turn is over, and the caller said something during it that waits for an answer."""
+
+
 @dataclass(slots=True, eq=False)
 class _Turn:
     id: TurnId
@@ -110,6 +114,7 @@ class _Turn:
     clause_ns: int = 0
     intent: str = ""
     ending: bool = False  # the call ends after it: it may not be interrupted
+    apologising: bool = False
     announced: bool = False
     over: bool = False
 
@@ -136,6 +141,7 @@ class Session:
         tts: Tts,
         events: EventSink,
         settings: ConversationSettings,
+        first_turn: int = 0,
         now: Callable[[], int] = clock.mono_ns,
     ) -> None:
         self._now = now
@@ -149,11 +155,18 @@ class Session:
         self._speaker = Speaker(out, settings.ahead_ms)
         self._listener = Listener(settings, vad, recogniser, self, self._partial)
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
-        self._happenings: asyncio.Queue[Heard | _BargeIn | SilenceAct | Outcome] = asyncio.Queue(HAPPENINGS)
+        self._happenings: asyncio.Queue[Heard | _BargeIn | _FloorFree | SilenceAct | Outcome] = asyncio.Queue(
+            HAPPENINGS
+        )
         self._turn: _Turn | None = None
         self._carried: list[Heard] = []  # utterances of a retracted turn
         self._pressed: Heard | None = None  # the utterance that has already been announced as a barge-in
-        self._turns = 0
+        self._turns = first_turn
+
+    @property
+    def turns(self) -> int:
+        """The index that the call's next turn will have."""
+        return self._turns
 
     @property
     def history(self) -> History:
@@ -176,13 +189,14 @@ class Session:
                     latency=_latency(turn, turn.utterance.first_sent_ns) if turn.heard else None,
                 )
             )
-        if turn is not None or self._listener.hearing:
+        if turn is not None and (turn.caller_text or not turn.heard):
             self._silence.busy()
         else:
+            # Runs on while something is heard: only words stop it, or a television would keep the line open for ever.
             self._silence.quiet(now)
-        act = self._silence.due(now)
-        if act is not None:
-            self._happen(act)
+            act = None if self._listener.hearing or turn is not None else self._silence.due(now)
+            if act is not None:
+                self._happen(act)
 
     # --- what the listener tells (ListenerEvents) ---
 
@@ -190,11 +204,9 @@ class Session:
         pass  # a click may start it; the caller takes the floor only by going on
 
     def speech_goes_on(self, heard: Heard) -> None:
-        if heard is not self._pressed and heard.voiced_ms >= self._settings.barge_in_ms:
+        if self._turn is not None and heard is not self._pressed and heard.voiced_ms >= self._settings.barge_in_ms:
             self._pressed = heard
-            self._silence.caller_spoke()
-            if self._turn is not None:
-                self._happen(_BargeIn())
+            self._happen(_BargeIn())
 
     def speech_ended(self, heard: Heard) -> None:
         self._happen(heard)
@@ -202,7 +214,7 @@ class Session:
     def _partial(self, text: str) -> None:
         self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=text))
 
-    def _happen(self, happening: Heard | _BargeIn | SilenceAct | Outcome) -> None:
+    def _happen(self, happening: Heard | _BargeIn | _FloorFree | SilenceAct | Outcome) -> None:
         with suppress(asyncio.QueueFull):  # cannot fill while run() lives; when it does not, nobody reads
             self._happenings.put_nowait(happening)
 
@@ -258,11 +270,15 @@ class Session:
                     return happening
                 case _BargeIn():
                     await self._give_floor()
+                case _FloorFree():
+                    if self._turn is None and self._carried and not self._listener.hearing:
+                        self._begin(tasks, self._take_carried(), [])
                 case Heard():
                     if self._turn is None:
-                        heard, self._carried = [*self._carried, happening], []
-                        self._begin(tasks, heard, [])
-                    else:  # too short to take the floor while the agent speaks
+                        self._begin(tasks, [*self._take_carried(), happening], [])
+                    elif happening.voiced_ms >= self._settings.barge_in_ms:
+                        self._carried.append(happening)  # the agent may not be interrupted: it is answered afterwards
+                    else:  # too short to be meant
                         happening.recognition.cancel()
                 case SilenceAct.PROMPT:
                     if self._turn is None and self._manners.silence_prompt:
@@ -270,6 +286,10 @@ class Session:
                 case SilenceAct.GOODBYE:
                     if self._turn is None:
                         self._begin(tasks, [], [self._manners.goodbye], Outcome(Ending.CALLER_SILENT))
+
+    def _take_carried(self) -> list[Heard]:
+        carried, self._carried = self._carried, []
+        return carried
 
     async def _give_floor(self) -> None:
         turn = self._turn
@@ -316,36 +336,54 @@ class Session:
     async def _announce(self, turn: _Turn, texts: Iterable[str], then: Outcome | None) -> None:
         """Speaks texts of the agent's own accord."""
         for text in texts:
-            for clause in chunking.split(text):
-                await self._speak(turn, clause)
+            await self._speak(turn, text)
         await self._finish(turn, then)
 
     async def _answer(self, turn: _Turn) -> None:
-        """Words, then the agent's answer."""
+        """Words, then the agent's answer; something is said in time, whatever takes long."""
+        async with asyncio.TaskGroup() as tasks:
+            bridge = tasks.create_task(self._bridge(turn), name=f"{self._call_id}/filler")
+            then = await self._reply(turn)
+            bridge.cancel()
+        if turn.words_ns and not turn.caller_text and not turn.utterance.text:  # it was no speech
+            self._turn = None
+        else:
+            await self._finish(turn, then)
+
+    async def _reply(self, turn: _Turn) -> Outcome | None:
         try:
-            understood = await self._recognise(turn)
+            if not await self._recognise(turn):
+                return None
         except ProviderError as error:
             self._problem("stt", error)
             await self._speak(turn, self._manners.apology)
-            await self._finish(turn, None)
-            return
-        if not understood:
-            self._turn = None
-            return
+            return None
         answer = _Answer()
         async with asyncio.TaskGroup() as tasks:
             thinking = tasks.create_task(self._think(turn, answer), name=f"{self._call_id}/agent")
             await self._speak_answer(turn, answer)
             thinking.cancel()
-        then: Outcome | None = None
         match answer.action:
             case EndCall():
-                then = Outcome(Ending.HANGUP)
+                return Outcome(Ending.HANGUP)
             case TransferCall(target=target):
-                then = Outcome(Ending.TRANSFER, target)
+                return Outcome(Ending.TRANSFER, target)
             case _:
-                pass
-        await self._finish(turn, then)
+                return None
+
+    async def _bridge(self, turn: _Turn) -> None:
+        """The filler, when nothing else is on its way to the wire by then: recogniser, agent or voice may be slow."""
+        await asyncio.sleep(self._manners.filler_after_s)
+        clauses = chunking.split(self._manners.filler)
+        try:
+            spoken = [await self._tts.synthesize(clause) for clause in clauses]
+        except ProviderError as error:
+            self._problem("tts", error)
+            return
+        if not turn.utterance.first_write_ns:
+            turn.clause_ns = turn.clause_ns or self._now()
+            for clause, pcm in zip(clauses, spoken, strict=True):
+                await turn.utterance.add(clause, pcm, self._now())
 
     async def _recognise(self, turn: _Turn) -> bool:
         """Fills in the caller's words; False when there were none. Raises ProviderError."""
@@ -389,38 +427,36 @@ class Session:
         await answer.clauses.put(None)
 
     async def _speak_answer(self, turn: _Turn, answer: _Answer) -> None:
-        """Clauses to the wire as they come; never silent for longer than the manners allow."""
-        patience = self._manners.filler_after_s
+        """Clauses to the wire as they come."""
         while True:
             try:
-                clause = await asyncio.wait_for(answer.clauses.get(), patience)
+                clause = await asyncio.wait_for(answer.clauses.get(), self._settings.reply_limit_s)
             except TimeoutError:
-                if patience == self._manners.filler_after_s and not turn.clause_ns and self._manners.filler:
-                    await self._speak(turn, self._manners.filler)
-                    patience = self._settings.reply_limit_s
-                    continue
                 self._problem("agent", ProviderError("no answer within the limit", retryable=True))
                 await self._speak(turn, self._manners.apology)
                 return
-            patience = self._settings.reply_limit_s
             if clause is None:
                 break
-            await self._speak(turn, clause)
+            await self._say(turn, clause)
         if answer.error is not None:
             self._problem("agent", answer.error)
             await self._speak(turn, self._manners.apology)
 
-    async def _speak(self, turn: _Turn, clause: str) -> None:
-        if not clause:
-            return
+    async def _speak(self, turn: _Turn, text: str) -> None:
+        """A whole text of the manners; by clauses, as it was prepared."""
+        for clause in chunking.split(text):
+            await self._say(turn, clause)
+
+    async def _say(self, turn: _Turn, clause: str) -> None:
         turn.clause_ns = turn.clause_ns or self._now()
         try:
             pcm = await self._tts.synthesize(clause)
         except ProviderError as error:
             self._problem("tts", error)
-            if clause == self._manners.apology:
+            if turn.apologising:
                 self._happen(Outcome(Ending.FAILED))
                 return
+            turn.apologising = True
             await self._speak(turn, self._manners.apology)
             return
         await turn.utterance.add(clause, pcm, self._now())
@@ -467,6 +503,8 @@ class Session:
             )
         )
         self._turns += 1
+        if self._carried:
+            self._happen(_FloorFree())
 
     def _problem(self, where: str, error: ProviderError) -> None:
         self._events.emit(Problem(at=clock.now(), call_id=self._call_id, where=where, what=str(error)))
@@ -484,8 +522,8 @@ def _latency(turn: _Turn, sent_ns: int) -> TurnLatency:
         turn.utterance.first_write_ns,
         sent_ns,
     ]
-    for i in range(1, len(instants)):  # a step that was skipped took no time
-        instants[i] = max(instants[i], instants[i - 1])
+    for i in range(1, len(instants)):  # a step that was skipped, or came after a filler, took no time
+        instants[i] = min(max(instants[i], instants[i - 1]), max(sent_ns, instants[0]))
     parts = [(later - earlier) / 1e6 for earlier, later in zip(instants, instants[1:], strict=False)]
     return TurnLatency(
         jitter_buffer_ms=parts[0],

@@ -31,6 +31,7 @@ class Utterance:
         self._complete = False
         self._cut: int | None = None
         self.interrupted = False
+        self._first_sent_ns = 0
         self.first_write_ns = 0  # monotonic, when the first audio was queued
 
     @property
@@ -61,7 +62,9 @@ class Utterance:
     @property
     def first_sent_ns(self) -> int:
         """Monotonic ns at which its first packet left, 0 before that."""
-        return self._speaker.out.sent_at(self._clauses[0].start) if self._clauses else 0
+        if not self._first_sent_ns and self._clauses:  # remembered: the wire forgets it after 20 s
+            self._first_sent_ns = self._speaker.out.sent_at(self._clauses[0].start)
+        return self._first_sent_ns
 
     @property
     def done(self) -> bool:

@@ -8,6 +8,18 @@ SipagentError
 └── ProviderError       an STT, LLM or TTS provider failed; `.retryable` says whether another try may help
 """
 
+import traceback
+from pathlib import Path
+
+
+def where(error: BaseException) -> str:
+    """Type and place of an error of our own making, for the log: its message may hold what a caller said."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
 
 class SipagentError(Exception):
     """Base class. ``str(error)`` is one sentence for the operator: what, where, what to do."""

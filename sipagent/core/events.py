@@ -4,14 +4,18 @@ Events never steer a call; they are emitted beside it. A new fact is a new event
 Fields marked ``PRIVATE`` (numbers, words, digits) reach the store and key holders, never the log.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from sipagent.core.clock import Stamp
+from sipagent.core.errors import where
 from sipagent.core.ids import CallId, LegId, TransferId, TurnId
 from sipagent.core.states import Direction, RegistrationState, TransferState
 from sipagent.core.termination import Termination
+
+log = logging.getLogger(__name__)
 
 PRIVATE = {"private": True}
 
@@ -70,6 +74,7 @@ class LegRinging(LegEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegAnswered(LegEvent):
+    sip_call_id: str  # an outbound leg has none before
     codec: str  # "PCMU" or "PCMA"
     local_media: str  # host:port of our RTP
     remote_media: str  # host:port as the SDP says
@@ -252,7 +257,10 @@ class EventSink(Protocol):
 
 
 class EventHub:
-    """Hands each event to every subscriber, in the order of subscription. Subscribers must not block or raise."""
+    """Hands each event to every subscriber, in the order of subscription. Subscribers must not block.
+
+    One that raises is a mistake of ours; it is logged, and the others get the event all the same.
+    """
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[Event], None]] = []
@@ -264,7 +272,10 @@ class EventHub:
 
     def emit(self, event: Event) -> None:
         for subscriber in tuple(self._subscribers):
-            subscriber(event)
+            try:
+                subscriber(event)
+            except Exception as error:
+                log.error("a subscriber of events failed", extra={"error": where(error)})
 
 
 def as_fields(event: Event) -> dict[str, Any]:

@@ -51,3 +51,4 @@ class TransferState(StrEnum):
     ACCEPTED = "accepted"  # 202; the peer is trying
     COMPLETED = "completed"  # NOTIFY says 2xx
     FAILED = "failed"
+    UNKNOWN = "unknown"  # the call ended before the outcome was told

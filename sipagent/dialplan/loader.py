@@ -25,6 +25,7 @@ from sipagent.dialplan.model import (
 )
 
 MAX_FILE_BYTES = 1 << 20
+MAX_PATH = 400  # characters of `$.agents.desk.intents…`; a real one has about 60
 SLOT_KINDS = ("day", "time", "number", "choice", "text")
 
 # The step's word, its class, and the field that a plain value goes to (`say: "Hello"`).
@@ -77,6 +78,8 @@ class _Loader:
             raise ConfigError(f"{path}:{line}: {error.problem or 'not valid YAML'}") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML") from error
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply for a dialplan") from error
         self._data = self._value(node, "$") if node is not None else {}
 
     def load(self) -> Dialplan:
@@ -136,6 +139,12 @@ class _Loader:
             for used in re.findall(r"\{(\w*)\}", intent.answer):
                 if used not in intent.slots:
                     raise self._error(f"{at}.answer", f"no slot named `{used}`{_nearest(used, intent.slots)}")
+            try:
+                intent.answer.format(**dict.fromkeys(intent.slots, ""))
+            except (ValueError, LookupError, AttributeError) as error:
+                raise self._error(
+                    f"{at}.answer", "braces are for slots: write {name} with a slot's name, and {{ for a brace"
+                ) from error
             for slot_name, slot in intent.slots.items():
                 if slot.kind not in SLOT_KINDS:
                     raise self._error(
@@ -175,6 +184,8 @@ class _Loader:
 
     def _value(self, node: yaml.Node, path: str) -> Any:
         self._lines[path] = node.start_mark.line + 1
+        if len(path) > MAX_PATH:
+            raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: nested too deeply for a dialplan")
         if id(node) in self._seen:  # a few lines of them can stand for gigabytes
             raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: aliases (*name) are not allowed in a dialplan")
         self._seen.add(id(node))
@@ -192,8 +203,10 @@ class _Loader:
         # Scalars only: no anchors to objects, no Python tags, whatever the file says.
         try:
             return yaml.SafeLoader("").construct_object(node)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{self._path}:{node.start_mark.line + 1}: {error}") from error
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a number that looks like a date and is none
+            raise ConfigError(
+                f"{self._path}:{node.start_mark.line + 1}: cannot be read ({error}); put it in quotes if it is a text"
+            ) from error
 
     def _mapping(self, key: str) -> dict[str, Any]:
         value = self._data.get(key) or {}

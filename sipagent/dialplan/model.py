@@ -3,6 +3,8 @@
 Every class is one YAML mapping; its field names are the keys a user writes. Unknown keys are errors.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 
@@ -126,6 +128,11 @@ class Dialplan(_Part, frozen=True):
     routes: list[RouteSpec]
     steps: dict[str, list[Step]]
     agents: dict[str, AgentSpec]
+
+
+def said_texts(steps: Sequence[Step]) -> list[str]:
+    """What `say` steps will speak."""
+    return [step.text for step in steps if isinstance(step, SayStep)]
 
 
 def urgent_texts(agent: AgentSpec) -> list[str]:

@@ -11,7 +11,7 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     port_max: int = 29999  # last RTP port; below Linux's ephemeral range, which begins at 32768
     capacity: int = 64  # slots, calls at once; an unused slot costs address space only
     playout_delay_ms: int = 40  # age of audio when it is handed on; two packets of 20 ms ride out common jitter
-    media_timeout_s: float = 20.0  # seconds without RTP until main is told; 0 never tells
+    media_timeout_s: float = 20.0  # seconds without RTP from the peer that end the call; 0 never ends it
     port_quarantine_s: float = 30.0  # a port rests this long, so that a late packet cannot reach the next call
     realtime: bool = True  # ask for SCHED_FIFO; without it pacing depends on the machine's other load
 

@@ -242,8 +242,11 @@ class Lane:
         elif isinstance(command, Answer):
             call.accept(command.sdp)
         elif isinstance(command, Reject):
-            call.closing = True
-            call.answer(call_param(command.status, command.reason, command.headers))
+            if call.inbound and not call.accepted:
+                call.closing = True
+                call.answer(call_param(command.status, command.reason, command.headers))
+            else:  # our 200 is out already, or it is we who call: what can be refused no more is ended
+                self._end(call, command.status, command.headers)
         elif isinstance(command, Hangup):
             self._end(call, 480, command.headers)
         elif isinstance(command, Refer):

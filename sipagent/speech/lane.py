@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from sipagent.core import errors
 from sipagent.speech.protocol import AnyReply, Dropped, Failed, Request
 
 QUEUE = 64  # requests that must be answered; more are refused (retryable), main has other workers or another voice
@@ -52,5 +53,5 @@ class Lane:
             try:
                 reply = self._handle(request)
             except Exception as error:  # whatever a model library raises, the next request deserves its answer
-                reply = Failed(id=request.id, reason=f"{type(error).__name__}: {error}")
+                reply = Failed(id=request.id, reason=errors.where(error))
             self._send(reply)

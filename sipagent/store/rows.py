@@ -109,7 +109,12 @@ def apply(session: Session, event: Event, node: str) -> None:
         case LegAnswered():
             unanswered = (LegState.SETUP, LegState.RINGING)
             answered = {"state": LegState.ANSWERED, "answered_at": at}
-            media = {"codec": event.codec, "local_media": event.local_media, "remote_media": event.remote_media}
+            media = {
+                "sip_call_id": event.sip_call_id,
+                "codec": event.codec,
+                "local_media": event.local_media,
+                "remote_media": event.remote_media,
+            }
             _change(session, CALLS, event.call_id, answered, unanswered)
             _change(session, LEGS, event.leg_id, answered | media, unanswered)
         case LegEnded():

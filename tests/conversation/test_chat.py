@@ -141,6 +141,9 @@ async def test_tools_that_were_not_offered_do_nothing(server, arguments, name):
         ([500], True),
         ([b"data: {not json}\n\n"], True),
         ([{"error": {"message": "overloaded"}}], True),
+        ([{"choices": ["x"]}], True),
+        ([delta(tool_calls=[{"index": "a", "function": {}}])], True),
+        ([delta(tool_calls=[{"index": 0, "function": "x"}])], True),
     ],
 )
 async def test_failures_are_provider_errors(server, script, retryable):

@@ -9,7 +9,7 @@ from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import AgentInterrupted, AgentSpeaking, CallerSaid, Problem
 from sipagent.dialplan.model import AgentSpec
-from tests.conversation.scenario import Echo, Scene, Voice
+from tests.conversation.scenario import Echo, Scene, Voice, Word
 
 
 async def test_greets_listens_answers_and_hangs_up_after_goodbye():
@@ -106,7 +106,8 @@ async def test_an_agent_that_may_not_be_interrupted_is_not():
     await scene.says()
     await scene.run(0.6, speaking=True)
     await scene.until_quiet()
-    assert [t.interrupted for t in scene.turns()] == [False, False]
+    assert [t.interrupted for t in scene.turns()] == [False, False, False]
+    assert [t.caller_text for t in scene.turns()] == ["", "question", "stop"]
     await scene.end()
 
 
@@ -253,3 +254,93 @@ async def test_words_that_fail_at_the_end_are_a_problem_not_an_error():
     await scene.end()
     assert len(scene.turns()) == 1
     assert len(scene.of(Problem)) == 1
+
+
+async def test_without_a_filler_a_slow_answer_is_waited_for():
+    thinking = asyncio.Event()
+    manners = AgentSpec(greeting="Hello.", filler="", filler_after_s=0.02)
+    scene = Scene(Echo(delay=thinking), ["question"], manners=manners)
+    await scene.until_quiet()
+    await scene.says()
+    await asyncio.sleep(0.08)
+    await scene.run(0.1)
+    thinking.set()
+    await scene.until_quiet()
+    assert scene.turns()[-1].heard_text == "You said question."
+    await scene.end()
+
+
+async def test_a_slow_recogniser_is_bridged_too():
+    recognised = asyncio.Event()
+
+    class SlowWord(Word):
+        async def finish(self):
+            await recognised.wait()
+            return await super().finish()
+
+    manners = AgentSpec(greeting="Hello.", filler="One moment, please.", filler_after_s=0.03)
+    scene = Scene(Echo(), ["question"], manners=manners)
+    begin = scene.words.begin
+    scene.words.begin = lambda on_partial: SlowWord(begin(on_partial).said)  # type: ignore[method-assign]
+    await scene.until_quiet()
+    await scene.says()
+    await asyncio.sleep(0.08)
+    await scene.run(0.2)
+    recognised.set()
+    await scene.until_quiet()
+    turn = scene.turns()[-1]
+    assert turn.heard_text == "One moment, please. You said question."
+    assert turn.latency is not None
+    assert turn.latency.total_ms < 1000, "the filler is the first thing heard"
+    await scene.end()
+
+
+async def test_a_sentence_said_while_the_agent_may_not_be_interrupted_is_answered_afterwards():
+    manners = AgentSpec(greeting="This is a long and important greeting.", interruptible=False)
+    scene = Scene(Echo(), ["i have a question", "and another"], manners=manners)
+    await scene.run(0.3)
+    await scene.run(0.8, speaking=True)
+    await scene.run(0.5)
+    await scene.until_quiet()
+    await scene.until_quiet()
+    assert [t.caller_text for t in scene.turns()] == ["", "i have a question"]
+    assert not scene.turns()[0].interrupted
+    await scene.end()
+
+
+async def test_noise_does_not_keep_a_silent_caller_on_the_line():
+    manners = AgentSpec(greeting="Hello.", silence_prompt="Anyone?", silence_s=2.0, silence_prompts=1)
+    scene = Scene(Echo(), [""] * 50, manners=manners)
+    await scene.until_quiet()
+    for _ in range(20):
+        await scene.run(0.5, speaking=True)
+        await scene.run(0.6)
+        if scene.task.done():
+            break
+    outcome = await asyncio.wait_for(scene.task, 1)
+    assert outcome.ending is Ending.CALLER_SILENT
+
+
+async def test_a_turn_longer_than_the_wire_remembers_keeps_its_start():
+    scene = Scene(Echo(), ["tell me everything " * 12])
+    await scene.until_quiet()
+    await scene.says()
+    await scene.run(1.0)
+    scene.wire.sent.clear()  # as the ring does after 20 s
+    await scene.until_quiet()
+    turn = scene.turns()[-1]
+    assert turn.agent_started_at is not None and turn.latency is not None
+    await scene.end()
+
+
+async def test_speech_during_the_lead_takes_the_floor_as_soon_as_the_agent_begins():
+    settings = ConversationSettings(lead_ms=400)
+    manners = AgentSpec(greeting="This is a very long greeting that nobody wants to hear to its end.")
+    scene = Scene(Echo(), ["i know"], manners=manners, settings=settings)
+    await scene.run(0.1)
+    await scene.run(1.2, speaking=True)
+    assert not any(scene.wire.on_wire[-10:])
+    await scene.run(0.5)
+    await scene.until_quiet()
+    assert scene.turns()[-1].caller_text == "i know"
+    await scene.end()

@@ -97,6 +97,9 @@ def test_steps_and_routes(write):
         ("routes:", "rotues:", 1, "did you mean `routes`?"),
         ("    - answer\n", "    - answer\n    - play: missing.wav\n", 13, "no file missing.wav"),
         ("steps:\n  desk:", "steps:\n  desk: {}\n  desk:", 12, "twice"),
+        ("{day}.", "{day} { .", 28, "braces are for slots"),
+        ("{day}.", "{day.x}.", 28, "braces are for slots"),
+        ('["1??"]', "[5551-23-45]", 2, "put it in quotes"),
     ],
 )
 def test_mistakes_name_file_line_and_the_nearest_word(write, old, new, line, words):
@@ -122,6 +125,8 @@ def test_mistakes_name_file_line_and_the_nearest_word(write, old, new, line, wor
         "a: &x [*x]",
         "\x00",
         "routes: 5",
+        "a: " + "[" * 5000,
+        "{a: " * 300,
         "steps: {a: 3}",
     ],
 )

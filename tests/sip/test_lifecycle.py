@@ -69,7 +69,7 @@ async def test_zygote_killed_during_a_call(agent: Agent) -> None:
 
 async def test_stuck_lane_is_replaced(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sipagent.sip.client._PING_S", 0.2)
-    monkeypatch.setattr("sipagent.sip.client._SILENT_S", 1.0)
+    monkeypatch.setattr("sipagent.sip.client._SILENT_PINGS", 2)
     os.kill(agent.lane.pids["lane"], signal.SIGKILL)
     await agent.until(lambda: len(agent.readies) == 2, "a new lane")  # whose pinger has the short times
     os.kill(agent.lane.pids["lane"], signal.SIGSTOP)

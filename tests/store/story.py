@@ -84,6 +84,7 @@ class Story:
     def is_answered(self, t: float = 1.0) -> list[Event]:
         return [
             LegAnswered(
+                sip_call_id="sip-1@peer",
                 at=self.at(t),
                 call_id=self.call_id,
                 leg_id=self.leg_id,

@@ -108,7 +108,14 @@ class ChatModel:
                             _merge(calls, piece)
                     if length > MAX_REPLY_CHARS:
                         break
-        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            ValueError,
+            AttributeError,
+            TypeError,
+        ) as error:  # the last three: JSON of another shape than the protocol's
             raise ProviderError(f"the chat model failed ({type(error).__name__})", retryable=True) from error
         for call in calls.values():
             yield ToolCall(call.name, _arguments("".join(call.arguments)))
