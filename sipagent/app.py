@@ -1,6 +1,7 @@
 """Composes a node: the only place that knows every plane. `sipagent serve` runs one."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import socket
@@ -152,6 +153,7 @@ class Node:
             raise
 
     async def _start(self) -> None:
+        self._lock()
         dialplans = load_folder(self._dialplan_folder)
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
@@ -243,6 +245,17 @@ class Node:
                 return str(probe.getsockname()[0])
             except OSError:
                 return "127.0.0.1"
+
+    def _lock(self) -> None:
+        """One node per state folder: a second one would take the first one's live calls for leftovers of a crash."""
+        descriptor = os.open(self.state / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._exit.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SetupError(
+                f"another node runs with the state folder {self.state}: end it, or set another [node] state_dir"
+            ) from None
 
     def _connect_lane(self) -> None:
         self.lane.on_incoming = self.registry.on_incoming

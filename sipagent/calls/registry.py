@@ -8,6 +8,7 @@ from typing import Any
 
 from sipagent.calls.call import Call
 from sipagent.calls.leg import Leg, LegIdentity
+from sipagent.calls.rate import RateLimit
 from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
@@ -24,6 +25,7 @@ from sipagent.sip.settings import TrunkSettings
 log = logging.getLogger(__name__)
 
 PEERS_EVERY_S = 60.0
+PEERS_RETRY_S = 5.0
 
 
 class CallRegistry:
@@ -40,7 +42,7 @@ class CallRegistry:
         self._originating = 0
         self._peers: dict[str, list[TrunkSettings]] = {}  # by address
         self.draining = False
-        self.refused = 0
+        self._refusals = RateLimit(per_second=5)
 
     @property
     def live(self) -> list[Call]:
@@ -54,8 +56,9 @@ class CallRegistry:
         configured = self._services.limits.max_calls
         return min(configured, library) if configured else library
 
-    async def learn_peers(self) -> None:
-        """Looks up the addresses that trunks call from. Keeps what is known of a name that cannot be looked up now."""
+    async def learn_peers(self) -> bool:
+        """Looks up the addresses that trunks call from; False when one cannot be: what is known of it is kept."""
+        complete = True
         loop = asyncio.get_running_loop()
         peers: dict[str, list[TrunkSettings]] = {}
         for trunk in self._services.trunks:
@@ -65,16 +68,19 @@ class CallRegistry:
                     addresses = {str(entry[4][0]) for entry in found}
                 except OSError:
                     log.warning("a trunk's address cannot be looked up", extra={"trunk": trunk.name})
+                    complete = False
                     addresses = {address for address, known in self._peers.items() if trunk in known}
                 for address in addresses:
                     peers.setdefault(address, []).append(trunk)
         self._peers = peers
+        return complete
 
     async def keep_peers(self) -> None:
         """Looks them up again and again: providers move."""
+        known = True
         while True:
-            await asyncio.sleep(PEERS_EVERY_S)
-            await self.learn_peers()
+            await asyncio.sleep(PEERS_EVERY_S if known else PEERS_RETRY_S)
+            known = await self.learn_peers()
 
     # --- from the lane ---
 
@@ -113,10 +119,7 @@ class CallRegistry:
             )
 
     def on_over_limit(self, fact: protocol.OverLimit) -> None:
-        self.refused += 1
-        self._services.events.emit(
-            CallRefused(at=clock.now(), reason="all calls of the library in use", sip_status=fact.status)
-        )
+        self._refused("all calls of the library in use", fact.status)
 
     # --- from the operator ---
 
@@ -305,10 +308,17 @@ class CallRegistry:
         )
 
     def _refuse(self, handle: int, status: int, reason: str) -> None:
-        self.refused += 1
         headers = {"Retry-After": "5"} if status == 503 else {}
         self._services.lane.send(protocol.Reject(call=handle, status=status, headers=headers))
-        self._services.events.emit(CallRefused(at=clock.now(), reason=reason, sip_status=status))
+        self._refused(reason, status)
+
+    def _refused(self, reason: str, status: int) -> None:
+        """On record; of a flood only a few a second, the others as a number: strangers must not fill the record."""
+        now = clock.now()
+        if self._refusals.admit(now.mono):
+            self._services.events.emit(
+                CallRefused(at=now, reason=reason, sip_status=status, others=self._refusals.take_suppressed())
+            )
 
     @property
     def _taken(self) -> int:
@@ -340,8 +350,11 @@ class CallRegistry:
         if trunk and named is None:
             raise ConfigError(f"no trunk named `{trunk}`")
         if target.startswith(("sip:", "sips:")):
-            if not message.parse_address(target).host:
+            host = message.parse_address(target).host
+            if not host:
                 raise ConfigError("the SIP URI to call has no host")
+            if named is not None and host != message.parse_address(named.target_uri("x")).host:
+                raise ConfigError(f"trunk `{trunk}` does not serve the host of this URI: give a number, or no trunk")
             return trunk, target
         chosen = named or next(iter(self._services.trunks), None)
         if chosen is None:

@@ -110,6 +110,7 @@ class CallRefused(Event):
 
     reason: str
     sip_status: int
+    others: int = 0  # of a flood: so many more since the last event of this kind
 
 
 # --- the conversation -----------------------------------------------------------------------------------------

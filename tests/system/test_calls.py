@@ -1,6 +1,8 @@
 """Calls through the whole node: in, out, refused, transferred, ended by either side."""
 
+import asyncio
 import signal
+import sys
 import time
 
 import pytest
@@ -86,6 +88,15 @@ async def test_inbound_outbound_refused_and_transferred_calls():
         assert transferred.call.cause == "transferred"
         (transfer,) = transferred.transfers
         assert (transfer.state, transfer.sip_status, transfer.kind) == ("completed", 200, "blind")
+
+        # A second node on the same state folder is refused, and does no harm to the first one's record.
+        second_node = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sipagent", "serve", "-c", str(node.config)),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await second_node.communicate()
+        assert second_node.returncode == 3
+        assert b"another node runs with the state folder" in said
 
         # More calls than the library carries: refused, counted.
         crowd = Sipp("uac-inbound-answered.xml", target=node.target, service="talk", calls=4, rate=50, duration_ms=2500)

@@ -12,15 +12,13 @@ CALLS = 200
 WARM = 20
 
 
-def footprint(node: Node) -> dict[str, tuple[float, int, int]]:
+async def footprint(node: Node) -> dict[str, tuple[float, int, int]]:
     """Per process: private memory in MB, open files, threads."""
-    assert node.process is not None
     found: dict[str, tuple[float, int, int]] = {}
-    for process in [psutil.Process(node.process.pid), *node.children()]:
+    for name, pid in (await node.pids()).items():
+        process = psutil.Process(pid)
         with process.oneshot():
-            name = " ".join(process.cmdline()[-2:])
-            key = f"{name}#{sum(k.startswith(name) for k in found)}"
-            found[key] = (process.memory_full_info().uss / 1e6, process.num_fds(), process.num_threads())
+            found[name] = (process.memory_full_info().uss / 1e6, process.num_fds(), process.num_threads())
     return found
 
 
@@ -43,22 +41,22 @@ async def test_two_hundred_calls_leave_no_trace_in_memory_files_or_threads():
     async with Node() as node:
         await run_calls(node, WARM)
         await node.ended(WARM)
-        before = footprint(node)
+        before = await footprint(node)
         await run_calls(node, CALLS - WARM)
 
         async def idle() -> bool:
             return int((await node.health())["calls_active"]) == 0
 
         await node.until(idle, 10)
-        after = footprint(node)
+        after = await footprint(node)
         print()
         for name, (memory, files, threads) in after.items():
             was = before[name]
             print(
-                f"{name:60s} {was[0]:7.1f} → {memory:7.1f} MB  {was[1]} → {files} files  {was[2]} → {threads} threads"
+                f"{name:10s} {was[0]:7.1f} → {memory:7.1f} MB  {was[1]} → {files} files  {was[2]} → {threads} threads"
             )
             assert files <= was[1] + 2, f"{name} keeps files open"
             assert threads <= was[2] + 1, f"{name} keeps threads"
             # The lane keeps each BYE's transaction for 32 s (RFC 3261 timer J), 33 kB each: its plateau, not a leak.
-            allowance = 8.0 if "zygote" in name else 4.0
+            allowance = 8.0 if name == "lane" else 4.0
             assert memory <= was[0] + allowance, f"{name} grows"
