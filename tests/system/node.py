@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -115,8 +116,10 @@ class Node:
         await self.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
         await self.stop()
+        if failure is None:  # a failed test leaves its log and its record to look at
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     async def start(self) -> None:
         with self.log.open("ab") as out:

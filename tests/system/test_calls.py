@@ -148,10 +148,11 @@ async def test_a_conversation_with_the_test_phone():
         finally:
             await phone.close()
         (record,) = await node.ended(1, 40)
-    assert [turn.intent for turn in record.turns] == ["", "hours", "human"]
+    # The last one is the apology: the phone refuses to be transferred.
+    assert [turn.intent for turn in record.turns] == ["", "hours", "human", ""]
+    assert record.turns[-1].agent_text == "Sorry, something went wrong here."
     heard = " ".join(call.heard).lower()
     assert "until" in heard
     assert "put you through" in heard
-    # The phone refuses to be transferred (603); the agent says it is sorry.
     (transfer,) = record.transfers
     assert (transfer.state, transfer.sip_status) == ("failed", 603)

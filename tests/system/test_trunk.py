@@ -61,7 +61,7 @@ async def test_registers_hears_and_is_heard(monkeypatch):
         assert await node.stop() == 0
         contacts = await pbx.cli("pjsip show contacts")
         assert f"127.0.0.1:{node.sip_port}" not in contacts, "a node that leaves unregisters"
-    assert PASSWORD not in node.log.read_text()
+        assert PASSWORD not in node.log.read_text()
 
 
 async def test_a_wrong_password_is_reported_with_what_to_do(monkeypatch):
