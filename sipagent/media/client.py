@@ -198,6 +198,7 @@ class MediaClient:
                 await self._ready
         except (TimeoutError, ProcessDied) as error:
             self._engine = None
+            self._forget_questions()
             transport.close()
             code = await _reap(process, 0.0 if isinstance(error, TimeoutError) else 1.0)
             raise SetupError(f"the media process did not start (exit code {code}); its messages are above") from error
@@ -220,14 +221,18 @@ class MediaClient:
                 self._ready.set_exception(ProcessDied("the media process ended before it was ready"))
             return
         self._engine = None
+        self._forget_questions()
+        if not self._closed:
+            self._restarting = asyncio.create_task(self._restart(engine), name="media/restart")
+
+    def _forget_questions(self) -> None:
+        """What the engine that is gone, or never came, has not answered: it opened nothing, and all is closed."""
         for future in self._opening.values():
             if not future.done():
                 future.set_exception(SetupError("the media process died while a port was being opened"))
         for slot in list(self._closing):
             self._slot_closed(slot)
         self._abandoned.clear()
-        if not self._closed:
-            self._restarting = asyncio.create_task(self._restart(engine), name="media/restart")
 
     async def _restart(self, dead: _Engine) -> None:
         affected = len(self._ports)
@@ -307,6 +312,7 @@ class MediaClient:
         if slot in self._closing:
             port, answered = self._closing.pop(slot)
             port.finish()
+            self._rings.forget(slot)  # nobody else will when the engine has died, nor what was written meanwhile
             answered.set_result(None)
 
     def _list_active(self) -> None:

@@ -77,7 +77,7 @@ class Engine:
         self._longs = rows[:, :HEADER].view(np.uint32)
         self._sequences = rows[:, 2:4].view(">u2")[:, 0]
         self._timestamps = rows[:, 4:8].view(">u4")[:, 0]
-        self._ticks = 0
+        self._ticks = int(self._rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
         self._running = True
         self._groups: list[tuple[Ints, Ints]] = []  # of each phase: the slots to play, and those of them to send
@@ -288,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", required=True, help="MediaSettings as JSON")
     options = parser.parse_args(arguments)
     die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they may reach the whole group; main decides when calls are over
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # two sockets a call

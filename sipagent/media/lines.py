@@ -30,8 +30,8 @@ from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 from sipagent.media.sockets import ROW, CallSockets
-from sipagent.media.source import SILENT_NS, Address, SourceRule, Verdict, follows
-from sipagent.media.telephone_event import EventPayload, EventReceiver, Press
+from sipagent.media.source import Address, SourceRule, Verdict, follows
+from sipagent.media.telephone_event import EventPayload, EventReceiver, Press, PressLimit
 
 BIND_TRIES = 16
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
@@ -46,6 +46,7 @@ class Line:
     connect: Connect | None = None
     source: SourceRule = field(default_factory=SourceRule)
     events: EventReceiver = field(default_factory=EventReceiver)
+    presses: PressLimit = field(default_factory=PressLimit)
     newcomer: tuple[RtpPacket, int] | None = None  # of another SSRC, and its arrival: a second one will confirm it
 
 
@@ -93,6 +94,8 @@ class Lines:
             self._rings.reset(slot)
             self.outgoing.open(slot)
         self.reception.reset(slot)
+        if command.resume:
+            self.reception.resume(slot)
         self.jitter.reset(slot)
         self._lines[slot] = Line(port, command)
         self._notify(PortOpened(slot=slot, port=port))
@@ -139,8 +142,9 @@ class Lines:
             self.receiving[slot] = False
             self._pressing.discard(slot)
             self.outgoing.sending[slot] = False
-            self._rings.forget(slot)
             self._list_slots()
+        if 0 <= slot < self._rings.capacity:
+            self._rings.forget(slot)  # also when an engine before us played it, and we were never told of it
         self._notify(PortClosed(slot=slot))
 
     def close_all(self) -> None:
@@ -152,8 +156,9 @@ class Lines:
     def stray(self, slot: int, data: bytes, sender: Address, now_ns: int) -> None:
         """A datagram of the wide socket: decide whose it is, learn the source, take what is the peer's."""
         line = self._lines[slot]
-        if line.source.learned not in (None, sender) and now_ns - self.heard_ns[slot] < SILENT_NS:
-            self._counters[slot, Counter.FOREIGN] += 1  # decided without looking inside: floods are cheap to refuse
+        heard = int(self.heard_ns[slot])
+        if line.source.bars(sender, heard, now_ns):
+            self._counters[slot, Counter.FOREIGN] += 1
             return
         packet = self._parse(slot, data)
         if packet is None:
@@ -161,7 +166,6 @@ class Lines:
         if not self.receiving[slot]:
             self._counters[slot, Counter.IGNORED] += 1
             return
-        heard = int(self.heard_ns[slot])
         judgement = line.source.judge(sender, packet, int(self.reception.ssrc[slot]), heard, now_ns)
         if judgement.verdict is Verdict.LEARNED:
             self._sockets.latch(slot, sender)
@@ -185,7 +189,7 @@ class Lines:
     def watch(self, now_ns: int) -> None:
         """Ten times a second: unfinished digits, silent peers, derived figures."""
         for slot in tuple(self._pressing):
-            self._pressed(slot, self._lines[slot].events.expire(now_ns))
+            self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
         slots = self.slots
         self.reception.publish(slots)
         limit = self._settings.media_timeout_s
@@ -214,7 +218,7 @@ class Lines:
                 self._sockets.bind(slot, port)
             except OSError as error:
                 self._ports.failed(port, now_ns)
-                self._rings.header[Header.BIND_FAILURES] = self._ports.bind_failures
+                self._rings.header[Header.BIND_FAILURES] += 1
                 reason = f"RTP port {port} cannot be bound on {self._settings.host}: {error.strerror}"
                 continue
             return port
@@ -316,12 +320,16 @@ class Lines:
             self.jitter.mark(slot, packet.timestamp, samples, FLAG_DIGIT, now_ns)
         if line.events.active:
             self._pressing.add(slot)
-        self._pressed(slot, presses)
+        self._pressed(slot, presses, now_ns)
 
-    def _pressed(self, slot: int, presses: list[Press]) -> None:
-        if not self._lines[slot].events.active:
+    def _pressed(self, slot: int, presses: list[Press], now_ns: int) -> None:
+        line = self._lines[slot]
+        if not line.events.active:
             self._pressing.discard(slot)
         for press in presses:
+            if not line.presses.admits(now_ns):
+                self._counters[slot, Counter.MALFORMED] += 1
+                continue
             self._counters[slot, Counter.DIGITS_IN] += 1
             self._notify(Digit(slot=slot, digit=press.digit, duration_ms=press.duration_ms))
 
@@ -332,7 +340,7 @@ def signalled_address(command: Connect) -> Address | None:
         return None
     family = socket.AF_INET6 if ":" in command.host else socket.AF_INET
     try:
-        socket.inet_pton(family, command.host)
+        host = socket.inet_ntop(family, socket.inet_pton(family, command.host))  # written as the kernel does
     except OSError:
         return None  # a name: resolving it here would stop everybody's audio
-    return command.host, command.port
+    return host, command.port

@@ -11,6 +11,7 @@ from sipagent.media.protocol import Command, Connect
 from sipagent.media.rings import TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, PCMA, PCMU
 
+MAX_FIGURE = 2**31 - 1  # what a column of the record holds
 _TX_MASK = TX_FRAMES - 1
 
 
@@ -144,10 +145,13 @@ class MediaPort:
         return self.played
 
     def figures(self) -> MediaFigures:
-        """The counters as they are now, or as they were when the port was closed."""
+        """The counters as they are now, or as they were when the port was closed; each from 0 to `MAX_FIGURE`.
+
+        A peer that jumps about in its sequence numbers can drive them further.
+        """
         if self._final is not None:
             return self._final
-        row = self._rings.counters[self.slot].tolist()
+        row = self._rings.counters[self.slot].clip(0, MAX_FIGURE).tolist()
         return MediaFigures(
             packets_in=row[Counter.PACKETS_IN],
             packets_out=row[Counter.PACKETS_OUT],
@@ -158,7 +162,7 @@ class MediaPort:
             malformed=row[Counter.MALFORMED],
             foreign=row[Counter.FOREIGN],
             concealed_ms=row[Counter.CONCEALED_MS],
-            dropped_ms=self.dropped * 20,
+            dropped_ms=min(self.dropped * 20, MAX_FIGURE),
             jitter_ms=row[Counter.JITTER_US] / 1000,
             digits_in=row[Counter.DIGITS_IN],
         )

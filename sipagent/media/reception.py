@@ -46,6 +46,11 @@ class Reception:
         self._first[slot] = 1  # nothing expected, nothing lost
         self._jitter[slot] = 0.0
 
+    def resume(self, slot: int) -> None:
+        """After `reset`: the figures go on from those another engine published."""
+        self._lost_before[slot] = self._counters[slot, Counter.LOST]
+        self._jitter[slot] = self._counters[slot, Counter.JITTER_US] * (RATE / 1e6)
+
     def stop(self, slot: int) -> None:
         """Incoming packets are not looked at from now on, so the numbers in between are not lost."""
         if self.ssrc[slot] >= 0:

@@ -40,7 +40,7 @@ class Counter(IntEnum):
     LATE = 3
     DUPLICATE = 4
     REORDERED = 5
-    MALFORMED = 6
+    MALFORMED = 6  # and digits beyond those `PressLimit` admits
     FOREIGN = 7
     IGNORED = 8  # valid, but of a payload type nobody negotiated, or while receiving was off
     CONCEALED_MS = 9
@@ -48,6 +48,7 @@ class Counter(IntEnum):
     DIGITS_IN = 11
     RESYNCS = 12  # playout started over: new SSRC, sequence or timestamp jump, backlog
     SEND_ERRORS = 13
+    UNLATCHED = 14  # times a source was learned and could not have a socket of its own
     _RESERVED = 31
 
 

@@ -9,6 +9,7 @@ Another backend (shared sockets with recvmmsg, issue 3) can take this class's pl
 
 import select
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -36,6 +37,7 @@ class CallSockets:
         self._busy = select.epoll()
         self._strays = select.epoll()
         self._stray_slots: dict[int, int] = {}
+        self._told_unlatched = False
         self.rows = np.zeros((capacity, ROW), np.uint8)
         self._row_views = [row.data for row in self.rows]
 
@@ -68,28 +70,24 @@ class CallSockets:
         self._senders[slot] = _nowhere if target is None else _sender(self._wide[slot], target)
 
     def latch(self, slot: int, source: Address) -> None:
-        """Receives from this address on the busy path and sends to it."""
+        """Receives from this address on the busy path and sends to it.
+
+        Without a socket for it, as when descriptors have run out, the peer is served through the wide one: at more
+        cost, but the call goes on.
+        """
         self.aim(slot, source)
-        wide = self._wide[slot]
-        narrow = self._socket()
         try:
-            # Two sockets may share the port only while both allow it, so nobody else can slip in.
-            wide.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            narrow.bind(wide.getsockname())
-            narrow.connect(source)
-        except OSError:
-            # The peer is still served through the wide socket, only at more cost.
-            narrow.close()
-            self._counters[slot, Counter.SEND_ERRORS] += 1
+            narrow = self._narrowed(self._wide[slot], source)
+        except OSError as error:
+            self._counters[slot, Counter.UNLATCHED] += 1
+            if not self._told_unlatched:
+                self._told_unlatched = True
+                print(
+                    f"media: a call is served at more cost, its peer has no socket of its own: {error}", file=sys.stderr
+                )
             return
-        finally:
-            wide.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        _drain(narrow)  # between bind and connect it heard everybody
         self._narrow[slot] = narrow
         self._receivers[narrow.fileno()] = (narrow.recv_into, slot)
-        self._busy.register(narrow.fileno(), select.EPOLLIN)
         self._senders[slot] = narrow.send
 
     def close(self, slot: int) -> None:
@@ -146,6 +144,25 @@ class CallSockets:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         return sock
+
+    def _narrowed(self, wide: socket.socket, source: Address) -> socket.socket:
+        """Another socket on the port of `wide`, connected to the source and polled. Raises OSError."""
+        narrow = self._socket()
+        try:
+            # Two sockets may share the port only while both allow it, so nobody else can slip in.
+            wide.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            narrow.bind(wide.getsockname())
+            narrow.connect(source)
+            narrow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            _drain(narrow)  # between bind and connect it heard everybody
+            self._busy.register(narrow.fileno(), select.EPOLLIN)
+        except OSError:
+            narrow.close()
+            raise
+        finally:
+            wide.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        return narrow
 
     def _unlatch(self, slot: int) -> None:
         narrow = self._narrow.pop(slot, None)

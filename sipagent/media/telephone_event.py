@@ -1,11 +1,14 @@
 """Receiving telephone-events: one digit for one key press, whatever packets were lost (RFC 4733 section 2.5)."""
 
+from collections import deque
 from dataclasses import dataclass
 
 from sipagent.media.rtp import RATE, timestamp_diff
 
 DIGITS = "0123456789*#ABCD"  # events 0 to 15 (RFC 4733 section 3.2); others are not keys
 UPDATE_TIMEOUT_NS = 250_000_000  # senders repeat at least every 50 ms: five missing ends the event
+PRESSES = 20  # in any second: diallers make 12, and each becomes a row of the record
+PRESSES_NS = 1_000_000_000
 SEGMENT = 0xFFFF  # a longer press goes on as a new segment, its timestamp moved by this (section 2.5.1.3)
 
 
@@ -88,6 +91,20 @@ class EventReceiver:
             return []
         self._newest = event.segment
         return [Press(DIGITS[event.event], event.duration * 1000 // RATE)]
+
+
+class PressLimit:
+    """How many presses of one port are believed, so that nobody fills the record with them."""
+
+    def __init__(self) -> None:
+        self._admitted: deque[int] = deque(maxlen=PRESSES)  # ns, of the newest ones
+
+    def admits(self, now_ns: int) -> bool:
+        """Whether a press completed now counts. Those refused do not put off the next one."""
+        if len(self._admitted) == PRESSES and now_ns - self._admitted[0] < PRESSES_NS:
+            return False
+        self._admitted.append(now_ns)
+        return True
 
 
 def _next_segment(event: _Event) -> int:

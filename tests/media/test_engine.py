@@ -505,6 +505,40 @@ async def test_killed_engine_is_replaced_and_calls_go_on(rig):
     assert (ended.pid, ended.calls_affected, ended.reason) == (old, 1, "killed by signal 9")
 
 
+async def test_audio_of_a_port_that_was_closing_when_the_engine_died_is_removed(rig):
+    port, _, listener = await rig.call()
+    port.write(pcm_of(codes(1000)))
+    os.kill(rig.client.pid, signal.SIGSTOP)  # it will not obey any more
+    closing = asyncio.create_task(port.close())
+    await asyncio.sleep(0.01)
+    os.kill(rig.client.pid, signal.SIGKILL)
+    await closing
+    assert not rig.client._rings.tx_pcm[port.slot].any() and not rig.client._closing
+
+
+async def test_audio_of_a_port_closed_while_a_new_engine_starts_is_removed(rig):
+    port, _, listener = await rig.call()
+    port.write(pcm_of(codes(1000)))
+    old = rig.client.pid
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: rig.client.pid not in (0, old))
+    assert rig.client._ready is not None  # there is a process, but it does not listen yet
+    await port.close()
+    assert not rig.client._rings.tx_pcm[port.slot].any() and not rig.client._closing
+
+
+async def test_a_port_closed_while_an_engine_fails_to_start_gives_its_slot_back(rig):
+    port, _, listener = await rig.call()
+    port.write(pcm_of(codes(1000)))
+    old = rig.client.pid
+    os.kill(old, signal.SIGKILL)
+    await eventually(lambda: rig.client.pid not in (0, old))
+    os.kill(rig.client.pid, signal.SIGKILL)
+    await port.close()
+    assert not rig.client._rings.tx_pcm[port.slot].any()
+    assert (await rig.client.open()).slot == port.slot
+
+
 async def test_an_engine_that_keeps_dying_is_given_up_and_tried_again_later(rig):
     port, _, listener = await rig.call()
     for _ in range(4):
@@ -574,7 +608,7 @@ async def test_close_leaves_nothing_behind():
 
 
 async def test_signals_to_the_whole_group_do_not_end_the_engine(rig):
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(rig.client.pid, number)
     port, peer, _ = await rig.call()
     await eventually(lambda: peer.received)

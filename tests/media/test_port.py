@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from sipagent.media.port import MediaPort
-from sipagent.media.rings import TX_FRAMES, Rings, create_memory
+from sipagent.media.port import MAX_FIGURE, MediaPort
+from sipagent.media.rings import TX_FRAMES, Counter, Rings, create_memory
 
 
 class Owner:
@@ -111,3 +111,12 @@ async def test_after_close_the_port_still_answers(owner, port):
     assert await port.flush() == 2
     port.connect("192.0.2.1", 4000, 0)
     assert owner.sent == []
+
+
+def test_figures_fit_the_columns_of_the_record(owner, port):
+    owner.rings.counters[1] = 2**40
+    owner.rings.counters[1, Counter.LATE] = -1
+    port.dropped = 2**31
+    figures = port.figures()
+    assert (figures.packets_in, figures.lost, figures.concealed_ms, figures.dropped_ms) == (MAX_FIGURE,) * 4
+    assert figures.late == 0

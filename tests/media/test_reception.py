@@ -128,3 +128,17 @@ def test_slots_in_one_batch_do_not_touch_one_another(stream):
     reception.publish(slots)
     assert stream.counters[:, Counter.LOST].tolist() == [0, 0, 2]
     assert stream.counters[:, Counter.DUPLICATE].tolist() == [0, 1, 0]
+
+
+def test_a_successor_goes_on_from_the_figures_published_before(stream):
+    stream.start(10)
+    stream.take(14)
+    stream.reception._jitter[SLOT] = 16.0
+    assert stream.count(Counter.LOST) == 3
+    stream.reception = Reception(3, stream.counters)
+    stream.reception.reset(SLOT)
+    stream.reception.resume(SLOT)
+    assert (stream.count(Counter.LOST), stream.count(Counter.JITTER_US)) == (3, 2000)
+    stream.start(40)  # what was lost while there was no engine is told as a gap, not here
+    stream.take(42)
+    assert stream.count(Counter.LOST) == 4

@@ -89,3 +89,53 @@ def test_a_flood_of_addresses_is_not_remembered(rule):
         rule.judge(("203.0.113.1", number), rtp(1), -1, 0, 0)
     assert len(rule._candidates) == MAX_CANDIDATES
     learn(rule)
+
+
+def test_the_signalled_address_takes_over_whoever_was_faster_and_with_any_stream(rule):
+    learn(rule, THIRD)
+    now = 20_000_000
+    assert not rule.bars(SDP, heard_ns=now, now_ns=now)
+    assert rule.judge(SDP, rtp(700, ssrc=2), 1, heard_ns=now, now_ns=now).verdict is Verdict.WAIT
+    assert rule.judge(THIRD, rtp(3), 1, now, now).verdict is Verdict.ACCEPT  # until there are two
+    taken = rule.judge(SDP, rtp(701, ssrc=2), 1, heard_ns=now, now_ns=now)
+    assert taken.verdict is Verdict.LEARNED and len(taken.packets) == 2
+    assert rule.target == SDP
+    assert rule.bars(THIRD, heard_ns=now, now_ns=now)
+    assert rule.judge(THIRD, rtp(4), 2, heard_ns=now, now_ns=60 * S).verdict is Verdict.FOREIGN
+
+
+@pytest.mark.parametrize("second", [rtp(3, ssrc=2), rtp(2, ssrc=3), rtp(2, ssrc=2, payload_type=18)])
+def test_the_signalled_address_too_needs_two_packets_that_agree(rule, second):
+    learn(rule)
+    rule.judge(SDP, rtp(1, ssrc=2), 1, 0, 0)
+    rule.judge(SDP, second, 1, 0, 0)
+    assert rule.target == NAT
+
+
+def test_packets_in_flight_from_the_old_address_do_not_lock_out_the_new_one(rule):
+    learn(rule, SDP)
+    rule.expect(NAT, frozenset({0}))
+    for sequence in range(3, 6):
+        rule.judge(SDP, rtp(sequence), 1, 0, 0)
+    assert rule.target == SDP
+    rule.judge(NAT, rtp(100, ssrc=2), 1, 0, 0)
+    assert rule.judge(NAT, rtp(101, ssrc=2), 1, 0, 0).verdict is Verdict.LEARNED
+
+
+def test_with_no_stream_the_host_of_the_source_may_have_another_port(rule):
+    """After hold, or in a new engine, no SSRC is known by which a new binding of the NAT could show itself."""
+    learn(rule)
+    moved = (NAT[0], NAT[1] + 1)
+    assert rule.judge(moved, rtp(1, ssrc=5), -1, heard_ns=0, now_ns=S - 1).verdict is Verdict.FOREIGN
+    assert rule.judge(THIRD, rtp(1, ssrc=5), -1, heard_ns=0, now_ns=S).verdict is Verdict.FOREIGN
+    assert rule.judge(moved, rtp(1, ssrc=5), -1, heard_ns=0, now_ns=S).verdict is Verdict.WAIT
+    assert rule.judge(moved, rtp(2, ssrc=5), -1, heard_ns=0, now_ns=S).verdict is Verdict.LEARNED
+    assert rule.target == moved
+
+
+def test_a_flood_of_addresses_does_not_push_out_the_signalled_one(rule):
+    rule.judge(SDP, rtp(1), -1, 0, 0)
+    for number in range(10):
+        rule.judge(("203.0.113.1", number), rtp(1), -1, 0, 0)
+    assert len(rule._candidates) == MAX_CANDIDATES
+    assert rule.judge(SDP, rtp(2), -1, 0, 0).verdict is Verdict.LEARNED

@@ -1,6 +1,6 @@
 import pytest
 
-from sipagent.media.telephone_event import EventPayload, EventReceiver, Press
+from sipagent.media.telephone_event import EventPayload, EventReceiver, Press, PressLimit
 
 MS = 1_000_000
 
@@ -99,3 +99,15 @@ def test_every_key_and_nothing_else(line):
 def test_short_payload_is_refused():
     with pytest.raises(ValueError, match="telephone-event truncated: need 4 bytes, got 3"):
         EventPayload.parse(b"\x01\x0a\x00")
+
+
+def test_no_more_than_twenty_presses_in_any_second():
+    limit = PressLimit()
+    assert [limit.admits(n * 10 * MS) for n in range(30)] == [True] * 20 + [False] * 10
+    assert not limit.admits(999 * MS)
+    assert limit.admits(1000 * MS) and not limit.admits(1005 * MS) and limit.admits(1010 * MS)
+
+
+def test_the_fastest_dialler_is_not_limited():
+    limit = PressLimit()
+    assert all(limit.admits(n * 80 * MS) for n in range(200))  # 40 ms on, 40 ms off
