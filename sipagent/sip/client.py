@@ -15,7 +15,7 @@ from sipagent.core.clock import mono_ns, now
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.core.events import CallRefused, EventSink, ProcessEnded, ProcessStarted
 from sipagent.core.ipc import frame, read_frame
-from sipagent.sip import zygote
+from sipagent.sip import names, zygote
 from sipagent.sip.protocol import (
     AnyCommand,
     AnyFact,
@@ -147,8 +147,7 @@ class LaneClient:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
                     await self._lane_exit(lane_pid)
-            if lane_pid not in self._exits and self._zygote_up:
-                _kill(lane_pid)
+            self._kill_lane(lane_pid)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -174,6 +173,7 @@ class LaneClient:
                     break
                 except (SetupError, ProcessDied, TimeoutError, OSError) as error:
                     log.error("no new lane yet", extra={"reason": str(error), "again_in_s": pause})
+                    self._kill_lane(self._lane_pid)  # one that hangs while it starts would keep the port
                     self._drop_lane()
                     pause = min(pause * 2, _LONGEST_PAUSE_S)
 
@@ -202,7 +202,7 @@ class LaneClient:
             await asyncio.sleep(_PING_S)
             if self._unanswered > _SILENT_PINGS and self._lane_pid:
                 log.error("lane does not answer: replacing it", extra={"pid": self._lane_pid})
-                _kill(self._lane_pid)
+                self._kill_lane(self._lane_pid)
                 return
 
     async def _lost(self) -> None:
@@ -210,14 +210,20 @@ class LaneClient:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._lane_exit(pid)
+        self._kill_lane(pid)  # in case it closed its socket and stayed
         reason = _exit_text(self._exits.get(pid))
-        if pid not in self._exits:
-            _kill(pid)  # it closed its socket and stayed
         self._drop_lane()
         log.error("lane ended", extra={"pid": pid, "reason": reason, "calls_affected": affected})
         self._events.emit(ProcessEnded(at=now(), process="lane", pid=pid, reason=reason, calls_affected=affected))
         if self.on_lost is not None:
             self._guard(self.on_lost)
+
+    def _kill_lane(self, pid: int) -> None:
+        """Only while the zygote vouches for the pid: reaped, it may be anybody's. Lanes do not outlive the zygote."""
+        self._hear_zygote()
+        if pid and pid not in self._exits and self._zygote_up:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _drop_lane(self) -> None:
         self._ready = None
@@ -258,6 +264,7 @@ class LaneClient:
             public_host=settings.public_host,
             tcp=settings.tcp,
             user_agent=settings.user_agent,
+            name_servers=names.name_servers(),
             first_call=(self._generation - 1) * _HANDLES_PER_LANE + 1,
         )
         writer.write(frame(encoder.encode(start)))
@@ -321,6 +328,7 @@ class LaneClient:
                 return
             notice = zygote.notice_decoder.decode(data)
             if isinstance(notice, zygote.Forked):
+                self._exits.pop(notice.pid, None)  # of an earlier lane with this number
                 self._forked.put_nowait(notice.pid)
             else:
                 self._exits[notice.pid] = notice.status
@@ -407,12 +415,6 @@ class LaneClient:
                     self._open_calls.discard(fact.call)
                 if self.on_fact is not None:
                     self.on_fact(fact)
-
-
-def _kill(pid: int) -> None:
-    if pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _exit_text(status: int | None) -> str:

@@ -14,12 +14,14 @@ import socket
 import threading
 from typing import NoReturn
 
+import msgspec
 import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
 from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, error_text
+from sipagent.sip.names import HostsFile
 from sipagent.sip.protocol import (
     AddAccount,
     Answer,
@@ -73,6 +75,7 @@ class Lane:
         self._log_window = 0
         self._log_lines = 0
         self._next_handle = 1
+        self._hosts = HostsFile()
 
     def run(self) -> NoReturn:
         """Returns never: leaves the process, by os._exit because pjsua2's destructors may abort."""
@@ -214,7 +217,7 @@ class Lane:
             elif isinstance(command, AddAccount):
                 self._add_account(command)
             elif isinstance(command, Register | Unregister):
-                self._account(command.account).setRegistration(isinstance(command, Register))
+                self._register(self._account(command.account), isinstance(command, Register))
             elif handle in self.calls:
                 self._on_call(self.calls[handle], command)
             # A command for a call that has just ended crossed its Ended on the way: nothing to do.
@@ -261,6 +264,9 @@ class Lane:
         param = call_param(headers=command.headers)
         if command.from_uri:
             param.txOption.localUri = command.from_uri
+        target = self._hosts.substitute(command.target)
+        if target != command.target:
+            param.txOption.targetUri = target  # the request URI; To keeps the name
         try:
             call.makeCall(command.target, param)
         except pj.Error:
@@ -268,6 +274,8 @@ class Lane:
             raise
 
     def _add_account(self, command: AddAccount) -> None:
+        # The address of record keeps the name; only the request URI of REGISTER gets the address.
+        command = msgspec.structs.replace(command, registrar=self._hosts.substitute(command.registrar))
         config = account_config(command, self.start.public_host)
         account = self.accounts.get(command.account)
         if account is not None:
@@ -276,6 +284,14 @@ class Lane:
         account = LaneAccount(self, command.account)
         account.create(config)
         self.accounts[command.account] = account
+
+    def _register(self, account: LaneAccount, renew: bool) -> None:
+        told = account.results
+        try:
+            account.setRegistration(renew)
+        except pj.Error:
+            if account.results == told:  # else the failure (a name known not to exist) has been reported on the way
+                raise
 
     def _account(self, name: str) -> LaneAccount:
         account = self.accounts.get(name)
@@ -319,10 +335,10 @@ def _scrubbed(text: str) -> str:
 def serve(main: socket.socket) -> NoReturn:
     """The forked child's whole life. Leaves when main's end of the socket closes."""
     die_with_parent()
-    # Ctrl-C and a service manager's stop reach every process of the group; a lane ends when main says so.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Ctrl-C, a service manager's stop and a closed terminal reach every process of the group; a lane ends when main
+    # says so.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write("sipagent-lane")
     main.setblocking(True)

@@ -267,6 +267,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
         self.lane = lane
         self.name = name
         self.registered = False
+        self.results = 0  # told so far
 
     def onIncomingCall(self, prm: Any) -> None:
         call: LaneCall | None = None
@@ -296,6 +297,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
             response = message.parse(clean(prm.rdata.wholeMsg))
             status, expires_s = int(prm.code), int(prm.expiration)
             self.registered = status // 100 == 2 and expires_s > 0
+            self.results += 1
             self.lane.emit(
                 RegistrationResult(
                     account=self.name,

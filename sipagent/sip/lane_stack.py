@@ -13,6 +13,7 @@ from typing import Any
 
 import pjsua2 as pj
 
+from sipagent.sip.names import forbid_waiting_lookups
 from sipagent.sip.protocol import AddAccount, Start
 
 # More than any build's compile-time array; PJSIP lowers it to PJSUA_MAX_CALLS.
@@ -62,6 +63,7 @@ class Stack:
     """The started library. ``max_calls``: its own limit. ``port``: the UDP port really bound."""
 
     def __init__(self, start: Start, endpoint: Any, log_writer: Any) -> None:
+        forbid_waiting_lookups()
         library = _library()
         library.pj_log_set_level(_LOG_LEVEL)  # libCreate writes to standard output before there is a writer
         self.endpoint = endpoint
@@ -76,6 +78,8 @@ class Stack:
         config.uaConfig.threadCnt = 0
         config.uaConfig.mainThreadOnly = True
         config.uaConfig.userAgent = start.user_agent
+        for server in start.name_servers:  # without any, PJSIP looks names up in the C library and waits for it
+            config.uaConfig.nameserver.append(server)
         config.medConfig.hasIoqueue = False
         config.medConfig.threadCnt = 0
         config.medConfig.clockRate = 8000
@@ -149,8 +153,6 @@ class Stack:
 def account_config(account: AddAccount, public_host: str) -> Any:
     config = pj.AccountConfig()
     config.idUri = account.id_uri
-    for proxy in account.proxies:
-        config.sipConfig.proxies.append(proxy)
     if account.username:
         config.sipConfig.authCreds.append(
             pj.AuthCredInfo("digest", account.realm, account.username, 0, account.password)

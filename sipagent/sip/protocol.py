@@ -26,6 +26,7 @@ class Start(Command):
     public_host: str = ""  # what Contact and Via say; "" lets the route decide
     tcp: bool = True
     user_agent: str = "sipagent"
+    name_servers: list[str] = []  # IPv4 addresses that PJSIP asks
     first_call: int = 1  # inbound handles count from here, so that a new lane does not repeat its predecessor's
 
 
@@ -97,7 +98,6 @@ class AddAccount(Command):
     password: str = ""
     realm: str = "*"
     expires_s: int = 300
-    proxies: list[str] = []
 
 
 class Register(Command):

@@ -67,6 +67,7 @@ class RegistrationPolicy:
         self._next_try: float | None = 0.0
         self._begun: float | None = None
         self._failures = 0  # of one kind, in a row
+        self._failed_as: float | None = None  # the kind, named by the first pause that it brings
         self._sentence = "not registered yet"
 
     def due(self, now: float) -> bool:
@@ -96,23 +97,23 @@ class RegistrationPolicy:
             self._expires_s = expires_s
             # PJSIP's own refresh comes 5 s before the end; where the lease is long, ours leaves time for more tries.
             self._next_try = now + EARLY_REFRESH * expires_s if expires_s >= EARLY_REFRESH_FROM_S else None
-            self._failures = 0
+            self._failures, self._failed_as = 0, None
             self._sentence = f"registered for {expires_s} s, refreshed before that ends"
             return
         self._expires_s = 0
         if not answered:
-            self._fail(RegistrationState.UNREACHABLE)
-            pause = self._backoff(UNREACHABLE_FIRST_S, UNREACHABLE_LONGEST_S)
+            self.state = RegistrationState.UNREACHABLE
+            pause = self._fail(UNREACHABLE_FIRST_S, UNREACHABLE_LONGEST_S)
             what = f"the registrar does not answer ({status} {reason})" if status else reason
             advice = "check the host and port of `registrar`, DNS, and that a firewall lets SIP out and back in"
         elif status >= 500 or status in _PASSING:
-            self._fail(RegistrationState.REFUSED)
-            pause = self._backoff(UNREACHABLE_FIRST_S, UNREACHABLE_LONGEST_S)
+            self.state = RegistrationState.REFUSED
+            pause = self._fail(UNREACHABLE_FIRST_S, UNREACHABLE_LONGEST_S)
             what = f"the registrar cannot serve us now ({status} {reason})"
             advice = "nothing to do unless it lasts"
         else:
-            self._fail(RegistrationState.REFUSED)
-            pause = self._backoff(REFUSED_FIRST_S, REFUSED_LONGEST_S)
+            self.state = RegistrationState.REFUSED
+            pause = self._fail(REFUSED_FIRST_S, REFUSED_LONGEST_S)
             what = f"the registrar refused us ({status} {reason})"
             advice = _ADVICE.get(status, "ask the provider why it answers so")
         if answered and retry_after_s > 0:
@@ -149,12 +150,9 @@ class RegistrationPolicy:
             sentence=self._sentence,
         )
 
-    def _fail(self, state: RegistrationState) -> None:
-        if self.state in (RegistrationState.REGISTERED, RegistrationState.UNREGISTERED):
-            self._failures = 0
-        self.state = state
-        self._failures += 1
-
-    def _backoff(self, first_s: float, longest_s: float) -> float:
+    def _fail(self, first_s: float, longest_s: float) -> float:
+        """Counts the failure; the pause that follows it. Silence after a refusal (or the reverse) counts anew."""
+        self._failures = self._failures + 1 if self._failed_as == first_s else 1
+        self._failed_as = first_s
         pause: float = min(first_s * 2.0 ** min(self._failures - 1, 16), longest_s)
         return pause * (1 + JITTER * self._random())

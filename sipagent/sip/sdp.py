@@ -8,6 +8,7 @@ PCMU, PCMA and telephone-event are spoken here; whatever else a peer offers is a
     answer = build_answer(offer, host="192.0.2.1", port=40000, session_id=7)
 """
 
+import ipaddress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -231,6 +232,10 @@ class _Section:
             number, _, encoding = argument.partition(" ")
             if number.isascii() and number.isdigit() and int(number[:4]) <= 127 and len(self.rtpmap) < MAX_FORMATS:
                 self.rtpmap[int(number[:4])] = encoding.strip()
+        elif name == "rtcp":
+            _port, _, address = argument.partition(" ")
+            if address.strip():  # RFC 3605; without one it is that of the media
+                _connection(address)
         elif name == "ptime" and argument.isascii() and argument.isdigit() and 1 <= int(argument[:4]) <= 200:
             self.ptime_ms = int(argument[:4])
 
@@ -275,7 +280,15 @@ def _connection(value: str) -> str:
     parts = value.split()
     if len(parts) != 3 or parts[0].upper() != "IN" or parts[1].upper() not in ("IP4", "IP6"):
         raise ValueError("SDP connection line is not of the form IN IP4 address")
-    return parts[2].partition("/")[0]  # a multicast TTL follows the slash
+    # A name would be looked up, by PJMEDIA too and with every call waiting; a slash means multicast (RFC 8866 5.7).
+    version = 4 if parts[1].upper() == "IP4" else 6
+    try:
+        address = ipaddress.ip_address(parts[2])
+    except ValueError:
+        raise ValueError("SDP connection line holds no single IP address") from None
+    if address.version != version:
+        raise ValueError("SDP connection line holds an address of the other IP version")
+    return parts[2]
 
 
 def _encoding(value: str) -> tuple[str, str]:

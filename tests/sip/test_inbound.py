@@ -81,6 +81,20 @@ async def test_rejected_with_status_and_headers(agent: Agent) -> None:
     assert (ended.status, ended.by_remote, ended.was_answered) == (404, False, False)
 
 
+async def test_a_call_rejected_while_its_answer_is_on_the_way_gets_a_bye(agent: Agent) -> None:
+    def answer_and_reject(call: IncomingCall) -> None:
+        agent.answer(call)
+        agent.lane.send(Reject(call=call.call, status=480))
+
+    agent.on_call = answer_and_reject
+    for count in range(1, 7):  # more than the wheel's four slots: each is free again
+        result = await sipp.run("uac-inbound-agent-hangs-up.xml", target=agent.address)
+        result.check()
+        assert result.received("BYE")
+        ended = await agent.ended(count)
+        assert not ended.by_remote
+
+
 async def test_caller_gives_up_while_it_rings(agent: Agent) -> None:
     agent.on_call = agent.ring_only
     (await sipp.run("uac-cancel-expect-487.xml", target=agent.address)).check()

@@ -12,6 +12,7 @@ import pytest
 
 from sipagent.core.errors import SetupError
 from sipagent.core.events import ProcessEnded, ProcessStarted
+from sipagent.sip import zygote
 from sipagent.sip.protocol import Answered, Ended, Hangup, IncomingCall
 from tests.peers import sipp
 from tests.peers.ports import free_port
@@ -75,6 +76,54 @@ async def test_stuck_lane_is_replaced(agent: Agent, monkeypatch: pytest.MonkeyPa
     os.kill(agent.lane.pids["lane"], signal.SIGSTOP)
     await agent.until(lambda: len(agent.readies) == 3, "a new lane")
     await next_call_works(agent)
+
+
+async def test_main_standing_still_does_not_cost_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sipagent.sip.client._PING_S", 0.1)
+    monkeypatch.setattr("sipagent.sip.client._SILENT_PINGS", 2)
+    async with Agent() as agent:
+        for _ in range(2):
+            await asyncio.sleep(0.15)
+            time.sleep(0.6)  # the event loop does not turn, the lane does
+        await asyncio.sleep(0.5)
+        assert agent.lost == 0 and len(agent.readies) == 1
+
+
+async def test_a_closed_terminal_does_not_cost_the_calls(agent: Agent) -> None:
+    async with Sipp("uac-inbound-agent-hangs-up.xml", target=agent.address) as caller:
+        call = await agent.fact(Answered)
+        for pid in agent.lane.pids.values():
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                os.kill(pid, number)
+        await asyncio.sleep(0.3)
+        assert agent.lost == 0
+        agent.lane.send(Hangup(call=call.call))
+        (await caller.wait()).check()
+
+
+async def test_a_number_used_again_is_not_taken_for_the_dead_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    killed: list[int] = []
+    monkeypatch.setattr("sipagent.sip.client.os.kill", lambda pid, _: killed.append(pid))
+    async with asyncio.timeout(5):
+        client = Agent().lane
+        client._zygote = await asyncio.create_subprocess_exec("sleep", "60")
+        client._control = ours
+        client._lane_pid = 4711
+        theirs.send(zygote.encoder.encode(zygote.Forked(pid=4711)))
+        theirs.send(zygote.encoder.encode(zygote.Exited(pid=4711, status=-9)))
+        client._kill_lane(4711)
+        assert client._exits == {4711: -9} and not killed  # reaped: it may be anybody's by now
+        theirs.send(zygote.encoder.encode(zygote.Forked(pid=4711)))
+        client._kill_lane(4711)
+        assert client._exits == {} and killed == [4711]
+        theirs.close()
+        client._kill_lane(4711)
+        assert killed == [4711]  # nobody vouches for it
+        monkeypatch.undo()
+        client._zygote.kill()
+        await client._zygote.wait()
 
 
 async def test_lanes_that_keep_dying_are_replaced_ever_more_slowly(agent: Agent) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,36 @@ async def test_a_killed_lane_takes_the_registration_up_again(kamailio: Kamailio)
         assert kamailio.registers("alice", saved=True) >= 2
         result = await sipp.run("uac-inbound-answered.xml", target=kamailio.address, service="alice", duration_ms=100)
         result.check()
+
+
+async def test_a_registrar_that_only_the_hosts_file_knows(kamailio: Kamailio) -> None:
+    async with Agent(trunks=[trunk("kam", f"localhost:{kamailio.port}")]) as agent:
+        agent.registrar.start()
+        await in_state(agent, "kam", State.REGISTERED)
+        result = await sipp.run("uac-inbound-answered.xml", target=kamailio.address, service="alice", duration_ms=50)
+        result.check()
+        async with Sipp("uas-outbound-answered.xml") as callee:
+            target = TrunkSettings(name="kam", registrar=f"localhost:{kamailio.port}").target_uri("+4930123")
+            handle = agent.dial(target, account="kam", headers={"X-Next-Hop": f"sip:127.0.0.1:{callee.port}"})
+            await agent.fact(Answered, call=handle)
+            agent.lane.send(Hangup(call=handle))
+            result = await callee.wait()
+        result.check()
+        (invite,) = result.received("INVITE")
+        assert "sip:alice@localhost" in invite and "sip:+4930123@localhost" in invite
+
+
+async def test_a_registrar_that_no_name_server_knows_is_tried_at_the_usual_pace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sipagent.sip.client._PING_S", 0.2)
+    monkeypatch.setattr("sipagent.sip.client._SILENT_PINGS", 3)
+    monkeypatch.setattr("sipagent.sip.names.RESOLV_CONF", tmp_path / "none")  # leaves 127.0.0.1, where nobody listens
+    async with Agent(trunks=[trunk("far", "sip.carrier.invalid")]) as agent:
+        agent.registrar.start()
+        await asyncio.sleep(2.5)
+        assert agent.lost == 0
+        assert len(agent.results) <= 2  # at most one failure for each try
 
 
 async def test_digest_with_qop() -> None:

@@ -108,6 +108,20 @@ def test_a_failed_refresh_starts_the_pauses_anew() -> None:
     assert trunk.is_in(State.UNREACHABLE)
 
 
+@pytest.mark.parametrize(("status", "answered"), [(408, False), (503, True)])
+def test_failures_of_another_kind_start_the_pauses_anew(status: int, answered: bool) -> None:
+    trunk = Trunk()
+    for _ in range(7):
+        trunk.tries()
+        trunk.gets(status, answered=answered)
+    trunk.tries()
+    assert trunk.gets(403) == 60
+    trunk.tries()
+    assert trunk.gets(403) == 120
+    trunk.tries()
+    assert trunk.gets(status, answered=answered) == 2
+
+
 def test_silence_of_the_lane_is_noticed() -> None:
     trunk = Trunk()
     trunk.tries()
