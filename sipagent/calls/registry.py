@@ -8,13 +8,13 @@ from typing import Any
 
 from sipagent.calls.call import Call
 from sipagent.calls.leg import Leg, LegIdentity
-from sipagent.calls.rate import RateLimit
 from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
 from sipagent.core.errors import CapacityError, ConfigError, SipagentError
 from sipagent.core.events import CallCreated, CallEnded, CallRefused
 from sipagent.core.ids import CallId, new_call_id
+from sipagent.core.rate import RateLimit
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching

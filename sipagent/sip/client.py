@@ -15,6 +15,7 @@ from sipagent.core.clock import mono_ns, now
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.core.events import CallRefused, EventSink, ProcessEnded, ProcessStarted
 from sipagent.core.ipc import frame, read_frame
+from sipagent.core.rate import RateLimit
 from sipagent.sip import names, zygote
 from sipagent.sip.protocol import (
     AnyCommand,
@@ -80,6 +81,7 @@ class LaneClient:
         self._last_handle = 0
         self._generation = 0
         self._unanswered = 0  # pings
+        self._refusals = RateLimit(per_second=5)  # strangers must not fill the record
         self._stopping = False
         self._closed = False
         self._keeper: asyncio.Task[None] | None = None
@@ -387,8 +389,10 @@ class LaneClient:
                     self.on_over_limit(fact)
             case InviteRefused():
                 reason = f"the SIP library answered {fact.status} {fact.reason}".rstrip()
-                log.info("INVITE refused", extra={"sip_status": fact.status})
-                self._events.emit(CallRefused(at=now(), reason=reason, sip_status=fact.status))
+                at = now()
+                if self._refusals.admit(at.mono):
+                    others = self._refusals.take_suppressed()
+                    self._events.emit(CallRefused(at=at, reason=reason, sip_status=fact.status, others=others))
             case IncomingCall():
                 self._open_calls.add(fact.call)
                 if self.on_incoming is not None:

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from sipagent.calls.rate import RateLimit
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.services import Services
 from sipagent.calls.settings import LimitSettings
@@ -22,6 +21,7 @@ from sipagent.core.events import (
     Problem,
     TransferChanged,
 )
+from sipagent.core.rate import RateLimit
 from sipagent.dialplan.model import AnswerStep, Dialplan, HangupStep, PlayStep, RejectStep, RouteSpec, TransferStep
 from sipagent.sip import protocol, sdp
 from sipagent.sip.settings import TrunkSettings
