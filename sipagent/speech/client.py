@@ -30,6 +30,7 @@ READY_LIMIT_S = 60.0
 REQUEST_LIMIT_S = 15.0
 CLOSE_LIMIT_S = 2.0
 OUTSTANDING = 64  # requests per worker that have no answer yet; more are refused, and the caller may try elsewhere
+EMBED_BATCH = 256  # texts of one request: half a MiB of vectors, and well within its time
 LONGEST_PCM_S = 120  # one utterance; the message would still fit, the caller would not wait for it
 STEADY_S = 10.0  # a worker that lived this long is replaced at once; one that did not, after the back-off
 BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -118,9 +119,13 @@ class SpeechClient:
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row of unit length per text: shape (n, dimension). Errors as `transcribe`."""
-        reply = await self._ask(Embed(id=next(self._ids), texts=list(texts)), (Embedded,))
-        assert isinstance(reply, Embedded)
-        return np.frombuffer(reply.vectors, np.float32).reshape(-1, reply.dimension)
+        parts = []
+        for begin in range(0, max(1, len(texts)), EMBED_BATCH):
+            batch = list(texts[begin : begin + EMBED_BATCH])
+            reply = await self._ask(Embed(id=next(self._ids), texts=batch), (Embedded,))
+            assert isinstance(reply, Embedded)
+            parts.append(np.frombuffer(reply.vectors, np.float32).reshape(-1, reply.dimension))
+        return np.concatenate(parts)
 
     async def close(self) -> None:
         """Ends the workers, by force after 2 s; requests under way fail. May be called again."""

@@ -54,4 +54,7 @@ class Lane:
                 reply = self._handle(request)
             except Exception as error:  # whatever a model library raises, the next request deserves its answer
                 reply = Failed(id=request.id, reason=errors.where(error))
-            self._send(reply)
+            try:
+                self._send(reply)
+            except Exception as error:  # it is larger than a message may be
+                self._send(Failed(id=request.id, reason=errors.where(error)))

@@ -166,7 +166,9 @@ class Worker:
 
 def main(arguments: list[str]) -> None:
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; main ends us in its own order
+    # Ctrl-C and a service manager's stop go to every process; main still says goodbye, then closes our socket.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=int(arguments[0]))
     Worker(sock).run(msgspec.json.decode(arguments[1], type=SpeechSettings))
     # Inferences under way are of no use to anyone, and their threads are daemons: no orderly end to wait for.

@@ -1,6 +1,7 @@
 """Engines from a URL, and the schema's revisions through Alembic."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,11 @@ def parse_url(url: str) -> URL:
     """The URL with our driver in it; raises ConfigError for a database sipagent does not speak."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigError("the database URL cannot be read: write sqlite:///FILE or postgresql://…") from error
+    except (ArgumentError, ValueError):  # their texts may quote the password
+        raise ConfigError(
+            "the database URL cannot be read: write sqlite:///FILE or postgresql://user:password@host/name, "
+            "with %40 for @ and %25 for % in the password"
+        ) from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         # Writer and readers are separate connections; each would get a memory of its own.
@@ -97,6 +101,26 @@ def _prepare_sqlite(engine: Engine, *, read_only: bool, busy_timeout_ms: int) ->
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
+
+
+class OpenConnections:
+    """Those of an engine, so that threads that wait for a server that hangs can be set free."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._open: set[Any] = set()
+        if engine.dialect.name == "postgresql":  # SQLite answers, or gives up after its busy timeout
+            # insert: before SQLAlchemy's own first questions
+            event.listen(engine, "connect", lambda connection, _record: self._open.add(connection), insert=True)
+            event.listen(engine, "close", lambda connection, _record: self._open.discard(connection))
+
+    def break_off(self) -> None:
+        for connection in tuple(self._open):
+            # Not closed under the feet of a thread that waits for it: the thread finds the stream at its end.
+            try:
+                with socket.socket(fileno=os.dup(connection.fileno())) as ended:
+                    ended.shutdown(socket.SHUT_RDWR)
+            except Exception:  # psycopg.OperationalError when it closed meanwhile, OSError when the peer did
+                pass
 
 
 def describe(error: Exception) -> str:

@@ -4,7 +4,7 @@ Instants are aware UTC. Enumerations are stored as their words, so that a new me
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -22,6 +22,9 @@ NAMING_CONVENTION = {
 
 # PostgreSQL refuses an index entry over 2.7 kB, and who rings chooses what stands in From. The event keeps all of it.
 NUMBER = StorableText(longest=512)
+
+# What a peer can drive up, by its sequence numbers or its headers: it shall not overflow.
+Count = Annotated[int, mapped_column(BigInteger)]
 
 
 class Base(DeclarativeBase):
@@ -98,18 +101,18 @@ class Leg(Base):
     sip_status: Mapped[int | None]
     detail: Mapped[str | None]
     # core.events.MediaFigures, by the same names; null until the leg has ended
-    packets_in: Mapped[int | None]
-    packets_out: Mapped[int | None]
-    lost: Mapped[int | None]
-    late: Mapped[int | None]
-    duplicate: Mapped[int | None]
-    reordered: Mapped[int | None]
-    malformed: Mapped[int | None]
-    foreign: Mapped[int | None] = mapped_column("foreign_source")  # FOREIGN is a word of SQL
-    concealed_ms: Mapped[int | None]
-    dropped_ms: Mapped[int | None]
+    packets_in: Mapped[Count | None]
+    packets_out: Mapped[Count | None]
+    lost: Mapped[Count | None]
+    late: Mapped[Count | None]
+    duplicate: Mapped[Count | None]
+    reordered: Mapped[Count | None]
+    malformed: Mapped[Count | None]
+    foreign: Mapped[Count | None] = mapped_column("foreign_source")  # FOREIGN is a word of SQL
+    concealed_ms: Mapped[Count | None]
+    dropped_ms: Mapped[Count | None]
     jitter_ms: Mapped[float | None]
-    digits_in: Mapped[int | None]
+    digits_in: Mapped[Count | None]
 
     __table_args__ = (
         # legs of one call or of a page of calls; and the cascade when a call is deleted
@@ -180,7 +183,7 @@ class Registration(Base):
     state: Mapped[str]
     sip_status: Mapped[int]
     reason: Mapped[str]
-    expires_s: Mapped[int]
+    expires_s: Mapped[Count]
     next_try_s: Mapped[float]
     changed_at: Mapped[datetime]
 

@@ -1,16 +1,18 @@
 """The read side: sessions of its own that cannot write, values that outlive them."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Select, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
 
-from sipagent.store.engine import describe, make_engine
+from sipagent.store.engine import OpenConnections, describe, make_engine
 from sipagent.store.models import Base, Call, EventRow, Leg, Registration, Transfer, Turn
 from sipagent.store.records import (
     MAX_PAGE,
@@ -26,7 +28,10 @@ from sipagent.store.records import (
     TurnRecord,
 )
 
+READ_THREADS = 4
+
 _Record = TypeVar("_Record", bound=msgspec.Struct)
+_Answer = TypeVar("_Answer")
 
 
 class Queries:
@@ -37,8 +42,11 @@ class Queries:
 
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url, read_only=True)
+        self._connections = OpenConnections(self._engine)
 
     def close(self) -> None:
+        """Reads under way in other threads fail, even those that wait for a server that hangs."""
+        self._connections.break_off()
         self._engine.dispose()
 
     @contextmanager
@@ -46,6 +54,8 @@ class Queries:
         try:
             with Session(self._engine) as session:
                 yield session
+        except NoneFree as error:
+            raise RecordUnavailable("the record cannot be read: every connection to it is in use") from error
         except DBAPIError as error:
             raise RecordUnavailable(f"the record cannot be read: {describe(error)}") from error
 
@@ -105,22 +115,31 @@ class Queries:
 
 
 class StoreReads:
-    """`Queries` for an event loop: each read runs in a thread."""
+    """`Queries` for an event loop: each read runs in a thread.
+
+    The threads are its own: reads that wait for a database that hangs must not hold up the work of calls.
+    """
 
     def __init__(self, url: str) -> None:
         self._queries = Queries(url)
+        self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="record-reads")
 
     async def list_calls(self, wanted: CallFilter) -> CallPage:
-        return await asyncio.to_thread(self._queries.list_calls, wanted)
+        return await self._read(lambda: self._queries.list_calls(wanted))
 
     async def get_call(self, call_id: str) -> FullCall | None:
-        return await asyncio.to_thread(self._queries.get_call, call_id)
+        return await self._read(lambda: self._queries.get_call(call_id))
 
     async def registrations(self) -> list[RegistrationRecord]:
-        return await asyncio.to_thread(self._queries.registrations)
+        return await self._read(self._queries.registrations)
 
     async def close(self) -> None:
+        """Does not wait for reads under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._queries.close)
+
+    async def _read(self, question: Callable[[], _Answer]) -> _Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, question)
 
 
 def _filtered(wanted: CallFilter) -> Select[Any]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -30,6 +30,25 @@ BUSY_TIMEOUT_MS = 1000
 RETRY_FIRST_S = 0.05
 RETRY_LONGEST_S = 2.0
 ERROR_LOG_EVERY_S = 10.0
+# How long an earlier run's session may take to be gone from the server before it counts as another node.
+CLAIM_LIMIT_S = 3.0
+CLAIM_EVERY_S = 0.1
+
+READ_ONLY = "25006"  # the server we are connected to is not, or no longer, the primary
+# Besides OperationalError; each can be put right while we wait.
+PASSING = {
+    READ_ONLY,
+    "42501",  # insufficient privilege: somebody has yet to grant it
+    "42P01",  # undefined table: somebody has yet to migrate
+    "42703",  # undefined column: likewise
+}
+
+# The lock ends with the server's session. The server itself must notice within seconds, not hours, that a machine went
+# without a word: its next start is to have the name again.
+CLAIM = text(
+    "SELECT pg_try_advisory_lock(hashtext(:name)), set_config('tcp_keepalives_idle', '10', false),"
+    " set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)"
+)
 
 
 class _Flush:
@@ -47,7 +66,8 @@ class Recorder:
     """Writes events to the database at `url`; an `EventSink`.
 
     `backlog`: how many events may wait while the database is slow or away; more are dropped and counted.
-    `node`: whose calls and registrations these are, where several nodes share one database.
+    `node`: whose calls and registrations these are, where several nodes share one database. On PostgreSQL a lock on
+    the name tells when another node has the same.
     """
 
     def __init__(
@@ -66,6 +86,7 @@ class Recorder:
         self._queue: queue.SimpleQueue[Event | _Flush | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._abandon = threading.Event()
+        self._has_name = self._engine.dialect.name != "postgresql"  # a file is one node's by the lock on its folder
         self._closed = False
         self._in_hand = 0
         self._written = 0
@@ -88,7 +109,10 @@ class Recorder:
         )
 
     def start(self) -> None:
-        """Start the thread. Before the first event it closes the calls that a crash of this node left open."""
+        """Start the thread. Before the first event it closes the calls that a crash of this node left open.
+
+        Not while another node of the same name writes to the record: they may be that one's, and up.
+        """
         if self._thread is not None:
             raise RuntimeError("the recorder was started before")
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -142,7 +166,7 @@ class Recorder:
     def _run(self) -> None:
         try:
             try:
-                self._persist(self._settle_the_past)
+                self._settle()
             except _Abandoned:
                 raise
             except Exception as error:  # today's calls are worth more than yesterday's order
@@ -229,7 +253,18 @@ class Recorder:
     def _keep(self, session: Session, event: Event, seq: int) -> None:
         session.execute(insert(EVENTS), [event_values(event, seq)])
 
+    def _settle(self) -> None:
+        for _ in range(round(CLAIM_LIMIT_S / CLAIM_EVERY_S)):
+            self._persist(self._settle_the_past)
+            if self._has_name:
+                return
+            if self._abandon.wait(CLAIM_EVERY_S):
+                raise _Abandoned
+        log.error("another node of this name writes to this record; set [node] name", extra={"node": self._node})
+
     def _settle_the_past(self, session: Session) -> None:
+        if not self._has_name:
+            return
         closed = close_orphans(session, self._clock(), self._node)
         forget_registrations(session, self._node)
         if closed:
@@ -240,17 +275,33 @@ class Recorder:
         delay = RETRY_FIRST_S
         while True:
             try:
-                with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                    work(session)
+                with self._engine.connect() as connection:
+                    self._claim(connection)
+                    with Session(connection, expire_on_commit=False) as session, session.begin():
+                        work(session)
                 self._last_error = ""
                 return
             except DBAPIError as error:
                 if not _may_pass(error):
                     raise
                 self._complain("the database does not take events", error)
+                if _sqlstate(error) == READ_ONLY:
+                    self._engine.dispose()  # the next connection may find the primary
             if self._abandon.wait(delay * random.uniform(0.75, 1.25)):
                 raise _Abandoned
             delay = min(2 * delay, RETRY_LONGEST_S)
+
+    def _claim(self, connection: Connection) -> None:
+        """Have the node's name for ourselves, as long as the server's session lasts; a new session tries again.
+
+        The pool never holds more than the one connection, this thread being its only user.
+        """
+        if connection.dialect.name != "postgresql":
+            return
+        if not connection.info.get("has_name"):  # kept as long as the session is
+            connection.info["has_name"] = connection.scalar(CLAIM, {"name": f"sipagent:{self._node}"})
+            connection.commit()
+        self._has_name = connection.info["has_name"]
 
     def _give_up(self) -> int:
         """Empty the queue; returns how many events were in it and in hand."""
@@ -281,9 +332,13 @@ class Recorder:
 
 def _may_pass(error: DBAPIError) -> bool:
     """Whether waiting can help: locked, full, away, not migrated yet. A value it refuses, it will refuse again."""
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    sqlstate = _sqlstate(error)
     if sqlstate.startswith("54"):  # PostgreSQL's "program limit exceeded": the value is too large, now and later
         return False
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return True
-    return sqlstate in ("42P01", "42703")  # undefined table, undefined column: somebody has yet to migrate
+    return sqlstate in PASSING
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""

@@ -101,8 +101,17 @@ class Node:
             )
         )
         self.hub.emit(RouteChosen(at=now(), call_id=call_id, dialplan=dialplan, route="out", agent="desk"))
-        media = {"local_media": "192.0.2.9:20000", "remote_media": "192.0.2.1:30000"}
-        self.hub.emit(LegAnswered(at=now(), call_id=call_id, leg_id=leg_id, codec="PCMA", **media))
+        self.hub.emit(
+            LegAnswered(
+                at=now(),
+                call_id=call_id,
+                leg_id=leg_id,
+                sip_call_id="a84b4c76e66710@pc33",
+                codec="PCMA",
+                local_media="192.0.2.9:20000",
+                remote_media="192.0.2.1:30000",
+            )
+        )
 
     def says(self, call_id: str, text: str) -> None:
         at, call = clock.now(), CallId(call_id)

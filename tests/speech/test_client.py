@@ -133,6 +133,22 @@ async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered
         await speech.close()
 
 
+async def test_signals_to_the_whole_group_do_not_end_a_worker(local_models: None) -> None:
+    events = Events()
+    speech = SpeechClient(SpeechSettings(tts_voice="", stt_model=""), events)
+    try:
+        await speech.start()
+        pids = speech.pids
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pids[0], number)
+        assert (await speech.embed(["still there"])).shape == (1, 512)
+        assert speech.pids == pids
+    finally:
+        await speech.close()
+    (ended,) = [event for event in events.seen if isinstance(event, ProcessEnded)]
+    assert "status 0" in ended.reason
+
+
 async def test_a_stuck_worker_is_replaced(local_models: None, monkeypatch: pytest.MonkeyPatch) -> None:
     speech = SpeechClient(SpeechSettings(tts_voice="", stt_model=""), Events())
     try:

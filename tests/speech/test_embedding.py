@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sipagent.core.ipc import MAX_MESSAGE
 from sipagent.speech.client import SpeechClient
 
 pytestmark = [pytest.mark.models, pytest.mark.asyncio(loop_scope="session")]
@@ -70,6 +71,14 @@ async def test_vectors_have_unit_length_and_their_own_row(client: SpeechClient) 
     np.testing.assert_allclose(np.linalg.norm(vectors[:2], axis=1), 1.0, atol=1e-5)
     np.testing.assert_allclose(await client.embed(["two words"]), vectors[1:2], atol=1e-4)
     assert (await client.embed([])).shape == (0, 512)
+
+
+async def test_a_long_list_is_more_than_one_message_could_carry(client: SpeechClient) -> None:
+    count = MAX_MESSAGE // (512 * 4) + 1
+    words = ["yes", "no", "goodbye"]
+    vectors = await client.embed([words[index % 3] for index in range(count)])
+    assert vectors.shape == (count, 512)
+    np.testing.assert_allclose(vectors, (await client.embed(words))[np.arange(count) % 3], atol=1e-4)
 
 
 async def test_paraphrases_are_nearer_than_strangers(client: SpeechClient) -> None:

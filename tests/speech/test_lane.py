@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from sipagent.core.ipc import MAX_MESSAGE, frame
 from sipagent.speech.lane import INTERIMS, QUEUE, Lane
 from sipagent.speech.protocol import AnyReply, Dropped, Embed, Embedded, Failed, Request
 
@@ -16,7 +17,7 @@ class Scripted:
         self.go = threading.Event()
         self.holding = threading.Event()
         self.replies: queue.Queue[AnyReply] = queue.Queue()
-        self.lane = Lane("test", self._handle, self.replies.put)
+        self.lane = Lane("test", self._handle, self._send)
         self.lane.put(Embed(id=0, texts=[]))
         assert self.holding.wait(5)
 
@@ -26,7 +27,13 @@ class Scripted:
             assert self.go.wait(5)
         if request.id == 13:
             raise RuntimeError("the model fell over")
-        return Embedded(id=request.id, vectors=b"", dimension=1)
+        vectors = bytes(MAX_MESSAGE + 1) if request.id == 14 else b""
+        return Embedded(id=request.id, vectors=vectors, dimension=1)
+
+    def _send(self, reply: AnyReply) -> None:
+        if isinstance(reply, Embedded):
+            frame(reply.vectors)
+        self.replies.put(reply)
 
     def put(self, *ids: int, droppable: bool = False) -> None:
         for request_id in ids:
@@ -74,4 +81,12 @@ def test_a_failing_request_is_answered_and_the_next_one_served(scripted: Scripte
     scripted.go.set()
     _, failed, served = scripted.answers(3)
     assert isinstance(failed, Failed) and "RuntimeError" in failed.reason
+    assert served.id == 2
+
+
+def test_an_answer_too_large_to_send_is_answered_and_the_next_one_served(scripted: Scripted) -> None:
+    scripted.put(14, 2)
+    scripted.go.set()
+    _, failed, served = scripted.answers(3)
+    assert isinstance(failed, Failed) and failed.id == 14 and "ValueError" in failed.reason
     assert served.id == 2

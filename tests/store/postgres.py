@@ -7,7 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sipagent.core.ipc import die_with_parent
 
@@ -52,15 +55,29 @@ class PostgresServer:
 
     def create(self, database: str, template: str = "template1") -> str:
         """A new database like the template; returns its URL."""
-        self._admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
+        self.admin(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         return self.url(database)
 
     def drop(self, database: str) -> None:
-        self._admin(f'DROP DATABASE "{database}" WITH (FORCE)')
+        self.admin(f'DROP DATABASE "{database}" WITH (FORCE)')
 
     def disconnect_all(self, database: str) -> None:
         """What a restart of the server looks like to its clients."""
-        self._admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        self.admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+
+    @contextmanager
+    def standing_still(self, url: str) -> Iterator[None]:
+        """The sessions of the database do not move, as on a disk that hangs; neither do new ones."""
+        database = url.partition("@/")[2].partition("?")[0]
+        found = self.admin(f"SELECT pid FROM pg_stat_activity WHERE datname = '{database}'")
+        stopped = [self._process.pid, *(pid for (pid,) in found)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGINT)  # "fast" shutdown
@@ -72,11 +89,13 @@ class PostgresServer:
         self._log.close()
         shutil.rmtree(self.dir)
 
-    def _admin(self, statement: str) -> None:
+    def admin(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Run it as the owner of everything; returns the rows, if there are any."""
         import psycopg
 
-        with psycopg.connect(f"postgresql://sipagent@/postgres?host={self.dir}", autocommit=True) as connection:
-            connection.execute(statement.encode())
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 30

@@ -1,5 +1,7 @@
 """A writer killed with signal 9, a server that throws its clients out: what was committed stays, once."""
 
+import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -8,13 +10,15 @@ import time
 import pytest
 from sqlalchemy import text
 
-from sipagent.core.events import CallEvent, PartialTranscript
+from sipagent.core.events import CallEvent, Event, PartialTranscript
+from sipagent.core.states import LegState, RegistrationState
+from sipagent.store import recorder as recorder_module
 from sipagent.store.engine import make_engine, parse_url, upgrade
 from sipagent.store.queries import Queries
 from sipagent.store.recorder import Recorder
 
 from .conftest import Servers
-from .story import Story
+from .story import Story, registration
 
 WRITER = """
 import asyncio, sys
@@ -110,3 +114,130 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(servers: Servers
     assert recorder.statistics.written > 20
     assert await recorder.close() == 0
     servers.postgres.drop("not_yet")
+
+
+def name_of(url: str) -> str:
+    return url.partition("@/")[2].partition("?")[0]
+
+
+async def complaint(recorder: Recorder, words: str) -> None:
+    deadline = time.monotonic() + 10
+    while words not in recorder.statistics.last_error and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert words in recorder.statistics.last_error
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_switchover_is_waited_out(servers: Servers, postgres_url: str, started: bool) -> None:
+    database, story = name_of(postgres_url), Story()
+    recorder = Recorder(postgres_url)
+    if started:
+        recorder.start()
+        await recorder.flush()
+    servers.postgres.admin(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on')
+    servers.postgres.disconnect_all(database)
+    if not started:
+        recorder.start()
+    for item in story.whole():
+        recorder.emit(item)
+    await complaint(recorder, "25006")
+    # our session goes on being read-only, as the one with a former primary would; only a new one can write
+    servers.postgres.admin(f'ALTER DATABASE "{database}" SET default_transaction_read_only = off')
+    await recorder.flush()
+    assert await recorder.close() == 0
+    assert (recorder.statistics.refused, recorder.statistics.last_error) == (0, "")
+    queries = Queries(postgres_url)
+    full = queries.get_call(story.call_id)
+    assert full is not None and full.call.state == LegState.ENDED
+    queries.close()
+
+
+@pytest.mark.peer
+async def test_missing_grants_are_waited_for(servers: Servers, postgres_url: str) -> None:
+    database, story = name_of(postgres_url), Story()
+    servers.postgres.admin("CREATE ROLE poor LOGIN")
+    recorder = Recorder(postgres_url.replace("sipagent@", "poor@"))
+    recorder.start()
+    await complaint(recorder, "42501")
+    servers.postgres.admin("GRANT ALL ON ALL TABLES IN SCHEMA public TO poor", database)
+    recorder.emit(registration(0, RegistrationState.REGISTERED))
+    await recorder.flush()
+    assert recorder.statistics.last_error == ""
+    servers.postgres.admin("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM poor", database)
+    for item in story.whole():
+        recorder.emit(item)
+    await complaint(recorder, "42501")
+    servers.postgres.admin("GRANT ALL ON ALL TABLES IN SCHEMA public TO poor", database)
+    await recorder.flush()
+    assert await recorder.close() == 0
+    assert recorder.statistics.refused == 0
+    servers.postgres.admin("DROP OWNED BY poor", database)
+    servers.postgres.admin("DROP ROLE poor")
+
+
+@pytest.mark.peer
+async def test_two_nodes_of_one_name_do_not_close_each_others_calls(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder_module, "CLAIM_LIMIT_S", 0.3)
+    up, later, elsewhere = Story(), Story(), Story()
+    queries = Queries(postgres_url)
+
+    async def starts(node: str, *events: Event) -> Recorder:
+        recorder = Recorder(postgres_url, node=node)
+        recorder.start()
+        for item in events:
+            recorder.emit(item)
+        await recorder.flush()
+        return recorder
+
+    def states() -> dict[str, str]:
+        return {call.id: call.state for call in queries.list_calls().calls}
+
+    def errors() -> list[str]:
+        return [line.message for line in caplog.records if line.levelno >= logging.ERROR]
+
+    first = await starts("", *up.arrives(), registration(0, RegistrationState.REGISTERED))
+    other = await starts("another", *elsewhere.arrives())
+    assert errors() == []
+    second = await starts("", *later.arrives())
+    for item in later.rings():
+        second.emit(item)
+    await second.flush()
+    assert errors() == ["another node of this name writes to this record; set [node] name"]
+    assert states() == {up.call_id: "setup", later.call_id: "ringing", elsewhere.call_id: "setup"}
+    assert len(queries.registrations()) == 1
+    for item in up.is_answered():
+        first.emit(item)
+    await first.flush()
+    assert states()[up.call_id] == "answered"
+    for recorder in (first, second, other):
+        assert await recorder.close() == 0
+        assert recorder.statistics.refused == 0
+
+    again = await starts("")
+    assert states() == {up.call_id: "ended", later.call_id: "ended", elsewhere.call_id: "setup"}
+    assert len(errors()) == 1
+    await again.close()
+    queries.close()
+
+
+@pytest.mark.peer
+async def test_the_name_is_taken_again_after_a_lost_connection(
+    servers: Servers, postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder_module, "CLAIM_LIMIT_S", 0.3)
+    up = Story()
+    first, second = Recorder(postgres_url), Recorder(postgres_url)
+    first.start()
+    await first.flush()
+    servers.postgres.disconnect_all(name_of(postgres_url))
+    for item in up.arrives():
+        first.emit(item)
+    await first.flush()
+    second.start()
+    await second.flush()
+    assert "another node of this name writes to this record; set [node] name" in caplog.messages
+    for recorder in (first, second):
+        assert await recorder.close() == 0

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import stat
+import traceback
 from pathlib import Path
 
 import alembic.command
@@ -75,6 +76,15 @@ def test_sqlite_keeps_a_write_ahead_log_and_foreign_keys(sqlite_url: str) -> Non
 def test_a_url_we_cannot_use_is_a_configuration_error(bad: str) -> None:
     with pytest.raises(ConfigError):
         make_engine(bad)
+
+
+@pytest.mark.parametrize("bad", ["postgresql://u:p@ss:w0rd@host/db", "postgresql:/u:w0rd@host/db"])
+def test_a_password_that_needs_escapes_is_not_quoted(bad: str) -> None:
+    with pytest.raises(ConfigError, match="%40") as refused:
+        make_engine(bad)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "w0rd" not in str(refused.value) and refused.value.__suppress_context__
+    assert "w0rd" not in shown.rpartition("ConfigError")[2]
 
 
 def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:

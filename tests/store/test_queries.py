@@ -1,18 +1,24 @@
 """The read side: pages that neither skip nor repeat, filters, and no way to write."""
 
+import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 from sipagent.core.states import LegState
+from sipagent.store import queries as queries_module
 from sipagent.store.engine import make_engine
-from sipagent.store.queries import Queries, StoreReads
+from sipagent.store.queries import READ_THREADS, Queries, StoreReads
 from sipagent.store.recorder import Recorder
-from sipagent.store.records import CallFilter
+from sipagent.store.records import CallFilter, RecordUnavailable
 
+from .conftest import Servers
 from .story import START, Story
 
 
@@ -124,3 +130,61 @@ async def test_reads_from_an_event_loop(url: str) -> None:
     assert full is not None and full.call == page.calls[0]
     assert await reads.registrations() == []
     await reads.close()
+
+
+def reading_threads() -> int:
+    return sum(thread.name.startswith("record-reads") for thread in threading.enumerate())
+
+
+async def read_threads_are_gone() -> bool:
+    deadline = time.monotonic() + 10
+    while reading_threads() and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    return not reading_threads()
+
+
+@pytest.mark.peer
+async def test_reads_that_hang_hold_up_neither_other_work_nor_the_close(postgres_url: str) -> None:
+    reads, engine = StoreReads(postgres_url), make_engine(postgres_url)
+    await reads.list_calls(CallFilter())
+    with engine.connect() as locker:
+        locker.execute(text("LOCK TABLE calls IN ACCESS EXCLUSIVE MODE"))
+        hanging = [asyncio.create_task(reads.list_calls(CallFilter())) for _ in range(40)]
+        await asyncio.sleep(0.3)
+        assert reading_threads() == READ_THREADS
+        began = time.monotonic()
+        await asyncio.gather(*(asyncio.to_thread(lambda: None) for _ in range(40)))
+        await reads.close()
+        assert time.monotonic() - began < 1
+        ends = await asyncio.gather(*hanging, return_exceptions=True)
+        assert sum(isinstance(end, RecordUnavailable) for end in ends) == READ_THREADS
+        assert sum(isinstance(end, asyncio.CancelledError) for end in ends) == 40 - READ_THREADS
+        assert await read_threads_are_gone()  # the interpreter would wait for them
+    engine.dispose()
+
+
+@pytest.mark.peer
+async def test_a_server_that_stands_still_does_not_hold_up_the_close(servers: Servers, postgres_url: str) -> None:
+    reads = StoreReads(postgres_url)
+    await reads.list_calls(CallFilter())
+    with servers.postgres.standing_still(postgres_url):
+        hanging = asyncio.create_task(reads.list_calls(CallFilter()))
+        await asyncio.sleep(0.2)
+        assert not hanging.done()
+        began = time.monotonic()
+        await reads.close()
+        assert time.monotonic() - began < 1
+        await asyncio.wait([hanging], timeout=10)  # it may try one new connection, for as long as connecting may take
+    assert isinstance(hanging.exception(), RecordUnavailable)
+    assert await read_threads_are_gone()
+
+
+def test_no_free_connection_is_a_record_that_cannot_be_read(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_free(_engine: object) -> None:
+        raise NoneFree("QueuePool limit of size 4 overflow 4 reached")
+
+    queries = Queries(sqlite_url)
+    monkeypatch.setattr(queries_module, "Session", none_free)
+    with pytest.raises(RecordUnavailable, match="every connection to it is in use"):
+        queries.list_calls()
+    queries.close()

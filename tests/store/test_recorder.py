@@ -5,13 +5,22 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from sipagent.core.events import EVENT_TYPES, Event, LegCreated, LegEnded, MediaFigures, PartialTranscript, TurnEnded
+from sipagent.core.events import (
+    EVENT_TYPES,
+    Event,
+    LegCreated,
+    LegEnded,
+    MediaFigures,
+    PartialTranscript,
+    RegistrationChanged,
+    TurnEnded,
+)
 from sipagent.core.states import LegState, RegistrationState, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.store import recorder as recorder_module
@@ -69,6 +78,7 @@ async def test_a_whole_call_becomes_its_rows(url: str, queries: Queries) -> None
 
     [leg] = call.legs
     assert (leg.id, leg.state, leg.codec, leg.remote_media) == (story.leg_id, "ended", "PCMU", "192.0.2.1:30002")
+    assert leg.sip_call_id == "sip-1@peer"  # as of its answer
     assert leg.ringing_at == call.ringing_at and leg.answered_at == call.answered_at
     assert (leg.packets_in, leg.lost, leg.foreign, leg.jitter_ms) == (2950, 2, 1, 1.5)
 
@@ -84,6 +94,15 @@ async def test_a_whole_call_becomes_its_rows(url: str, queries: Queries) -> None
 
     of_the_call = [item for item in story.whole() if hasattr(item, "call_id")]
     assert [row.type for row in full.events] == stored(of_the_call)
+
+
+async def test_a_transfer_whose_outcome_nobody_told(url: str, queries: Queries) -> None:
+    story = Story()
+    told = [*story.transfer(20, TransferState.ACCEPTED, 202), *story.transfer(22, TransferState.UNKNOWN)]
+    recorder = await record(url, *story.arrives(), *told)
+    assert recorder.statistics.refused == 0
+    full = queries.get_call(story.call_id)
+    assert full is not None and [transfer.state for transfer in full.transfers] == [TransferState.UNKNOWN]
 
 
 async def test_every_type_of_event_is_understood(url: str) -> None:
@@ -203,6 +222,22 @@ async def test_numbers_json_cannot_hold_become_null(url: str, queries: Queries) 
     assert full is not None
     assert full.turns[0].confidence is None
     assert full.events[-1].data["figures"]["jitter_ms"] is None
+
+
+async def test_counters_a_peer_drives_up_can_be_stored(url: str, queries: Queries) -> None:
+    story, huge = Story(), 1 << 40
+    ended, registered = story.ends()[0], registration(0, RegistrationState.REGISTERED)
+    assert isinstance(ended, LegEnded) and isinstance(registered, RegistrationChanged)
+    figures = MediaFigures(**{field.name: huge for field in fields(MediaFigures)})
+    recorder = await record(
+        url, *story.arrives(), replace(ended, figures=figures), replace(registered, expires_s=(1 << 32) - 1)
+    )
+    assert recorder.statistics.refused == 0
+    full = queries.get_call(story.call_id)
+    assert full is not None
+    [leg] = full.call.legs
+    assert {getattr(leg, field.name) for field in fields(MediaFigures)} == {huge}
+    assert queries.registrations()[0].expires_s == (1 << 32) - 1
 
 
 async def test_more_than_the_backlog_is_dropped_counted_and_said_once(
