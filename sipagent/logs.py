@@ -72,13 +72,13 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
         colour = _COLOURS.get(record.levelname, "")
-        fields = " ".join(
-            f"{key}={json.dumps(value, default=_plain)}" for key, value in _fields(record, self._private).items()
-        )
+        named = _fields(record, self._private)
+        message = str(named.pop("event", record.getMessage()))  # an event's name says more than "event"
+        words = " ".join(f"{key}={json.dumps(value, default=_plain)}" for key, value in named.items())
         with self._console.capture() as captured:
             self._console.print(at, style="dim", end=" ")
-            self._console.print(record.getMessage(), style=colour or None, end=" ", markup=False)
-            self._console.print(fields, style="dim", end="", markup=False)
+            self._console.print(message, style=colour or None, end=" ", markup=False)
+            self._console.print(words, style="dim", end="", markup=False)
         text = captured.get()
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 

@@ -89,3 +89,13 @@ def test_every_field_that_holds_a_number_or_words_is_marked_private():
     }
     assert open_fields == marked
     assert private_fields(next(events())) == {"from_number", "to_number"}
+
+
+def test_text_names_the_event_and_its_fields(capsys):
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    logs.setup(LogSettings(format="text"))
+    log_event(next(events()))
+    root.handlers[:], root.level = before[0], before[1]
+    line = capsys.readouterr().err
+    assert "CallCreated" in line and 'trunk="pbx"' in line and "12345" not in line

@@ -50,7 +50,7 @@ class Call:
 
     def hangup(self, by: EndedBy = EndedBy.OPERATOR, cause: Cause = Cause.NORMAL, detail: str = "") -> None:
         if self.leg.is_answered:
-            disposition, status = Disposition.ANSWERED, 0
+            disposition, status = Disposition.ANSWERED, 200
         else:
             # What the other side gets: a refusal when it rang us, a CANCEL when we rang it.
             status = 480 if self.leg.identity.direction is Direction.INBOUND else 487

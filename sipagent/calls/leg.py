@@ -354,6 +354,9 @@ class Leg:
         )
 
     def _source(self, host: str, port: int) -> None:
+        if self._remote_media == f"{host}:{port}":
+            return  # where the SDP said it would come from
+        self._remote_media = f"{host}:{port}"
         self._events.emit(
             MediaSourceChanged(
                 at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, remote_media=f"{host}:{port}"
