@@ -117,7 +117,7 @@ def test_demo(tmp_path):
     assert [turn["intent"] for turn in facts["turns"]] == ["", "hours", "price", "location"]
     assert [turn["interrupted"] for turn in facts["turns"]] == [False, False, True, False]
     assert facts["call"]["ended_by"] == "caller"
-    assert Path(facts["recording"]).stat().st_size > 1_000_000  # stereo, 8 kHz, half a minute
+    assert Path(facts["recording"]).stat().st_size > 500_000  # stereo, 16 bit, 8 kHz: 32 kB a second
     assert "agent hears" in result.stderr and "The record" in result.stderr
 
 

@@ -147,9 +147,10 @@ async def test_a_node_that_hangs_is_not_waited_for(http: Http, node: Node) -> No
 
 
 async def test_a_record_that_cannot_be_read_is_503(http: Http, node: Node) -> None:
-    node.reads = StoreReads("sqlite:////nonexistent/sipagent.db")
+    nowhere = node.reads = StoreReads("sqlite:////nonexistent/sipagent.db")
     answer = await http.get(CALLS)
     assert (answer.status, answer.body["message"][:26]) == (503, "the record cannot be read:")
+    await nowhere.close()
 
 
 class TestIdempotency:

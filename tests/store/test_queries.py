@@ -132,26 +132,33 @@ async def test_reads_from_an_event_loop(url: str) -> None:
     await reads.close()
 
 
-def reading_threads() -> int:
-    return sum(thread.name.startswith("record-reads") for thread in threading.enumerate())
+class ReadThreads:
+    """The threads of reads that began since this was made."""
 
+    def __init__(self) -> None:
+        self._before = set(threading.enumerate())
 
-async def read_threads_are_gone() -> bool:
-    deadline = time.monotonic() + 10
-    while reading_threads() and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
-    return not reading_threads()
+    def count(self) -> int:
+        new = set(threading.enumerate()) - self._before
+        return sum(thread.name.startswith("record-reads") for thread in new)
+
+    async def gone(self) -> bool:
+        deadline = time.monotonic() + 10
+        while self.count() and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return not self.count()
 
 
 @pytest.mark.peer
 async def test_reads_that_hang_hold_up_neither_other_work_nor_the_close(postgres_url: str) -> None:
+    threads = ReadThreads()
     reads, engine = StoreReads(postgres_url), make_engine(postgres_url)
     await reads.list_calls(CallFilter())
     with engine.connect() as locker:
         locker.execute(text("LOCK TABLE calls IN ACCESS EXCLUSIVE MODE"))
         hanging = [asyncio.create_task(reads.list_calls(CallFilter())) for _ in range(40)]
         await asyncio.sleep(0.3)
-        assert reading_threads() == READ_THREADS
+        assert threads.count() == READ_THREADS
         began = time.monotonic()
         await asyncio.gather(*(asyncio.to_thread(lambda: None) for _ in range(40)))
         await reads.close()
@@ -159,12 +166,13 @@ async def test_reads_that_hang_hold_up_neither_other_work_nor_the_close(postgres
         ends = await asyncio.gather(*hanging, return_exceptions=True)
         assert sum(isinstance(end, RecordUnavailable) for end in ends) == READ_THREADS
         assert sum(isinstance(end, asyncio.CancelledError) for end in ends) == 40 - READ_THREADS
-        assert await read_threads_are_gone()  # the interpreter would wait for them
+        assert await threads.gone()  # the interpreter would wait for them
     engine.dispose()
 
 
 @pytest.mark.peer
 async def test_a_server_that_stands_still_does_not_hold_up_the_close(servers: Servers, postgres_url: str) -> None:
+    threads = ReadThreads()
     reads = StoreReads(postgres_url)
     await reads.list_calls(CallFilter())
     with servers.postgres.standing_still(postgres_url):
@@ -176,7 +184,7 @@ async def test_a_server_that_stands_still_does_not_hold_up_the_close(servers: Se
         assert time.monotonic() - began < 1
         await asyncio.wait([hanging], timeout=10)  # it may try one new connection, for as long as connecting may take
     assert isinstance(hanging.exception(), RecordUnavailable)
-    assert await read_threads_are_gone()
+    assert await threads.gone()
 
 
 def test_no_free_connection_is_a_record_that_cannot_be_read(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
