@@ -187,10 +187,14 @@ class Session:
         unread = self._carried
         turn = self._turn
         if turn is not None and turn.heard and not turn.caller_text:
-            unread = turn.heard
+            unread = [*turn.heard, *unread]
             turn.over = True
         elif turn is not None:
             self._end_turn(turn, interrupted=not turn.utterance.done)
+        while not self._happenings.empty():
+            happening = self._happenings.get_nowait()
+            if isinstance(happening, Heard):
+                unread = [*unread, happening]
         open_ = self._listener.take()
         if open_ is not None and open_.voiced_ms >= self._settings.barge_in_ms:
             unread = [*unread, open_]
