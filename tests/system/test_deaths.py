@@ -102,6 +102,11 @@ async def test_nothing_is_left_however_the_node_ends(number):
         call = await call_up(node, "talk", 30_000)
         children = node.children()
         assert len(children) >= 4  # zygote, lane, media, speech
+
+        async def on_record() -> bool:  # the record is written in batches, up to 200 ms behind the call
+            return bool(node.calls() and node.calls()[0].answered_at)
+
+        await node.until(on_record, 5)
         await node.stop(number)
         await call.stop()
 
