@@ -7,14 +7,14 @@ import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # before numpy
 
-import sys  # noqa: E402
-import time  # noqa: E402
+import sys
+import time
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from sipagent.speech import models, whisper  # noqa: E402
-from tests.speech.prompts import prompts, through_ulaw  # noqa: E402
-from tests.wer import errors, wer  # noqa: E402
+from sipagent.speech import models, whisper
+from tests.speech.prompts import prompts, through_ulaw
+from tests.wer import errors, wer
 
 WINDOWS_S = (30.0, 15.0, 10.0, 6.0)
 

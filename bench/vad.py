@@ -8,17 +8,17 @@ import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # before numpy
 
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import NamedTuple, get_args  # noqa: E402
+import time
+from collections.abc import Callable
+from typing import NamedTuple, get_args
 
-import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+import numpy as np
+from numpy.typing import NDArray
 
-from sipagent.speech.settings import SpeechSettings, VadKind  # noqa: E402
+from sipagent.speech.settings import SpeechSettings, VadKind
 from sipagent.speech.vad import VoiceDetector, make_vad
-from sipagent.speech.whisper import levels_dbfs  # noqa: E402
-from tests.speech.prompts import Prompt, noise, prompts, ringback, through_ulaw, tones  # noqa: E402
+from sipagent.speech.whisper import levels_dbfs
+from tests.speech.prompts import Prompt, noise, prompts, ringback, through_ulaw, tones
 
 FRAME = 160
 COLLAR = 5  # frames

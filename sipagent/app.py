@@ -12,7 +12,6 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-import sipagent
 from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend import NodeBackend
@@ -29,6 +28,7 @@ from sipagent.conversation.providers.openai_chat import ChatModel
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import Event, EventHub, PartialTranscript, as_fields, private_fields
+from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
 from sipagent.media.client import MediaClient
@@ -42,15 +42,6 @@ from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
 
 log = logging.getLogger(__name__)
-
-
-def shipped_folder(name: str) -> Path:
-    """A folder of data that comes with sipagent: beside the package in a checkout, inside it when installed."""
-    package = Path(sipagent.__file__).parent
-    for candidate in (package / "_data" / name, package.parent / name):
-        if candidate.is_dir():
-            return candidate
-    raise SetupError(f"{name} is missing from this installation: reinstall sipagent")
 
 
 def database_url(config: Config, state: Path) -> str:

@@ -24,7 +24,7 @@ from sipagent.core.ids import CallId, new_turn_id
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
-from sipagent.dialplan.model import AgentStep, RejectStep
+from sipagent.dialplan.model import AgentStep
 
 log = logging.getLogger(__name__)
 
@@ -146,9 +146,3 @@ class Call:
 
     def _media_lost(self) -> None:
         self.hangup(EndedBy.SYSTEM, Cause.MEDIA_DIED, "the media process died and could not be started again")
-
-    @property
-    def rejects(self) -> RejectStep | None:
-        """The refusal, when that is all the dialplan has for this call."""
-        first = self.match.steps[0]
-        return first if isinstance(first, RejectStep) else None

@@ -99,10 +99,6 @@ class Leg:
             self._offer = sdp.parse(text)
             sdp.negotiate(self._offer)
 
-    def ring(self) -> None:
-        self._lane.send(sip.Ring(call=self.handle))
-        self._ringing(180)
-
     def answer(self) -> None:
         """200 with our SDP; media starts at once (or with the ACK, when the INVITE had no offer)."""
         if self._offer is None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from sipagent.dialplan.model import Dialplan, RouteSpec, Step
+from sipagent.dialplan.model import Dialplan, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,3 @@ def by_name(dialplans: Sequence[Dialplan], name: str) -> Match | None:
 
 def _any(patterns: Sequence[str], number: str) -> bool:
     return any(fnmatchcase(number, pattern) for pattern in patterns)
-
-
-__all__ = ["Match", "RouteSpec", "by_name", "match"]

@@ -15,8 +15,8 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-import sipagent
 from sipagent.core.errors import ConfigError, SetupError
+from sipagent.core.resources import shipped_folder
 
 CONNECT_TIMEOUT_S = 5
 
@@ -132,15 +132,6 @@ def describe(error: Exception) -> str:
     return type(error).__name__
 
 
-def migrations_dir() -> Path:
-    """Where the revisions are: inside an installed wheel, or at the top of a source checkout."""
-    package = Path(sipagent.__file__).parent
-    for candidate in (package / "_data" / "migrations", package.parent / "migrations"):
-        if (candidate / "env.py").is_file():
-            return candidate
-    raise SetupError("the database migrations are missing from this installation: reinstall sipagent")
-
-
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the schema to the revision; makes the SQLite file, and its folder, when they do not exist.
 
@@ -177,7 +168,7 @@ def alembic_config(url: str) -> Iterator[Config]:
     engine = make_engine(url)
     config = Config()
     # Alembic's options go through configparser, where % begins an interpolation
-    config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
+    config.set_main_option("script_location", str(shipped_folder("migrations")).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     try:
         with engine.connect() as connection:

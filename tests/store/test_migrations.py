@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import inspect
 
 from sipagent.core.errors import ConfigError, SetupError
-from sipagent.store.engine import alembic_config, current, default_url, downgrade, make_engine, migrations_dir, upgrade
+from sipagent.core.resources import shipped_folder
+from sipagent.store.engine import alembic_config, current, default_url, downgrade, make_engine, upgrade
 from sipagent.store.queries import Queries
 from sipagent.store.recorder import Recorder
 from sipagent.store.records import RecordUnavailable
@@ -138,4 +139,4 @@ def test_odd_folder_names_are_no_trouble(tmp_path: Path) -> None:
 
 
 def test_the_checkout_has_its_migrations() -> None:
-    assert (migrations_dir() / "versions").is_dir()
+    assert (shipped_folder("migrations") / "versions").is_dir()

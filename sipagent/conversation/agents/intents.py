@@ -3,7 +3,7 @@ missing details are asked for, and the answer comes from the dialplan."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Intent(Protocol):
     @property
     def answer(self) -> str: ...
     @property
-    def slots(self) -> Mapping[str, Any]: ...  # name to Slot
+    def slots(self) -> Mapping[str, Slot]: ...
     @property
     def transfer(self) -> str: ...
     @property
