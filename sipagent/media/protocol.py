@@ -11,6 +11,17 @@ class Notice(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     """Media to main."""
 
 
+class Crypto(msgspec.Struct, kw_only=True, frozen=True):
+    """SRTP both ways (RFC 3711), agreed by SDES (RFC 4568). Keys are master key and salt, 30 bytes."""
+
+    suite: str  # "AES_CM_128_HMAC_SHA1_80" or "AES_CM_128_HMAC_SHA1_32"
+    local_key: bytes
+    remote_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Crypto({self.suite})"  # the keys are nobody's to read
+
+
 class OpenPort(Command):
     """Bind an RTP port for the slot: `port`, or the next free one when 0.
 
@@ -29,14 +40,28 @@ class Connect(Command):
     slot: int
     host: str
     port: int
-    payload_type: int  # 0 PCMU, 8 PCMA
+    payload_type: int  # 0 PCMU, 8 PCMA, 9 G722
     telephone_event: int = -1  # its payload type, -1 when not negotiated
+    comfort_noise: int = -1  # its payload type (RFC 3389), -1 when not negotiated
     send: bool = True
     receive: bool = True
+    rtcp_host: str = ""
+    rtcp_port: int = 0  # 0: no reports are sent
+    rtcp_mux: bool = False  # RTCP shares the RTP port (RFC 5761)
+    crypto: Crypto | None = None
 
 
 class ClosePort(Command):
     slot: int
+
+
+class SendDigits(Command):
+    """Keys pressed for the peer: as telephone-events, or as tones where those were not negotiated."""
+
+    slot: int
+    digits: str  # 0-9 * # A-D
+    duration_ms: int = 160
+    gap_ms: int = 80
 
 
 class Stop(Command):
@@ -72,11 +97,18 @@ class Resumed(Notice):
 
 
 class Digit(Notice):
-    """A telephone-event is complete (RFC 4733)."""
+    """A key of the peer's was let go: a telephone-event (RFC 4733), or a tone."""
 
     slot: int
     digit: str
     duration_ms: int
+    inband: bool = False  # heard as a tone
+
+
+class DigitsSent(Notice):
+    """All keys asked for so far have been pressed."""
+
+    slot: int
 
 
 class SourceChanged(Notice):
@@ -94,8 +126,8 @@ class Silent(Notice):
     seconds: float
 
 
-AnyCommand = OpenPort | Connect | ClosePort | Stop
-AnyNotice = Ready | PortOpened | PortFailed | PortClosed | Resumed | Digit | SourceChanged | Silent
+AnyCommand = OpenPort | Connect | ClosePort | SendDigits | Stop
+AnyNotice = Ready | PortOpened | PortFailed | PortClosed | Resumed | Digit | DigitsSent | SourceChanged | Silent
 
 encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

@@ -1,5 +1,7 @@
 """The memory that main and the media process share: audio both ways, counters, and what a call needs to go on.
 
+A frame is 20 ms: 160 samples, or 320 on a line of 16 kHz, whose ring has half as many (`wide`).
+
 One memfd, passed by file descriptor, so nothing is left behind wherever either process dies. Each position counts
 20 ms frames since the port opened and only grows; a frame lies at its position modulo the ring's length. Every field
 has one writer. Writers fill a frame first and move the head afterwards; the reader looks at the head after a system
@@ -28,7 +30,7 @@ FLAG_DIGIT = 4  # a key is being pressed
 
 _PAGE = 4096
 _MAGIC = 0x7369706D65646961  # "sipmedia"
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 class Counter(IntEnum):
@@ -49,6 +51,16 @@ class Counter(IntEnum):
     RESYNCS = 12  # playout started over: new SSRC, sequence or timestamp jump, backlog
     SEND_ERRORS = 13
     UNLATCHED = 14  # times a source was learned and could not have a socket of its own
+    PLAYOUT_DELAY_US = 15  # at present: age of the audio that is handed on
+    TARGET_DELAY_US = 16  # what the jitter buffer holds to be right at present
+    ACCELERATED_MS = 17  # audio taken out by time-stretching
+    EXPANDED_MS = 18  # audio put in by time-stretching
+    DIGITS_OUT = 19
+    RTCP_IN = 20
+    RTCP_OUT = 21
+    RTCP_MALFORMED = 22
+    SRTP_REFUSED = 23  # not authentic, or malformed
+    SRTP_REPLAYED = 24
     _RESERVED = 31
 
 
@@ -65,6 +77,7 @@ class Header(IntEnum):
     WORST_LATENESS_NS = 7
     BIND_FAILURES = 8
     NOTICES_DROPPED = 9
+    CPU_NS = 10  # user and system time of the process
     _RESERVED = 63
 
 
@@ -84,6 +97,7 @@ class Rings:
     tx_flush: NDArray[np.int64]  # [C] everything before this position is to be dropped; main writes
     flushes: NDArray[np.int64]  # [1] counts them, so that media need not look at each slot every tick; main writes
     rx_flags: NDArray[np.uint8]  # [C, RX_FRAMES]
+    rx_level: NDArray[np.uint8]  # [C, RX_FRAMES] -dBov of the frame, 0 loudest, 127 silence (as RFC 6465 counts)
     rx_arrival: NDArray[np.int64]  # [C, RX_FRAMES] ns, newest packet in the frame, 0 when none
     rx_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160]
     tx_sent: NDArray[np.int64]  # [C, TX_FRAMES] ns, 0 until sent; main clears, media sets
@@ -107,6 +121,9 @@ class Rings:
         found = (int(self.header[Header.MAGIC]), int(self.header[Header.LAYOUT]), int(self.header[Header.CAPACITY]))
         if found != (_MAGIC, _LAYOUT, capacity):
             raise ValueError(f"shared memory is not laid out for {capacity} slots")
+
+        self.rx_wide = self.rx_pcm.reshape(capacity, RX_FRAMES // 2, 2 * FRAME)
+        self.tx_wide = self.tx_pcm.reshape(capacity, TX_FRAMES // 2, 2 * FRAME)
 
     def reset(self, slot: int) -> None:
         """A new call begins at position 0. Neither side may be using the slot."""
@@ -145,6 +162,7 @@ def _fields(capacity: int) -> list[tuple[str, Any, tuple[int, ...]]]:
         *((name, np.int64, (capacity,)) for name in ("ticked_ns", "tx_head", "tx_flush")),
         ("flushes", np.int64, (1,)),
         ("rx_flags", np.uint8, (capacity, RX_FRAMES)),
+        ("rx_level", np.uint8, (capacity, RX_FRAMES)),
         ("rx_arrival", np.int64, (capacity, RX_FRAMES)),
         ("rx_pcm", np.int16, (capacity, RX_FRAMES, FRAME)),
         ("tx_sent", np.int64, (capacity, TX_FRAMES)),
