@@ -1,12 +1,13 @@
-"""Playout with a fixed delay for every call at once, in arrays over slots.
+"""Adaptive playout for every call at once, in arrays over slots; time is an argument.
 
-A packet's place is its timestamp, in blocks of 80 samples (10 ms) of a ring per slot: packets of 10 to 60 ms mix, and
-a timestamp that jumps without a gap in the sequence is a pause, not a loss. Each stream is *anchored* by its first
-packet, which is due one playout delay after it came. What is missing when due is concealed by the last good 20 ms,
-fading; after 100 ms without anything to play the stream is let go, and the next packet anchors it afresh, which also
-takes back whatever the clocks drifted.
+Samples have absolute positions that only grow; a slot's ring holds one second of them around `position`, the next to
+be played. What came without a hole ends at `solid`, the newest at `end`; audio between is an island. Frames of 20 ms
+leave at an even rate, so the delay is a matter of where `position` stands: invented or repeated audio that does not
+advance it lengthens the delay, audio left out shortens it.
 
-The usual packet follows the one before; `insert` and `play` have a short way for a tick in which that holds for all.
+How large the delay should be follows from how late packets come (`sipagent.media.lateness`). A stream that simply
+continues needs nothing of this: `hot_in` and `hot_out` say of which slots the engine may itself append packets and
+take frames, and what is written then suffices to go on from.
 """
 
 from typing import NamedTuple
@@ -14,251 +15,545 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.media.reception import Accepted
+from sipagent.media import concealment, timescale
+from sipagent.media.comfort_noise import ComfortNoise
+from sipagent.media.lateness import Lateness
 from sipagent.media.rings import FLAG_CONCEALED, FLAG_DIGIT, FLAG_SILENCE, Counter
-from sipagent.media.rtp import FRAME, timestamp_diff
+from sipagent.media.rtp import timestamp_diff
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Pcm = NDArray[np.int16]
+Signal = NDArray[np.float32]
 
-BLOCK = 80
-BLOCK_NS = 10_000_000
-MAX_BLOCKS = 6  # of one packet: 60 ms
-_LATE = 100  # blocks: what lies further behind is not late, its timestamps have started over
-_DRY = 10  # blocks without anything to play until the stream is let go
-_GUARD = 16  # blocks of the ring kept behind playout, so that a late packet overwrites nothing
-_SLACK = 25  # blocks above the delay that may pile up after a burst before playout skips ahead
+AHEAD_MS = 700  # of audio that may lie ahead of playout; the rest of the ring is the past that concealment needs
+_LATE_MS = 1000  # what lies further behind is not late: its timestamps have started over
+_DRY_MS = 120  # without anything to play until the stream is let go
+_REWIND_MS = 120  # by which a delay may grow when late audio is taken after all
+_BACKLOG_MS = 300  # above the target that time-stretching takes back; beyond, playout skips
+_MOST_ISLANDS = 24
+_MERGE_MS = 5  # of cross-fade from invented into received audio
+_BRIDGE_MS = 100  # the longest hole that is bridged from both sides
+_QUIET = 60.0  # RMS of audio in which a cut is not heard
+_ALIKE = 0.85  # normalised correlation that a cut in speech wants
 _NEVER = np.iinfo(np.int64).max
-_KIND_BITS = 3
-_HALVES = np.array([0, 1 << _KIND_BITS])
-_GAIN = np.array([1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0.0], np.float32)  # of the nth concealed block in a row
 
 
 class Played(NamedTuple):
-    pcm: Pcm  # (n, 160)
+    pcm: Pcm  # (n, frame)
     flags: NDArray[np.uint8]  # (n,)
-    arrival: Ints  # (n,) ns
+    arrival: Ints  # (n,) ns when the packet of the last sample came, 0 when none did
 
 
 class JitterBuffer:
-    """Two views of one ring: by frames of two blocks for the short ways, by blocks for all else."""
+    """`pcm`, `arrived`, `position`, `solid`, `end`, `hot_in` and `hot_out` are shared with the engine's hot path.
 
-    def __init__(self, capacity: int, delay_ms: int, counters: Ints) -> None:
-        self._delay = delay_ms // 10
-        # As small as the delay allows, for all of it passes through the cache all the time: 64 blocks for 40 ms.
-        self._ring = 1 << (self._delay + _SLACK + _GUARD + _SLACK // 2).bit_length()
-        self._mask = self._ring - 1
-        self._room = self._ring - _GUARD  # how far ahead of playout a packet may lie
-        self._plenty = np.uint64(self._delay + _SLACK)
+    The hot path may append a packet of whole blocks whose sequence number and timestamp follow the newest where
+    `hot_in` and 0 <= end - position <= AHEAD: it writes `pcm` with its mirror and `arrived`, and solid = end = the new
+    end. Where `hot_out` and position + frame <= solid it may take the frame and move `position` on.
+    """
+
+    def __init__(self, capacity: int, rate: int, min_ms: int, max_ms: int, counters: Ints) -> None:
+        self.rate = rate
+        self.block = rate // 100
+        self.frame = rate // 50
+        self.ring = rate
+        self.AHEAD = AHEAD_MS * rate // 1000
+        self.pcm = np.zeros((capacity, self.ring + self.frame), np.int16)
+        self.arrived = np.zeros((capacity, self.ring // self.block), np.int64)
+        self.position = np.zeros(capacity, np.int64)
+        self.solid = np.zeros(capacity, np.int64)
+        self.end = np.zeros(capacity, np.int64)
+        self.hot_in = np.zeros(capacity, np.bool_)
+        self.hot_out = np.zeros(capacity, np.bool_)
+        self.lateness = Lateness(capacity, rate, min_ms, max_ms)
         self._counters = counters
-        self._pcm_frames = np.zeros((capacity, self._ring // 2, FRAME), np.int16)
-        self._tag_frames = np.full((capacity, self._ring // 2, 2), -1, np.int64)
-        self._arrived_frames = np.zeros((capacity, self._ring // 2, 2), np.int64)
-        self._pcm = self._pcm_frames.reshape(capacity, self._ring, BLOCK)
-        self._tag = self._tag_frames.reshape(capacity, self._ring)  # block number << 3 | its flags
-        self._arrived = self._arrived_frames.reshape(capacity, self._ring)  # ns
-        self._due = np.full(capacity, _NEVER, np.int64)  # ns, when playout begins; _NEVER when not anchored
-        self._next = np.zeros(capacity, np.int64)  # block to play, always even
-        self._end = np.zeros(capacity, np.int64)  # after the newest block received
-        self._expected = np.full(capacity, -1, np.int64)  # timestamp that allows the short way, -1 for none
-        self._base = np.zeros(capacity, np.int64)  # the block of the anchoring packet
+        self._scale = rate // 8000
+        self._ns = 1_000_000_000 // rate  # per sample
+        self._windows = np.lib.stride_tricks.sliding_window_view(self.pcm, self.frame, axis=1)
+        self._live = np.zeros(capacity, np.bool_)
+        self._known = np.zeros(capacity, np.bool_)  # base and end are those of the stream, live or let go
+        self._base = np.zeros(capacity, np.int64)
         self._base_timestamp = np.zeros(capacity, np.int64)
-        self._newest = np.zeros(capacity, np.int64)  # extended timestamp
-        self._dry = np.zeros(capacity, np.int64)  # blocks concealed in a row
-        self._unsettled = np.zeros(capacity, np.int64)  # ms concealed, loss or pause: the next packet tells
-        self._some_unsettled = False
-        self._good = np.zeros((capacity, FRAME), np.int16)  # the last 20 ms that were really received
-        self._no_flags = np.zeros(capacity, np.uint8)
-        self._partial: dict[int, int] = {}  # slot -> sample up to which its last block is filled
+        self._due = np.zeros(capacity, np.int64)  # ns, when playout begins; 0 when it has
+        self._islands: dict[int, list[tuple[int, int]]] = {}
+        self._island = np.full(capacity, _NEVER, np.int64)  # where the first one begins
+        self._invented_from = np.zeros(capacity, np.int64)  # the newest stretch of invented audio
+        self._invented_to = np.zeros(capacity, np.int64)
+        self._extending = np.zeros(capacity, np.bool_)  # the invented stretch has no other side yet
+        self._extended = np.zeros(capacity, np.int64)  # samples of it that were played
+        self._past_end = np.zeros(capacity, np.int64)  # where the past that it repeats ends
+        self._lag = np.zeros(capacity, np.int64)  # the pitch of that
+        self._unsettled = np.zeros(capacity, np.int64)  # samples invented that may turn out to be a pause
+        self._stretch = np.zeros(capacity, np.int64)  # samples by which the delay should grow, or shrink if negative
+        self._marked_to = np.zeros(capacity, np.int64)
+        self._kind = np.zeros(self.arrived.shape, np.uint8)  # flags of blocks that no audio will come for
+        self._noise = ComfortNoise(capacity)
+        self._noisy = np.zeros(capacity, np.bool_)
+
+    # ---- the stream ----
 
     def reset(self, slot: int) -> None:
-        """Forgets the stream; what is not played yet is dropped."""
-        self._due[slot] = _NEVER
-        self._expected[slot] = -1
-        self._good[slot] = 0
-        self._dry[slot] = self._unsettled[slot] = 0
-        self._partial.pop(slot, None)
+        """Forgets the stream and what was learned of it; what is not played yet is dropped."""
+        self._known[slot] = self._noisy[slot] = False
+        self.lateness.reset(slot)
+        self._unsettled[slot] = 0
+        self._let_go(slot)
 
     def anchored(self, slot: int) -> bool:
-        return bool(self._due[slot] != _NEVER)
+        return bool(self._live[slot])
 
-    def insert(self, slots: Ints, timestamps: Ints, pcm: Pcm, accepted: Accepted | None, now_ns: int) -> None:
-        """One packet of each of these unique slots; `pcm` is (n, 80·k) with k from 1 to 6.
+    def timestamp_at_end(self, slot: int) -> int:
+        """The RTP timestamp of a packet that simply continues, 32 bit."""
+        ahead = int(self.end[slot] - self._base[slot]) // self._scale
+        return int(self._base_timestamp[slot]) + ahead & 0xFFFFFFFF
 
-        `accepted` is what `Reception.accept` said of them: None or, all being fresh, which are contiguous.
+    def insert(self, slot: int, timestamp: int, pcm: Pcm, contiguous: bool, arrival_ns: int) -> bool:
+        """One packet of up to 60 ms; `timestamp` counts 8 kHz at any rate (RFC 3551 on G.722).
+
+        False when it came too late, or twice, or is empty.
         """
-        blocks = pcm.shape[1] // BLOCK
-        first = self._end[slots]
-        if (
-            accepted is None
-            and blocks == 2
-            and (self._expected[slots] == timestamps).all()
-            and ((first - self._next[slots]).view(np.uint64) < self._plenty).all()
-            and not (first & 1).any()
-        ):
-            place = first >> 1 & self._mask >> 1
-            self._pcm_frames[slots, place] = pcm
-            self._tag_frames[slots, place] = (first << _KIND_BITS)[:, None] + _HALVES
-            self._arrived_frames[slots, place] = now_ns
-            self._end[slots] = first + 2
-            self._expected[slots] = (timestamps + FRAME) & 0xFFFFFFFF
-            return
-        contiguous = np.ones(len(slots), np.bool_) if accepted is None else accepted.contiguous
-        fits, first = self._locate(slots, timestamps, blocks, contiguous, now_ns)
-        if not fits.all():
-            slots, timestamps, pcm, first = slots[fits], timestamps[fits], pcm[fits], first[fits]
-        number = first[:, None] + np.arange(blocks)
-        row, at = slots[:, None], number & self._mask
-        self._pcm[row, at] = pcm.reshape(len(slots), blocks, BLOCK)
-        self._tag[row, at] = number << _KIND_BITS
-        self._arrived[row, at] = now_ns
-        newest = first + blocks >= self._end[slots]
-        self._end[slots[newest]] = first[newest] + blocks
-        self._expected[slots[newest]] = (timestamps[newest] + pcm.shape[1]) & 0xFFFFFFFF
-
-    def insert_odd(self, slot: int, timestamp: int, pcm: Pcm, contiguous: bool, now_ns: int) -> None:
-        """A packet whose length is no multiple of 80 samples, placed by the sample; `pcm` is (n,), n up to 480."""
-        size = -(-len(pcm) // BLOCK)
-        fits, _ = self._locate(np.array([slot]), np.array([timestamp]), size, np.array([contiguous]), now_ns)
-        self._expected[slot] = -1
-        if not fits[0]:
-            return
-        start = int(self._base[slot]) * BLOCK + timestamp_diff(timestamp, int(self._base_timestamp[slot]))
-        stop = start + len(pcm)
-        self._pcm[slot].reshape(-1)[np.arange(start, stop) % (self._ring * BLOCK)] = pcm
-        filled = start if self._partial.get(slot) != start else start - start % BLOCK
-        self._put(slot, range(-(-filled // BLOCK), stop // BLOCK), 0, now_ns)
-        self._partial[slot] = stop
-        self._end[slot] = max(int(self._end[slot]), -(-stop // BLOCK))
+        size = len(pcm)
+        if not 0 < size <= self.ring // 8:
+            return False
+        start = self._place(slot, timestamp)
+        if not self._live[slot]:
+            start = self._begin(slot, timestamp, start, size, contiguous, arrival_ns)
+        elif not -_LATE_MS * self.rate // 1000 < start - int(self.position[slot]) <= self.AHEAD - size:
+            if -self.AHEAD < start - int(self.end[slot]) <= 0 or 0 <= start - int(self.end[slot]) < self.AHEAD:
+                start = self._skip(slot, start, size)
+            else:
+                self._counters[slot, Counter.RESYNCS] += 1
+                self.lateness.restart(slot)
+                self._known[slot] = False
+                start = self._begin(slot, timestamp, start, size, contiguous, arrival_ns)
+        elif contiguous and start > self.end[slot]:
+            self._pause(slot, start)
+        self._settle(slot, pause=contiguous and start > int(self.end[slot]))
+        self._noisy[slot] = False
+        taken = self._take(slot, start, pcm, arrival_ns)
+        if not taken:
+            self._counters[slot, Counter.LATE] += 1
+            self.lateness.note(slot, arrival_ns - (start + size) * self._ns)
+        elif int(self.end[slot]) - int(self.position[slot]) > self._backlog(slot):
+            self._skip(slot, int(self.end[slot]) - size, size)
+        self._refresh(slot)
+        return taken
 
     def mark(self, slot: int, timestamp: int, samples: int, flag: int, now_ns: int) -> None:
-        """No audio will come for this stretch, because a key is pressed."""
-        first = int(self._positions(np.array([slot]), np.array([timestamp]))[1][0])
-        last = min(first + -(-samples // BLOCK), int(self._next[slot]) + self._room)
-        due = range(max(first, int(self._next[slot])), last)
-        free = [block for block in due if self._tag[slot, block & self._mask] >> _KIND_BITS != block]
-        self._pcm[slot, [block & self._mask for block in free]] = 0
-        self._put(slot, free, flag, now_ns)
-        self._end[slot] = max(int(self._end[slot]), last)
-        self._expected[slot] = -1
+        """No audio will come for `samples` (of the 8 kHz clock) from `timestamp` on, because of `flag`."""
+        if not self._live[slot]:
+            return
+        start = max(self._place(slot, timestamp), int(self.position[slot]))
+        stop = min(start + samples * self._scale, int(self.position[slot]) + self.AHEAD)
+        start = max(start, int(self.solid[slot]))
+        if start >= stop:
+            return
+        for free_from, free_to in self._free(slot, start, stop):
+            if self._take(slot, free_from, np.zeros(free_to - free_from, np.int16), 0):
+                self._flag(slot, free_from, free_to, flag)
+        self._settle(slot, pause=True)
+        self._refresh(slot)
+
+    def noise(self, slot: int, timestamp: int, payload: bytes, now_ns: int) -> None:
+        """A comfort-noise packet (RFC 3389): the sender is silent until its next audio."""
+        self._noise.describe(slot, payload)
+        self._noisy[slot] = True
+        self._settle(slot, pause=True)
+        if self._live[slot] and not self._islands.get(slot) and self._place(slot, timestamp) >= self.end[slot]:
+            self.hot_out[slot] = False
+
+    # ---- playing ----
 
     def play(self, slots: Ints, now_ns: int) -> Played:
-        """The next 20 ms of these slots."""
-        at = self._next[slots]
-        place = at >> 1 & self._mask >> 1
-        running = self._due[slots] <= now_ns
-        pcm = self._pcm_frames[slots, place]
-        tags = self._tag_frames[slots, place]
-        arrived = self._arrived_frames[slots, place]
-        if running.all() and (tags == (at << _KIND_BITS)[:, None] + _HALVES).all():
-            self._next[slots] = at + 2
-            self._good[slots] = pcm
-            self._dry[slots] = 0
-            if self._some_unsettled:
-                self._settle_played(slots)
-            return Played(pcm, self._no_flags[: len(slots)], np.maximum(arrived[:, 0], arrived[:, 1]))
+        """The next 20 ms of these slots, each named once."""
+        at = self.position[slots]
+        odd = np.flatnonzero(~(self.hot_out[slots] & (at + self.frame <= self.solid[slots])))
+        flags = np.zeros(len(slots), np.uint8)
+        if not len(odd):
+            self.position[slots] = at + self.frame
+            return Played(self._windows[slots, at % self.ring], flags, self._arrival(slots, at + self.frame))
+        plain = np.ones(len(slots), np.bool_)
+        plain[odd] = False
+        pcm = np.empty((len(slots), self.frame), np.int16)
+        arrival = np.zeros(len(slots), np.int64)
+        easy = slots[plain]
+        pcm[plain] = self._windows[easy, at[plain] % self.ring]
+        arrival[plain] = self._arrival(easy, at[plain] + self.frame)
+        self.position[easy] += self.frame
+        pcm[odd], flags[odd], arrival[odd] = self._play_odd(slots[odd], now_ns)
+        return Played(pcm, flags, arrival)
 
-        have = (tags >> _KIND_BITS == at[:, None] + np.arange(2)) & running[:, None]
-        kinds = (tags & FLAG_SILENCE + FLAG_DIGIT).astype(np.uint8) * have
-        flags = kinds[:, 0] & kinds[:, 1] & FLAG_SILENCE | (kinds[:, 0] | kinds[:, 1]) & FLAG_DIGIT
-        flags[~running] = FLAG_SILENCE
-        flags[running & ~have.all(axis=1)] |= FLAG_CONCEALED
-        pcm[~running] = 0
-        self._next[slots] = at + 2 * running
-        self._conceal(slots, pcm, have, running)
-        return Played(pcm, flags, (arrived * have).max(axis=1))
+    def adapt(self, slots: Ints, now_ns: int) -> None:
+        """To be called every 100 ms with all connected slots: learns how late packets come, decides who stretches."""
+        slots = slots[self._known[slots]]
+        if not len(slots):
+            return
+        self.lateness.learn(slots, self.arrived, self.solid[slots], self._ns, self.block)
+        running = slots[self._live[slots] & (self._due[slots] == 0)]
+        if not len(running):
+            return
+        spare = self.end[running] - self.position[running]
+        change = self.lateness.change(running, self.position[running], spare, now_ns)
+        self._stretch[running] = change
+        self.hot_out[running[change != 0]] = False
+        delay = now_ns - self._arrival(running, self.position[running])
+        heard = (delay > 0) & (delay < 2_000_000_000)
+        self._counters[running[heard], Counter.PLAYOUT_DELAY_US] = delay[heard] // 1000
+        self._counters[running, Counter.TARGET_DELAY_US] = self.lateness.target_ns[running] // 1000
+        # Now and then each slot takes the general way, which sees at which phase of the clock it is played.
+        beat = now_ns // 100_000_000
+        self.hot_out[running[(running + beat) % 64 == 0]] = False
 
-    def _anchor(self, slot: int, timestamp: int, now_ns: int) -> None:
-        """The packet with this timestamp is due one delay from now, to the nearest frame; older audio is dropped."""
-        block = (
-            max(int(self._next[slot]), int(self._end[slot])) + self._ring
-        ) & ~1  # beyond all that the ring may hold
-        self._base[slot] = self._next[slot] = self._end[slot] = block
-        self._base_timestamp[slot] = self._newest[slot] = timestamp
-        self._due[slot] = now_ns + (self._delay - 1) * BLOCK_NS  # half a frame earlier: frames are played every 20 ms
-        self._dry[slot] = 0
-        self._partial.pop(slot, None)
+    def _play_odd(self, slots: Ints, now_ns: int) -> tuple[Pcm, NDArray[np.uint8], Ints]:
+        pcm = np.zeros((len(slots), self.frame), np.int16)
+        flags = np.full(len(slots), FLAG_SILENCE, np.uint8)
+        arrival = np.zeros(len(slots), np.int64)
+        self._due[slots[self._due[slots] <= now_ns]] = 0
+        noisy = self._noisy[slots] & (~self._live[slots] | (self.end[slots] - self.position[slots] < self.frame))
+        running = np.flatnonzero(self._live[slots] & (self._due[slots] == 0) & ~noisy)
+        if noisy.any():
+            self._play_noise(slots[noisy])
+            pcm[noisy] = self._noise.frame(slots[noisy], self.frame)
+        if not len(running):
+            return pcm, flags, arrival
+        rows = slots[running]
+        self.lateness.ticked(rows, now_ns)
+        self._fill(rows)
+        self._merge(rows)
+        frames, moved = self._stretched(rows)
+        stop = self.position[rows] + moved
+        invented = np.minimum(stop, self._invented_to[rows]) - np.maximum(
+            self.position[rows], self._invented_from[rows]
+        )
+        concealed = 2 * invented >= moved
+        flags[running] = np.where(concealed, FLAG_CONCEALED, 0) | self._flags(rows, self.position[rows], stop)
+        pcm[running] = frames
+        arrival[running] = np.where(concealed, 0, self._arrival(rows, stop))
+        self.position[rows] = stop
+        self._unsettled[rows] += np.clip(invented, 0, self.frame)
+        self._after(rows)
+        return pcm, flags, arrival
 
-    def _locate(self, slots: Ints, timestamps: Ints, blocks: int, contiguous: Bools, now_ns: int) -> tuple[Bools, Ints]:
-        """Which packets have a place, and their first blocks. Anchors, finds pauses, catches up, counts late ones."""
-        extended, first = self._positions(slots, timestamps)
-        ahead = first - self._next[slots]
-        anchored = self._due[slots] != _NEVER
-        astray = (ahead + blocks > self._room) | (ahead < -_LATE) | ~anchored
-        for row in np.flatnonzero(astray):
-            slot = int(slots[row])
-            self._settle(slot, pause=bool(contiguous[row]))
-            if anchored[row]:
-                self._counters[slot, Counter.RESYNCS] += 1
-            self._anchor(slot, int(timestamps[row]), now_ns)
-        if astray.any():
-            extended, first = self._positions(slots, timestamps)
-        jumped = contiguous & (first > self._end[slots])
-        for row in np.flatnonzero(jumped | (self._unsettled[slots] > 0)):
-            slot = int(slots[row])
-            self._settle(slot, pause=bool(jumped[row]))
-            if jumped[row]:
-                self._pause(slot, int(self._end[slot]), int(first[row]))
-        for row in np.flatnonzero(first - self._next[slots] > self._delay + _SLACK):
-            # A burst: its oldest audio is skipped, so that the delay it brings does not stay.
-            slot = int(slots[row])
-            self._next[slot] = (int(first[row]) + blocks - self._delay) & ~1
-            self._counters[slot, Counter.RESYNCS] += 1
-        fits = first + blocks > self._next[slots]
-        if not fits.all():
-            self._counters[slots[~fits], Counter.LATE] += 1
-        self._newest[slots] = np.maximum(self._newest[slots], extended)
-        return fits, first
+    def _fill(self, slots: Ints) -> None:
+        """Invents what the next frame lacks, in the ring itself."""
+        lacking = slots[self.position[slots] + self.frame > self.solid[slots]]
+        if not len(lacking):
+            return
+        known = self._island[lacking] < self.position[lacking] + self.frame + _BRIDGE_MS * self.rate // 1000
+        for slot in lacking[known]:
+            self._bridge(int(slot))
+        dry = lacking[self.position[lacking] + self.frame > self.solid[lacking]]
+        if len(dry):
+            self._extend(dry)
 
-    def _positions(self, slots: Ints, timestamps: Ints) -> tuple[Ints, Ints]:
-        newest = self._newest[slots]
-        extended = newest + ((timestamps - newest + 0x80000000) & 0xFFFFFFFF) - 0x80000000
-        # To the nearest block: after a pause some senders go on in the middle of one.
-        return extended, self._base[slots] + (extended - self._base_timestamp[slots] + BLOCK // 2) // BLOCK
+    def _extend(self, slots: Ints) -> None:
+        """The next frame where nothing is known of what follows: repetition that fades."""
+        fresh = slots[~self._extending[slots]]
+        if len(fresh):
+            start = np.maximum(self.solid[fresh], self.position[fresh])
+            self._lag[fresh] = concealment.pitch(self._past(fresh, start), self.rate).lag
+            self._past_end[fresh] = self._invented_from[fresh] = start
+            self._extended[fresh] = 0
+            self._extending[fresh] = True
+        first = np.maximum(self.position[slots], self._invented_from[slots])
+        stop = self.position[slots] + self.frame
+        self._write(slots, first, self._carried_on(slots, self.frame), stop)
+        self._extended[slots] += stop - first
+        self._invented_to[slots] = stop
 
-    def _pause(self, slot: int, start: int, stop: int) -> None:
-        silent = range(max(start, int(self._next[slot])), stop)
-        self._pcm[slot, [block & self._mask for block in silent]] = 0
-        self._put(slot, silent, FLAG_SILENCE, 0)
+    def _carried_on(self, slots: Ints, count: int) -> Signal:
+        """What comes next of the repetition that these slots are in."""
+        past, done = self._past(slots, self._past_end[slots]), self._extended[slots]
+        audio = concealment.extend(past, self._lag[slots], done, count, self.rate)
+        audio *= concealment.fade(done, count, self.rate)
+        return audio
 
-    def _put(self, slot: int, blocks: "range | list[int]", flag: int, arrival_ns: int) -> None:
-        for block in blocks:
-            self._tag[slot, block & self._mask] = block << _KIND_BITS | flag
-            self._arrived[slot, block & self._mask] = arrival_ns
+    def _bridge(self, slot: int) -> None:
+        """Fills the hole up to the first island from both sides, and makes it one with what precedes it."""
+        one = np.array([slot])
+        start, stop = np.maximum(self.solid[one], self.position[one]), self._island[one]
+        if stop[0] > start[0]:
+            if not self._extending[slot]:
+                self._past_end[slot] = self._invented_from[slot] = start[0]
+                self._extended[slot] = 0
+            past = self._past(one, self._past_end[one])
+            size = min(self._islands[slot][0][1] - int(stop[0]), self._history())
+            future = np.pad(self._at(one, stop, size), ((0, 0), (0, self._history() - size)))
+            audio = concealment.bridge(past, future, self._extended[one], int(stop[0] - start[0]), self.rate)
+            self._write(one, start, audio, stop)
+            self._invented_to[slot] = stop[0]
+        self._extending[slot] = False
+        self._join_island(slot)
+
+    def _merge(self, slots: Ints) -> None:
+        """Where received audio follows invented audio that knew nothing of it, one fades into the other."""
+        back = slots[
+            self._extending[slots]
+            & (self.position[slots] + self.frame <= self.solid[slots])
+            & (self._invented_to[slots] <= self.position[slots])
+        ]
+        if not len(back):
+            return
+        count = _MERGE_MS * self.rate // 1000
+        at, audio = self.position[back], self._carried_on(back, count)
+        weight = (np.arange(1, count + 1) / np.float32(count + 1)).astype(np.float32)
+        received = self._at(back, at, count)
+        self._write(back, at, audio + (received - audio) * weight, at + count)
+        self._extending[back] = False
+
+    def _stretched(self, slots: Ints) -> tuple[Pcm, Ints]:
+        """The frames, and by how many samples each moves the position on."""
+        at = self.position[slots]
+        frames = self._windows[slots, at % self.ring]
+        moved = np.full(len(slots), self.frame, np.int64)
+        wants = self._stretch[slots]
+        longest = timescale.LONGEST_MS * self.rate // 1000
+        clean = (self._invented_to[slots] <= at) & (self._marked_to[slots] <= at)
+        spare = self.solid[slots] - at - self.frame
+        for rows, sign in ((np.flatnonzero(clean & (wants > 0)), -1), (np.flatnonzero(clean & (wants < 0)), 1)):
+            if not len(rows):
+                continue
+            limit = np.minimum(np.abs(wants[rows]) + self.block // 2, longest)
+            window = self._at(slots[rows], at[rows] - (longest if sign < 0 else 0), self.frame + longest)
+            if sign < 0:
+                found = timescale.match(window[:, longest + self.block - 1 :: -1], self.rate, limit)
+            else:
+                limit = np.minimum(limit, spare[rows])
+                found = timescale.match(window[:, : self.block + longest], self.rate, limit)
+            quiet = (found.level < _QUIET) & (limit > 0)
+            lag = np.where(quiet, np.minimum(np.abs(wants[rows]), limit), found.lag)
+            do = quiet | (found.likeness > _ALIKE)
+            rows, lag, window = rows[do], lag[do], window[do]
+            if not len(rows):
+                continue
+            changed = timescale.crossfade(window, sign * lag, self.frame, longest if sign < 0 else 0)
+            frames[rows] = np.clip(np.rint(changed), -32768, 32767).astype(np.int16)
+            moved[rows] += sign * lag
+            if sign > 0:
+                self._write(slots[rows], at[rows] + lag, changed, at[rows] + lag + self.frame)
+            left = wants[rows] + sign * lag
+            self._stretch[slots[rows]] = np.where(np.abs(left) < self.rate // 1000, 0, left)
+            column = Counter.ACCELERATED_MS if sign > 0 else Counter.EXPANDED_MS
+            self._counters[slots[rows], column] += lag * 1000 // self.rate
+        return frames, moved
+
+    def _after(self, slots: Ints) -> None:
+        """What playing a frame leaves to be looked at: islands reached, streams that dried up, the hot path."""
+        position = self.position[slots]
+        for slot in slots[self._island[slots] <= np.maximum(position, self.solid[slots])]:
+            self._join_island(int(slot))
+        lasting = self._unsettled[slots]
+        sure = (lasting > 0) & ~self._extending[slots]
+        settled = slots[sure]
+        if len(settled):
+            self._counters[settled, Counter.CONCEALED_MS] += lasting[sure] * 1000 // self.rate
+            self._unsettled[settled] = 0
+        dry = position - self.end[slots] >= _DRY_MS * self.rate // 1000
+        for slot in slots[dry]:
+            self._let_go(int(slot))
+        solid, end = self.solid[slots], self.end[slots]
+        live = self._live[slots]
+        past_marks = self._marked_to[slots] <= position
+        self.hot_in[slots] = live & (solid == end) & (end % self.block == 0) & past_marks
+        self.hot_out[slots] = (
+            live
+            & (self._due[slots] == 0)
+            & ~self._extending[slots]
+            & ~self._noisy[slots]
+            & (self._stretch[slots] == 0)
+            & (self._invented_to[slots] <= position)
+            & past_marks
+        )
+
+    # ---- one packet ----
+
+    def _place(self, slot: int, timestamp: int) -> int:
+        return int(self.end[slot]) + timestamp_diff(timestamp, self.timestamp_at_end(slot)) * self._scale
+
+    def _begin(self, slot: int, timestamp: int, start: int, size: int, contiguous: bool, arrival_ns: int) -> int:
+        """Playout begins, or begins again after a pause, with this packet; where it lies."""
+        if not self._known[slot] or not 0 <= start - int(self.end[slot]) < 1 << 40:
+            base = (max(int(self.position[slot]), int(self.end[slot])) // self.ring + 2) * self.ring
+            self._base[slot], self._base_timestamp[slot] = base, timestamp
+            self._known[slot] = True
+            start = base
+            self.lateness.restart(slot)
+        self._settle(slot, pause=contiguous)
+        self.pcm[slot] = 0
+        self.arrived[slot] = 0
+        self.position[slot] = self.solid[slot] = self.end[slot] = start
+        self._invented_from[slot] = self._invented_to[slot] = self._marked_to[slot] = start
+        self._live[slot] = True
+        self._due[slot] = self.lateness.due_ns(slot, start, size, arrival_ns)
+        return start
+
+    def _let_go(self, slot: int) -> None:
+        self._live[slot] = self.hot_in[slot] = self.hot_out[slot] = self._extending[slot] = False
+        self._islands.pop(slot, None)
+        self._island[slot] = _NEVER
+        self._stretch[slot] = self._due[slot] = 0
+        self._kind[slot] = 0
+        self.solid[slot] = self.end[slot]
+
+    def _skip(self, slot: int, start: int, size: int) -> int:
+        """A backlog: its oldest audio is not played, so that the delay it brings does not stay."""
+        self._counters[slot, Counter.RESYNCS] += 1
+        keep = self.lateness.target_ns[slot] // self._ns // self.frame * self.frame
+        target = max(int(self.position[slot]), start + size - max(int(keep), self.frame))
+        self.position[slot] = target
+        if self.end[slot] < target:
+            self._clear(slot, int(self.end[slot]), target)
+            self.end[slot] = self.solid[slot] = target
+        self._after(np.array([slot]))
+        return start
+
+    def _backlog(self, slot: int) -> int:
+        most = int(self.lateness.target_ns[slot]) // self._ns + _BACKLOG_MS * self.rate // 1000
+        return min(most, self.AHEAD)
+
+    def _pause(self, slot: int, start: int) -> None:
+        """The sender was silent from the end up to `start`."""
+        begin = max(int(self.end[slot]), int(self.position[slot]))
+        if begin < start:
+            self._take(slot, begin, np.zeros(start - begin, np.int16), 0)
+            self._flag(slot, begin, start, FLAG_SILENCE)
 
     def _settle(self, slot: int, *, pause: bool) -> None:
-        """What was concealed since the last packet is known to have been lost, or to have been a pause."""
+        """What was invented since the last packet is now known to have been a loss, or a pause."""
         if not pause:
-            self._counters[slot, Counter.CONCEALED_MS] += self._unsettled[slot]
+            self._counters[slot, Counter.CONCEALED_MS] += int(self._unsettled[slot]) * 1000 // self.rate
         self._unsettled[slot] = 0
 
-    def _settle_played(self, slots: Ints) -> None:
-        """Audio follows what was concealed, and no pause was found between: it was loss."""
-        certain = slots[self._unsettled[slots] > 0]
-        self._counters[certain, Counter.CONCEALED_MS] += self._unsettled[certain]
-        self._unsettled[certain] = 0
-        self._some_unsettled = bool(self._unsettled.any())
+    def _take(self, slot: int, start: int, pcm: Pcm, arrival_ns: int) -> bool:
+        """Writes audio to its place and keeps account of what is there; False when its time has passed."""
+        stop = start + len(pcm)
+        position, end = int(self.position[slot]), int(self.end[slot])
+        if start < position:
+            nothing_newer = end <= position and start >= end and position - start <= _REWIND_MS * self.rate // 1000
+            if nothing_newer and self._extending[slot] and arrival_ns:
+                position = start  # late, not lost: the delay grows instead
+                self.position[slot] = start
+                self._invented_to[slot] = min(int(self._invented_to[slot]), start)
+            elif stop <= position:
+                return False
+        skipped = max(0, position - start)
+        pcm, start = pcm[skipped:], start + skipped
+        islands = self._islands.get(slot, [])
+        if len(islands) >= _MOST_ISLANDS and start > end:
+            return False
+        solid = max(int(self.solid[slot]), position) if end <= position else int(self.solid[slot])
+        if stop <= solid or any(a <= start and stop <= b for a, b in islands):
+            return False
+        if start > end:
+            self._clear(slot, end, start)
+        self._put(slot, start, pcm)
+        first, last = start // self.block, -(-stop // self.block)
+        blocks = np.arange(first, last) % self.arrived.shape[1]
+        self.arrived[slot, blocks] = arrival_ns
+        self._kind[slot, blocks] = 0
+        merged = _union(islands, start, stop)
+        if merged[0][0] <= max(solid, position) or self._extending[slot] and end <= position == merged[0][0]:
+            solid = max(solid, merged.pop(0)[1])
+        self.solid[slot] = solid
+        self.end[slot] = max(end, stop, solid)
+        self._keep(slot, merged)
+        return True
 
-    def _conceal(self, slots: Ints, pcm: Pcm, have: Bools, running: Bools) -> None:
-        """Fills the missing halves of the frames in place, keeps the last good 20 ms, lets dry streams go."""
-        for half in range(2):
-            part = slice(half * BLOCK, (half + 1) * BLOCK)
-            missing = running & ~have[:, half]
-            lost = slots[missing]
-            dry = self._dry[lost]
-            # Blocks repeat with a period of 20 ms: the older half of what was good, then the newer.
-            good = self._good[lost].reshape(-1, 2, BLOCK)[np.arange(len(lost)), dry & 1]
-            gain = _GAIN[np.minimum(dry, len(_GAIN) - 1)]
-            pcm[missing, part] = (good * gain[:, None]).astype(np.int16)
-            self._dry[lost] = dry + 1
-            self._unsettled[lost] += 10
-            self._some_unsettled = True
-            self._expected[lost] = -1
-            fine = slots[have[:, half]]
-            self._good[fine, :BLOCK] = self._good[fine, BLOCK:]
-            self._good[fine, BLOCK:] = pcm[have[:, half], part]
-            self._dry[fine] = 0
-            self._settle_played(fine)
-        empty = running & (self._dry[slots] >= _DRY) & (self._end[slots] <= self._next[slots])
-        self._due[slots[empty]] = _NEVER
+    def _keep(self, slot: int, islands: list[tuple[int, int]]) -> None:
+        if islands:
+            self._islands[slot] = islands
+            self._island[slot] = islands[0][0]
+        else:
+            self._islands.pop(slot, None)
+            self._island[slot] = _NEVER
+
+    def _join_island(self, slot: int) -> None:
+        """The first island has become part of the solid audio."""
+        islands = self._islands.get(slot, [])
+        self.solid[slot] = max(int(self.solid[slot]), islands[0][1])
+        self._keep(slot, islands[1:])
+
+    def _free(self, slot: int, start: int, stop: int) -> list[tuple[int, int]]:
+        """What of a stretch ahead of the solid audio has not been received."""
+        result = []
+        for a, b in self._islands.get(slot, []):
+            if start < min(a, stop):
+                result.append((start, min(a, stop)))
+            start = max(start, b)
+        if start < stop:
+            result.append((start, stop))
+        return result
+
+    def _flag(self, slot: int, start: int, stop: int, flag: int) -> None:
+        first, last = start // self.block, -(-stop // self.block)
+        self._kind[slot, np.arange(first, last) % self._kind.shape[1]] = flag
+        self._marked_to[slot] = max(int(self._marked_to[slot]), stop)
+
+    def _refresh(self, slot: int) -> None:
+        self._after(np.array([slot]))
+
+    # ---- the ring ----
+
+    def _history(self) -> int:
+        return concealment.HISTORY_MS * self.rate // 1000
+
+    def _arrival(self, slots: Ints, stop: Ints) -> Ints:
+        """When the packet with the last sample before `stop` came."""
+        result: Ints = self.arrived[slots, (stop - 1) // self.block % self.arrived.shape[1]]
+        return result
+
+    def _at(self, slots: Ints, start: Ints, count: int) -> Signal:
+        at = (start[:, None] + np.arange(count)) % self.ring
+        audio: Signal = self.pcm[slots[:, None], at].astype(np.float32)
+        return audio
+
+    def _past(self, slots: Ints, stop: Ints) -> Signal:
+        return self._at(slots, stop - self._history(), self._history())
+
+    def _write(self, slots: Ints, start: Ints, audio: Signal, stop: Ints) -> None:
+        """`audio` (n, m) to the ring from `start` on, as much of it as lies before `stop`."""
+        at = start[:, None] + np.arange(audio.shape[1])
+        row, column = np.nonzero(at < stop[:, None])
+        value = np.clip(np.rint(audio[row, column]), -32768, 32767).astype(np.int16)
+        place = at[row, column] % self.ring
+        self.pcm[slots[row], place] = value
+        mirrored = place < self.frame
+        self.pcm[slots[row[mirrored]], place[mirrored] + self.ring] = value[mirrored]
+
+    def _put(self, slot: int, start: int, pcm: Pcm) -> None:
+        self.pcm[slot, np.arange(start, start + len(pcm)) % self.ring] = pcm
+        self.pcm[slot, self.ring :] = self.pcm[slot, : self.frame]
+
+    def _clear(self, slot: int, start: int, stop: int) -> None:
+        """No packet brought these samples."""
+        first, last = -(-start // self.block), min(-(-stop // self.block), start // self.block + self.arrived.shape[1])
+        self.arrived[slot, np.arange(first, last) % self.arrived.shape[1]] = 0
+
+    def _flags(self, slots: Ints, start: Ints, stop: Ints) -> NDArray[np.uint8]:
+        """The marks over these frames: a key over any part of one, silence over both ends."""
+        result = np.zeros(len(slots), np.uint8)
+        marked = self._marked_to[slots] > start
+        if not marked.any():
+            return result
+        rows, blocks = slots[marked], self._kind.shape[1]
+        a, b = start[marked] // self.block % blocks, (stop[marked] - 1) // self.block % blocks
+        kinds = self._kind[rows, a], self._kind[rows, b]
+        result[marked] = kinds[0] & kinds[1] & FLAG_SILENCE | (kinds[0] | kinds[1]) & FLAG_DIGIT
+        return result
+
+    def _play_noise(self, slots: Ints) -> None:
+        """While noise is played nothing waits; the next packet begins a talkspurt."""
+        for slot in slots[self._live[slots]]:
+            self._let_go(int(slot))
+
+
+def _union(islands: list[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
+    """The stretch added to sorted ones, those that touch made one."""
+    result = []
+    for a, b in islands:
+        if b < start or a > stop:
+            result.append((a, b))
+        else:
+            start, stop = min(a, start), max(b, stop)
+    return sorted([*result, (start, stop)])

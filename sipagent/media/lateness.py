@@ -1,0 +1,143 @@
+"""How late packets come, per slot, and the delay that follows: a quantile of relative delay with forgetting.
+
+The floor is the least transit (arrival minus place in the stream) of the last seconds; it follows a skewed clock. How
+much later than that each 20 ms came goes into a histogram whose old entries fade (NetEQ's idea). *Lag* here is how much
+later than by the floor's packets a frame is played: 0 means that it leaves as its fastest packet comes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_MS = 1_000_000
+_BIN_NS = 5 * _MS
+_FIRST_NS = 20 * _MS  # lag until something is known
+_QUANTILE = 0.95
+_KEPT = 0.998  # of a histogram per frame: half of it is gone after 7 s
+_SOONEST = 0.9  # the same for the first frames
+_FLOOR_NS = 2_000 * _MS  # half of the window for the least transit
+_LOSS_KEPT = 0.995
+_LOSSY = 0.015  # share of frames missing from which on one more is kept, to see what follows a hole
+_SLACK_NS = 2 * _MS
+_TICK_NS = 20 * _MS
+
+
+class Lateness:
+    """Arrays over slots; `target_ns` is what the delay of a frame should be, between `min_ms` and `max_ms`."""
+
+    def __init__(self, capacity: int, rate: int, min_ms: int, max_ms: int) -> None:
+        self._least, self._most = (min_ms - 20) * _MS, max(max_ms - 20, 0) * _MS
+        self._bins = self._most // _BIN_NS + 2
+        self._ns = 1_000_000_000 // rate
+        self._frame, self._block = rate // 50, rate // 100
+        self._histogram = np.zeros((capacity, self._bins), np.float32)
+        self._count = np.zeros(capacity, np.int64)
+        self._floor = np.zeros(capacity, np.int64)  # of this window and the last
+        self._lowest = np.zeros((capacity, 2), np.int64)  # of this window, of the last
+        self._window_to = np.zeros(capacity, np.int64)  # position at which this window ends
+        self._learned_to = np.zeros(capacity, np.int64)
+        self._loss = np.zeros(capacity, np.float32)
+        self._phase = np.zeros(capacity, np.int64)  # of the clock by which the slot is played
+        self._lag = np.full(capacity, _FIRST_NS, np.int64)
+        self.target_ns = np.zeros(capacity, np.int64)
+        for slot in range(capacity):
+            self.reset(slot)
+
+    def reset(self, slot: int) -> None:
+        self._histogram[slot] = 0
+        self._histogram[slot, _FIRST_NS // _BIN_NS] = 1
+        self._count[slot] = 0
+        self._loss[slot] = 0
+        self._lag[slot] = min(max(_FIRST_NS, self._least), self._most)
+        self.target_ns[slot] = self._lag[slot] + _TICK_NS
+        self.restart(slot)
+
+    def restart(self, slot: int) -> None:
+        """Positions or timestamps have started over; what is known of the spread stays."""
+        self._window_to[slot] = -1
+
+    def ticked(self, slots: Ints, now_ns: int) -> None:
+        self._phase[slots] = now_ns % _TICK_NS
+
+    def due_ns(self, slot: int, start: int, size: int, arrival_ns: int) -> int:
+        """When the frame at `start` should be played, which a packet of `size` samples begins; never 0."""
+        self._see(np.array([slot]), np.array([start + size]), np.array([arrival_ns - (start + size) * self._ns]))
+        self._learned_to[slot] = start
+        return max(int(self._floor[slot] + self._lag[slot]) + (start + self._frame) * self._ns, 1)
+
+    def note(self, slot: int, transit_ns: int) -> None:
+        """A packet came too late to be played."""
+        if self._window_to[slot] >= 0:
+            self._enter(np.array([slot]), np.array([transit_ns]))
+
+    def learn(self, slots: Ints, arrived: Ints, solid: Ints, ns: int, block: int) -> None:
+        """The arrivals, per block, of the frames that became solid since the last call."""
+        slots, solid = slots[self._window_to[slots] >= 0], solid[self._window_to[slots] >= 0]
+        if not len(slots):
+            return
+        blocks = arrived.shape[1]
+        newest = solid // block * block
+        frames = np.clip((newest - self._learned_to[slots]) // self._frame, 0, blocks // 2 - 4)
+        for back in range(int(frames.max(initial=0)) - 1, -1, -1):
+            has = frames > back
+            rows, stop = slots[has], newest[has] - back * self._frame
+            came = arrived[rows, (stop // block - 1) % blocks]
+            got = came > 0
+            self._loss[rows] = self._loss[rows] * _LOSS_KEPT + np.where(got, 0, np.float32(1 - _LOSS_KEPT))
+            transit = (came - stop * ns)[got]
+            self._see(rows[got], stop[got], transit)
+            self._enter(rows[got], transit)
+        some = frames > 0
+        self._learned_to[slots[some]] = newest[some]
+        self._decide(slots[some])
+
+    def change(self, slots: Ints, position: Ints, spare: Ints, now_ns: int) -> Ints:
+        """By how many samples the delay should grow (positive) or shrink; `spare` is what lies ahead of `position`.
+
+        Whole frames of change are wanted: a delay that ends in the midst of a packet protects no better than one that
+        ends before it.
+        """
+        since = (now_ns - self._phase[slots]) % _TICK_NS
+        since = np.where(since > _TICK_NS - 2 * _MS, since - _TICK_NS, since)
+        lag = now_ns - since - self._floor[slots] - position * self._ns
+        part = np.maximum(spare, 0) % self._frame
+        safe = lag - part * self._ns
+        wanted = self._lag[slots]
+        frame_ns = self._frame * self._ns
+        grow = np.maximum(-(-(wanted - safe - _SLACK_NS) // frame_ns), 0) * self._frame
+        shrink = np.maximum((safe - wanted - _SLACK_NS) // frame_ns, 0) * self._frame
+        result: Ints = np.where(grow > 0, grow - part, -shrink - part)
+        result[self._window_to[slots] < 0] = 0
+        return np.where(np.abs(result) < self._block // 2, 0, result)
+
+    def _see(self, slots: Ints, stop: Ints, transit: Ints) -> None:
+        """The floor: the least transit of this window and the one before."""
+        first = self._window_to[slots] < 0
+        size = _FLOOR_NS // self._ns
+        if first.any():
+            rows = slots[first]
+            self._lowest[rows] = transit[first, None]
+            self._window_to[rows] = stop[first] + size
+        over = stop > self._window_to[slots]
+        if over.any():
+            rows = slots[over]
+            self._lowest[rows, 1] = self._lowest[rows, 0]
+            self._lowest[rows, 0] = transit[over]
+            self._window_to[rows] = stop[over] + size
+        self._lowest[slots, 0] = np.minimum(self._lowest[slots, 0], transit)
+        self._floor[slots] = self._lowest[slots].min(axis=1)
+
+    def _enter(self, slots: Ints, transit: Ints) -> None:
+        relative = np.clip((transit - self._floor[slots]) // _BIN_NS, 0, self._bins - 1)
+        kept = np.minimum(_KEPT, _SOONEST + self._count[slots] * 0.002)
+        self._histogram[slots] *= kept[:, None].astype(np.float32)
+        self._histogram[slots, relative] += (1 - kept).astype(np.float32)
+        self._count[slots] += 1
+
+    def _decide(self, slots: Ints) -> None:
+        summed = self._histogram[slots].cumsum(axis=1)
+        reached = (summed >= _QUANTILE * summed[:, -1:]).argmax(axis=1)
+        lag = reached * _BIN_NS + np.where(self._loss[slots] > _LOSSY, _TICK_NS, 0)
+        self._lag[slots] = np.clip(lag, self._least, self._most)
+        self.target_ns[slots] = self._lag[slots] + _TICK_NS
