@@ -25,6 +25,7 @@ from sipagent.media.protocol import (
     ClosePort,
     Command,
     Digit,
+    DigitsSent,
     OpenPort,
     PortClosed,
     PortFailed,
@@ -46,6 +47,7 @@ from sipagent.media.rings import (
     Rings,
     create_memory,
 )
+from sipagent.media.rtp import RATE
 from sipagent.media.settings import MediaSettings
 
 __all__ = ["FLAG_CONCEALED", "FLAG_DIGIT", "FLAG_SILENCE", "Frames", "MediaClient", "MediaPort"]
@@ -57,8 +59,8 @@ FLUSH_LIMIT_S = 0.1
 WATCH_S = 1.0
 MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
 RESTART_WINDOW_S = 10.0
+ONE_PHASE = 32  # calls up to which the engine serves all in one tick of 20 ms, which costs half of two of 10 ms
 _RX_MASK = RX_FRAMES - 1
-_RX_SAFE = RX_FRAMES - 2  # the engine may be writing the frame after the newest one
 
 
 class _Channel(asyncio.Protocol):
@@ -103,6 +105,7 @@ class MediaClient:
         self._abandoned: set[int] = set()  # slots whose opening or closing was never answered
         self._flushing: list[tuple[int, int, asyncio.Future[None]]] = []  # slot, position to reach
         self._seen = np.zeros(settings.capacity, np.int64)
+        self._rates = np.full(settings.capacity, RATE, np.int64)  # at the last hand-over
         self._active = np.zeros(0, np.int64)
         self._attempts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._restarting: asyncio.Task[None] | None = None
@@ -128,8 +131,11 @@ class MediaClient:
             if self._engine is None:
                 await self._spawn()
 
-    async def open(self) -> MediaPort:
-        """A bound port. Raises CapacityError when no slot is free, SetupError when no port can be had."""
+    async def open(self, far: tuple[str, int] | None = None) -> MediaPort:
+        """A bound port. Raises CapacityError when no slot is free, SetupError when no port can be had.
+
+        `far` is where the peer's SDP says its RTP is, when that is known already: such a call may share a port.
+        """
         if self._restarting is not None:
             await asyncio.wait([self._restarting])
         if self._engine is None:
@@ -139,7 +145,8 @@ class MediaClient:
         self._opening[slot] = opened
         self._rings.reset(slot)
         self._seen[slot] = 0
-        self.send(OpenPort(slot=slot))
+        self._rates[slot] = RATE
+        self.send(OpenPort(slot=slot, far=far))
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
                 port = await opened
@@ -280,9 +287,14 @@ class MediaClient:
     # --- ports ------------------------------------------------------------------------------------------------
 
     def _free_slot(self) -> int:
-        for slot in range(self._settings.capacity):
-            if not any(slot in used for used in (self._ports, self._opening, self._closing, self._abandoned)):
-                return slot
+        """The even slots first, then both parities alike: see the engine's phases."""
+        used = self._ports.keys() | self._opening.keys() | self._closing.keys() | self._abandoned
+        odd = sum(slot & 1 for slot in used)
+        first = 1 if len(used) >= ONE_PHASE and odd < len(used) - odd else 0
+        for phase in (first, 1 - first):
+            for slot in range(phase, self._settings.capacity, 2):
+                if slot not in used:
+                    return slot
         raise CapacityError(f"all {self._settings.capacity} media slots are in use: raise [media] capacity")
 
     async def close_port(self, port: MediaPort) -> None:
@@ -358,6 +370,8 @@ class MediaClient:
                 self._slot_closed(slot)
             case _ if port is None:
                 pass  # said before the engine knew that the port is closed
+            case DigitsSent():
+                self._call(port.on_digits_sent)
             case Digit(digit=digit, duration_ms=duration_ms):
                 self._call(port.on_digit, digit, duration_ms)
             case SourceChanged(host=host, port=number):
@@ -381,11 +395,14 @@ class MediaClient:
         if len(rows):
             slots, seen, fresh = slots[rows], seen[rows], fresh[rows]
             self._seen[slots] = seen + fresh
-            if fresh.max() == 1:
+            rates = rings.rate[slots]
+            steady = (fresh == 1) & (rates == RATE)
+            if steady.all():
                 self._hand_over(slots, seen)
             else:
-                for slot, start, count in zip(slots.tolist(), seen.tolist(), fresh.tolist(), strict=True):
-                    self._hand_over_many(slot, start, count)
+                self._hand_over(slots[steady], seen[steady])
+                for row in np.flatnonzero(~steady).tolist():
+                    self._hand_over_many(int(slots[row]), int(seen[row]), int(fresh[row]), int(rates[row]))
         for slot, head, obeyed in self._flushing:
             if rings.tx_tail[slot] >= head and not obeyed.done():
                 obeyed.set_result(None)
@@ -401,16 +418,22 @@ class MediaClient:
                 one = slice(row, row + 1)
                 self._call(port.on_frames, Frames(pcm[one], flags[one], arrival[one], position))
 
-    def _hand_over_many(self, slot: int, start: int, count: int) -> None:
-        """Several frames of one slot, because main was busy; what the ring no longer holds is counted as dropped."""
+    def _hand_over_many(self, slot: int, start: int, count: int, rate: int) -> None:
+        """Frames of one slot, of any rate; several when main was busy. What the ring no longer holds was dropped."""
         port = self._ports.get(slot)
         if port is None:
             return
-        if count > _RX_SAFE:
-            port.dropped += count - _RX_SAFE
-            start, count = start + count - _RX_SAFE, _RX_SAFE
-        rings, place = self._rings, np.arange(start, start + count) & _RX_MASK
-        frames = Frames(rings.rx_pcm[slot, place], rings.rx_flags[slot, place], rings.rx_arrival[slot, place], start)
+        before, self._rates[slot] = int(self._rates[slot]), rate
+        rings = self._rings
+        ring = rings.rx_pcm[slot] if rate == RATE else rings.rx_wide[slot]
+        if rate != before and count > 1:
+            start, count = start + count - 1, 1  # the older ones may have been written at the other rate
+        safe = len(ring) - 2  # the engine may be writing the frame after the newest one
+        if count > safe:
+            port.dropped += count - safe
+            start, count = start + count - safe, safe
+        place = np.arange(start, start + count) % len(ring)
+        frames = Frames(ring[place], rings.rx_flags[slot, place], rings.rx_arrival[slot, place], start)
         self._call(port.on_frames, frames)
 
     def _call(self, callback: "Callable[..., None] | None", *arguments: object) -> None:

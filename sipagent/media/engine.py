@@ -1,8 +1,9 @@
 """The media process: one loop, one tick of 10 ms, every call's RTP in arrays.
 
 Each tick receives for all calls and plays half of them: even slots on even ticks, odd slots on odd ticks, so each call
-moves 20 ms of audio every 20 ms and the packets of many calls do not leave in one burst. Ticks are absolute deadlines:
-a late one is done at once and the schedule stays. With no call up the process sleeps in the kernel.
+moves 20 ms of audio every 20 ms and the packets of many calls do not leave in one burst. A half without calls has no
+tick: main fills the even slots first. Ticks are absolute deadlines: a late one is done at once and the schedule stays.
+With no call up the process sleeps in the kernel.
 
 Started by `client` with three inherited descriptors: control socket, shared memory, eventfd. It ends when the control
 socket closes.
@@ -24,9 +25,10 @@ from numpy.typing import NDArray
 
 from sipagent.core.errors import ProcessDied
 from sipagent.core.ipc import FrameBuffer, die_with_parent, frame
-from sipagent.media.g711 import decode_rows
-from sipagent.media.jitter import BLOCK, MAX_BLOCKS
+from sipagent.media.batch import Batch
+from sipagent.media.hot import HotPath
 from sipagent.media.lines import Lines
+from sipagent.media.outgoing import Outgoing
 from sipagent.media.protocol import (
     AnyCommand,
     ClosePort,
@@ -34,14 +36,14 @@ from sipagent.media.protocol import (
     Notice,
     OpenPort,
     Ready,
+    SendDigits,
     Stop,
     command_decoder,
     encoder,
 )
-from sipagent.media.reception import Accepted
-from sipagent.media.rings import RX_FRAMES, Counter, Header, Rings
-from sipagent.media.rtp import FRAME, HEADER, PCMA, PCMU
+from sipagent.media.rings import FLAG_DIGIT, RX_FRAMES, Header, Rings
 from sipagent.media.settings import MediaSettings
+from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
 
 Ints = NDArray[np.int64]
@@ -52,13 +54,25 @@ LATE_NS = 5_000_000
 RESYNC_NS = 200_000_000  # further behind, catching up would only burst: the schedule starts over
 PASSES = 16  # packets taken from one port in a tick; more wait in its socket buffer, where the kernel bounds them
 DRAIN_TICKS = 4
-WATCH_TICKS = 10
+WATCH_NS = 100_000_000
 FIFO_PRIORITY = 10
 MAX_NOTICES = 1 << 20  # bytes waiting for main to read; beyond, notices are dropped and counted
-_RX_MASK = RX_FRAMES - 1
 _HEARTBEAT = slice(Header.TICKS, Header.HEARTBEAT_NS + 1)
-_NOT_MARKER = np.uint16(int.from_bytes(b"\xff\x7f", sys.byteorder))
-_PLAIN = HEADER + FRAME  # bytes of the packet nearly everybody sends
+_NOBODY = np.zeros(0, np.int64)
+
+
+class Group:
+    """The slots of one phase."""
+
+    def __init__(self, lines: Lines, slots: Ints) -> None:
+        sending, by_packet = lines.outgoing.sending[slots], lines.by_packet[slots]
+        self.slots = slots
+        self.plain = slots[~by_packet]  # whose packets are made in arrays,
+        self.sending = slots[~by_packet & sending]  # and those of them that send
+        self.by_packet: list[int] = slots[by_packet].tolist()
+        wide = lines.is_wide[slots]
+        self.narrow, self.wide = slots[~wide], slots[wide]
+        self.listening = slots[lines.listening[slots]]
 
 
 class Engine:
@@ -67,21 +81,19 @@ class Engine:
         self._wake = wake
         self._buffer = FrameBuffer()
         self._unsent = bytearray()
-        self._rings = Rings(memory, settings.capacity)
-        self._sockets = CallSockets(settings.host, settings.capacity, self._rings.counters)
-        self._lines = Lines(settings, self._rings, self._sockets, self._notify)
-        self._packets = [row.data for row in self._lines.outgoing.packets]
-        rows = self._sockets.rows
-        self._all_rows = np.arange(len(rows))
-        self._words = rows[:, :HEADER].view(np.uint16)  # as read: comparing needs no swapping of bytes
-        self._longs = rows[:, :HEADER].view(np.uint32)
-        self._sequences = rows[:, 2:4].view(">u2")[:, 0]
-        self._timestamps = rows[:, 4:8].view(">u4")[:, 0]
-        self._ticks = int(self._rings.header[Header.TICKS])  # goes on from the engine before
+        self._rings = rings = Rings(memory, settings.capacity)
+        self._outgoing = Outgoing(rings)
+        numbers = range(settings.port_min + settings.port_min % 2, settings.port_max, 2)[: settings.shared_ports]
+        shared = SharedPorts(settings.host, numbers, self._outgoing.packets, rings.counters) if numbers else None
+        self._sockets = CallSockets(settings.host, settings.capacity, rings.counters, shared)
+        self._lines = lines = Lines(settings, rings, self._sockets, shared, self._outgoing, self._notify)
+        self._hot = HotPath(rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns)
+        self._packets = [row.data for row in self._outgoing.packets]
+        self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
+        self._watched = 0
         self._running = True
-        self._groups: list[tuple[Ints, Ints]] = []  # of each phase: the slots to play, and those of them to send
-        self._regroup()
+        self._groups = [Group(lines, _NOBODY)] * TICKS_A_FRAME
         self._attention = select.epoll()  # what is looked at besides the peers' packets
         self._attention.register(control.fileno(), select.EPOLLIN)
         self._attention.register(self._sockets.strays_fd, select.EPOLLIN)
@@ -105,6 +117,9 @@ class Engine:
                 deadline += self._skip(late)
             self._tick(now, late)
             deadline += TICK_NS
+            if not len(self._groups[self._ticks % TICKS_A_FRAME].slots):
+                self._ticks += 1  # a phase that nobody is in
+                deadline += TICK_NS
         self._lines.close_all()
 
     def _skip(self, late: int) -> int:
@@ -117,98 +132,73 @@ class Engine:
     def _tick(self, now: int, late: int) -> None:
         self._attend(0)
         # A second packet of a port waits for the next tick, except now and then, and after a pause of ours.
-        passes = PASSES if late > LATE_NS or self._ticks % DRAIN_TICKS == 0 else 1
+        passes = PASSES if late > LATE_NS or self._ticks // TICKS_A_FRAME % DRAIN_TICKS == 0 else 1
         for _ in range(passes):
-            slots, lengths = self._sockets.receive()
-            if not slots:
+            batch = self._sockets.receive()
+            if not batch.count:
                 break
-            self._ingest(slots, lengths, time.monotonic_ns())
+            self._ingest(batch)
+        shared = self._sockets.receive_shared()
+        if shared is not None and shared.count:
+            self._ingest(shared)
+        if self._sockets.waiting:
+            self._take_strays()
         if self._rings.flushes[0] != self._flushes:
             self._flushes = self._rings.flushes[0]
-            self._lines.outgoing.flush(self._lines.slots)
-        slots_now, sending = self._groups[self._ticks % TICKS_A_FRAME]
-        if len(slots_now):
-            self._play(slots_now, sending, time.monotonic_ns())
+            self._outgoing.flush(self._lines.slots)
+        if self._lines.changed:
+            self._regroup()
+        group = self._groups[self._ticks % TICKS_A_FRAME]
+        if len(group.slots):
+            self._play(group, time.monotonic_ns())
         self._ticks += 1
-        if self._ticks % WATCH_TICKS == 0:
+        if now - self._watched >= WATCH_NS:
+            self._watched = now
             self._lines.watch(now)
+            self._rings.header[Header.CPU_NS] = time.process_time_ns()
         header = self._rings.header
         header[_HEARTBEAT] = self._ticks, now
         if late > LATE_NS:
             header[Header.LATE_TICKS] += 1
             header[Header.WORST_LATENESS_NS] = max(late, header[Header.WORST_LATENESS_NS])
 
-    def _ingest(self, numbers: list[int], lengths: list[int], now: int) -> None:
-        """The datagrams in the first rows, one of each slot: plain audio by arrays, anything else one by one."""
-        lines, count = self._lines, len(numbers)
-        slots = np.array(numbers)
-        plain = (self._words[:count, 0] & _NOT_MARKER == lines.plain_header[slots]) & (
-            self._longs[:count, 2] == lines.plain_ssrc[slots]
-        )
-        if lengths.count(_PLAIN) == count:
-            samples = None
-        else:
-            samples = np.array(lengths) - HEADER
-            plain &= (samples % BLOCK == 0) & (samples > 0) & (samples <= MAX_BLOCKS * BLOCK)
-        rows = self._all_rows[:count]
-        if not plain.all():
-            for row in np.flatnonzero(~plain):
-                lines.odd(numbers[row], self._sockets.rows[row, : lengths[row]].tobytes(), now)
-            rows = np.flatnonzero(plain)
-            if not len(rows):
-                return
-            slots, samples = slots[rows], None if samples is None else samples[rows]
-        lines.heard_ns[slots] = now
-        self._rings.counters[slots, Counter.PACKETS_IN] += 1
-        accepted = lines.reception.accept(slots, self._sequences[rows].astype(np.int64))
-        if accepted is not None:
-            for row in np.flatnonzero(accepted.restarted):
-                lines.jitter.reset(numbers[rows[row]])
-            fresh = accepted.fresh
-            if not fresh.all():
-                slots, rows, samples = slots[fresh], rows[fresh], None if samples is None else samples[fresh]
-                accepted = Accepted(*(field[fresh] for field in accepted))
-                if not len(slots):
-                    return
-        timestamps = self._timestamps[rows].astype(np.int64)
-        lines.reception.time(slots, timestamps, now)
-        if samples is None:
-            self._insert(slots, rows, FRAME, timestamps, accepted, now)
-            return
-        for size in np.unique(samples):
-            same = samples == size
-            part = None if accepted is None else Accepted(*(field[same] for field in accepted))
-            self._insert(slots[same], rows[same], int(size), timestamps[same], part, now)
+    def _ingest(self, batch: Batch) -> None:
+        """Packets that continue their stream by arrays, anything else one by one."""
+        for row in self._hot.ingest(batch):
+            slot, length = int(batch.slots[row]), int(batch.lengths[row])
+            self._lines.odd(slot, batch.rows[row, :length].tobytes(), int(batch.stamps[row]))
 
-    def _insert(
-        self, slots: Ints, rows: Ints, size: int, timestamps: Ints, accepted: Accepted | None, now: int
-    ) -> None:
-        """Audio packets of one size, found in these rows."""
-        codes = self._sockets.rows[rows, HEADER : HEADER + size]
-        pcm = decode_rows(PCMU, codes)
-        alaw = self._lines.payload_type[slots] == PCMA
-        if alaw.any():
-            pcm[alaw] = decode_rows(PCMA, codes[alaw])
-        self._lines.jitter.insert(slots, timestamps, pcm, accepted, now)
-
-    def _play(self, slots: Ints, sending: Ints, now: int) -> None:
+    def _play(self, group: Group, now: int) -> None:
         """One frame both ways for these slots; outgoing first, for it is the one that must be on time."""
-        rings, outgoing = self._rings, self._lines.outgoing
-        if len(sending):
-            outgoing.prepare(slots, sending, now)
-            self._sockets.send(sending, self._packets)
-            outgoing.sent(sending)
-        else:
-            outgoing.skip(slots, 1)
-        played = self._lines.jitter.play(slots, now)
-        heads = rings.rx_head[slots]
-        place = heads & _RX_MASK
-        rings.rx_pcm[slots, place] = played.pcm
-        rings.rx_flags[slots, place] = played.flags
-        rings.rx_arrival[slots, place] = played.arrival
-        rings.rx_head[slots] = heads + 1
-        rings.ticked_ns[slots] = now
+        lines, hot, outgoing = self._lines, self._hot, self._outgoing
+        if len(group.plain):
+            hot.prepare(group.plain, group.sending, now)
+            self._sockets.send(group.sending, self._packets)
+            outgoing.sent(group.sending)
+        for slot in group.by_packet:
+            lines.transmit(slot, now)
+        if len(group.narrow):
+            hot.play(group.narrow, now)
+        if len(group.wide):
+            hot.deliver(group.wide, *lines.wide.play(group.wide, now))
+        if len(group.listening):
+            self._listen(group.listening, now)
+        self._rings.ticked_ns[group.slots] = now
         os.eventfd_write(self._wake, 1)
+
+    def _listen(self, slots: Ints, now: int) -> None:
+        """For keys pressed as tones, in the frames just handed over."""
+        place = (self._rings.rx_head[slots] - 1) & (RX_FRAMES - 1)
+        found = self._lines.detector.detect(slots, self._rings.rx_pcm[slots, place])
+        if found.active.any():
+            self._rings.rx_flags[slots[found.active], place[found.active]] |= FLAG_DIGIT
+        if found.pressed:
+            self._lines.toned(found.pressed, now)
+
+    def _take_strays(self) -> None:
+        now = time.monotonic_ns()
+        for stray in self._sockets.strays():
+            self._lines.stray(stray, now)
 
     def _attend(self, timeout: float) -> None:
         """Commands of main and datagrams of unknown senders; waits for one of them when `timeout` is negative."""
@@ -216,9 +206,7 @@ class Engine:
             if fd == self._control.fileno():
                 self._read_control()
             else:
-                now = time.monotonic_ns()
-                for slot, data, sender in self._sockets.strays():
-                    self._lines.stray(slot, data, sender, now)
+                self._take_strays()
         if self._unsent:
             self._flush_notices()
 
@@ -234,12 +222,11 @@ class Engine:
             return
         for message in self._buffer.feed(data):
             self._obey(command_decoder.decode(message), time.monotonic_ns())
-        self._regroup()
 
     def _regroup(self) -> None:
-        slots, sending = self._lines.slots, self._lines.outgoing.sending
-        parts = [slots[slots % TICKS_A_FRAME == group] for group in range(TICKS_A_FRAME)]
-        self._groups = [(part, part[sending[part]]) for part in parts]
+        self._lines.changed = False
+        slots = self._lines.slots
+        self._groups = [Group(self._lines, slots[slots % TICKS_A_FRAME == phase]) for phase in range(TICKS_A_FRAME)]
 
     def _obey(self, command: AnyCommand, now: int) -> None:
         match command:
@@ -249,6 +236,8 @@ class Engine:
                 self._lines.connect(command, now)
             case ClosePort():
                 self._lines.close(command, now)
+            case SendDigits():
+                self._lines.press(command)
             case Stop():
                 self._running = False
 

@@ -1,27 +1,34 @@
-"""What happens on each slot's line that is not array work: ports, directions, sources, digits, odd packets."""
+"""What happens on each slot's line that is not array work: ports, directions, sources, keys, odd packets.
+
+`hot` takes the packets that simply continue a stream; all others come here one by one.
+"""
 
 import random
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sipagent.media.g711 import decode
-from sipagent.media.jitter import BLOCK, MAX_BLOCKS, JitterBuffer
+from sipagent.media.batch import ROW, Stray
+from sipagent.media.codecs import CODECS, LONGEST_PAYLOAD, Codec, Decoder, Encoder
+from sipagent.media.hot import Expected
+from sipagent.media.jitter import JitterBuffer
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.ports import PortAllocator
 from sipagent.media.protocol import (
     ClosePort,
     Connect,
     Digit,
+    DigitsSent,
     Notice,
     OpenPort,
     PortClosed,
     PortFailed,
     PortOpened,
     Resumed,
+    SendDigits,
     Silent,
     SourceChanged,
 )
@@ -29,9 +36,19 @@ from sipagent.media.reception import Reception
 from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
-from sipagent.media.sockets import ROW, CallSockets
+from sipagent.media.shared import SharedPorts
+from sipagent.media.sockets import CallSockets
 from sipagent.media.source import Address, SourceRule, Verdict, follows
-from sipagent.media.telephone_event import EventPayload, EventReceiver, Press, PressLimit
+from sipagent.media.srtp import Progress, Refused, SrtpSession
+from sipagent.media.telephone_event import (
+    EventPayload,
+    EventReceiver,
+    EventSender,
+    Press,
+    PressLimit,
+    UnnegotiatedEvents,
+)
+from sipagent.media.tones import ToneDetector, tones
 
 BIND_TRIES = 16
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
@@ -44,9 +61,16 @@ class Line:
     port: int
     opened: OpenPort
     connect: Connect | None = None
+    codec: Codec = CODECS[0]
+    decoder: Decoder | None = None
+    encoder: Encoder | None = None
+    srtp: SrtpSession | None = None
     source: SourceRule = field(default_factory=SourceRule)
     events: EventReceiver = field(default_factory=EventReceiver)
+    unnegotiated: UnnegotiatedEvents = field(default_factory=UnnegotiatedEvents)
     presses: PressLimit = field(default_factory=PressLimit)
+    keypad: EventSender = field(default_factory=EventSender)
+    tones: NDArray[np.int16] | None = None  # keys that are being sent as tones: what is left of them
     newcomer: tuple[RtpPacket, int] | None = None  # of another SSRC, and its arrival: a second one will confirm it
 
 
@@ -58,35 +82,46 @@ class Lines:
         settings: MediaSettings,
         rings: Rings,
         sockets: CallSockets,
+        shared: SharedPorts | None,
+        outgoing: Outgoing,
         notify: Callable[[Notice], None],
     ) -> None:
         self._settings = settings
         self._rings = rings
         self._sockets = sockets
+        self._shared = shared
         self._notify = notify
         self._counters = rings.counters
         self._lines: dict[int, Line] = {}
         self._ports = PortAllocator(
-            settings.port_min, settings.port_max, settings.port_quarantine_s, start=random.randrange(1 << 16)
+            settings.port_min + 2 * settings.shared_ports,
+            settings.port_max,
+            settings.port_quarantine_s,
+            start=random.randrange(1 << 16),
         )
+        self.outgoing = outgoing
         self.reception = Reception(rings.capacity, rings.counters)
-        self.jitter = JitterBuffer(rings.capacity, settings.playout_delay_ms, rings.counters)
-        self.outgoing = Outgoing(rings)
-        self.payload_type = np.zeros(rings.capacity, np.int64)
-        self.plain_header = np.zeros(rings.capacity, np.uint16)  # first two bytes of the packet all expect, as read
-        self.plain_ssrc = np.zeros(rings.capacity, np.uint32)  # its SSRC, as read
+        limits = (settings.playout_min_ms, settings.playout_max_ms, rings.counters)
+        self.narrow = JitterBuffer(rings.capacity, 8000, *limits)
+        self.wide = JitterBuffer(rings.capacity, 16000, *limits)
+        self.expected = Expected(rings.capacity)
+        self.detector = ToneDetector(rings.capacity)
+        self.is_wide = np.zeros(rings.capacity, np.bool_)
+        self.by_packet = np.zeros(rings.capacity, np.bool_)  # its outgoing packets are made one by one
+        self.listening = np.zeros(rings.capacity, np.bool_)  # for keys pressed as tones
         self.receiving = np.zeros(rings.capacity, np.bool_)
         self.heard_ns = np.zeros(rings.capacity, np.int64)
         self._told_silent = np.zeros(rings.capacity, np.bool_)
         self._pressing: set[int] = set()  # slots with an unfinished telephone-event
         self.slots = np.zeros(0, np.int64)
+        self.changed = True  # since the engine grouped its slots: which there are, and how they are served
 
     def open(self, command: OpenPort, now_ns: int) -> None:
         slot = command.slot
         if slot in self._lines or not 0 <= slot < self._rings.capacity:
             self._notify(PortFailed(slot=slot, reason=f"slot {slot} is in use or out of range"))
             return
-        port = self._bind(slot, command.port, now_ns)
+        port = self._share(slot, command) or self._bind(slot, command.port, now_ns)
         if isinstance(port, str):
             self._notify(PortFailed(slot=slot, reason=port))
             return
@@ -96,7 +131,11 @@ class Lines:
         self.reception.reset(slot)
         if command.resume:
             self.reception.resume(slot)
-        self.jitter.reset(slot)
+        self.narrow.reset(slot)
+        self.wide.reset(slot)
+        self.detector.reset(slot)
+        self.expected.nothing(slot)
+        self.by_packet[slot] = self.is_wide[slot] = self.listening[slot] = False
         self._lines[slot] = Line(port, command)
         self._notify(PortOpened(slot=slot, port=port))
 
@@ -112,7 +151,11 @@ class Lines:
             self._rings.ticked_ns[slot] = now_ns
             self._sockets.listen(slot)
         started_receiving = command.receive and not self.receiving[slot]
-        payload_types = frozenset({command.payload_type, command.telephone_event} - {-1})
+        payload_types = frozenset({command.payload_type, command.telephone_event, command.comfort_noise} - {-1})
+        if line.connect is None or command.crypto != line.connect.crypto:
+            self._encrypt(slot, line, command)
+        if line.connect is None or command.payload_type != line.connect.payload_type:
+            self._speak(slot, line, CODECS[command.payload_type])
         if line.source.expect(signalled_address(command), payload_types):
             self._sockets.aim(slot, line.source.target)
             self.heard_ns[slot] = now_ns
@@ -124,12 +167,13 @@ class Lines:
             self._told_silent[slot] = False
         elif not command.receive:
             self.reception.stop(slot)
-            self.jitter.reset(slot)
+            self._buffer(slot).reset(slot)
         line.connect = command
-        self.payload_type[slot] = command.payload_type
+        self.listening[slot] = command.receive and command.telephone_event < 0 and not self.is_wide[slot]
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
-        self._expect_plain(slot)
+        self._serve(slot, line)
+        self._expect(slot)
         self._list_slots()
 
     def close(self, command: ClosePort, now_ns: int) -> None:
@@ -137,8 +181,10 @@ class Lines:
         line = self._lines.pop(slot, None)
         if line is not None:
             self._sockets.close(slot)
-            self._ports.release(line.port, now_ns)
+            if not self._is_shared(line.port):
+                self._ports.release(line.port, now_ns)
             self.reception.publish(np.array([slot]))
+            self.expected.nothing(slot)
             self.receiving[slot] = False
             self._pressing.discard(slot)
             self.outgoing.sending[slot] = False
@@ -153,23 +199,99 @@ class Lines:
         self._lines.clear()
         self._list_slots()
 
-    def stray(self, slot: int, data: bytes, sender: Address, now_ns: int) -> None:
-        """A datagram of the wide socket: decide whose it is, learn the source, take what is the peer's."""
+    def press(self, command: SendDigits) -> None:
+        """Queues keys; what main has let pass is sent, whatever else goes on."""
+        line = self._lines.get(command.slot)
+        if line is None or line.connect is None:
+            return
+        if line.connect.telephone_event >= 0:
+            line.keypad.queue(command.digits, command.duration_ms, command.gap_ms)
+        else:
+            made = tones(command.digits, command.duration_ms, command.gap_ms, line.codec.rate)
+            before = line.tones if line.tones is not None else made[:0]
+            line.tones = np.concatenate([before, made, np.zeros(-len(made) % line.codec.frame, np.int16)])
+        self._serve(command.slot, line)
+
+    def transmit(self, slot: int, now_ns: int) -> None:
+        """The next packet of a slot that is served packet by packet; time passes for it."""
+        line, outgoing = self._lines[slot], self.outgoing
+        assert line.connect is not None
+        if outgoing.sending[slot] and self._sockets.aimed(slot):
+            timestamp = int(self._rings.tx_timestamp[slot])
+            pressed = line.keypad.packets(timestamp, line.connect.telephone_event) if line.keypad.active else None
+            if pressed is not None:
+                outgoing.left[slot] = -1
+                for event in pressed:
+                    self._send(
+                        slot,
+                        line,
+                        outgoing.packet(slot, event.payload_type, event.payload, event.marker, event.timestamp),
+                    )
+            else:
+                marker, payload = self._frame(slot, line, now_ns)
+                self._send(slot, line, outgoing.packet(slot, line.codec.payload_type, payload, marker))
+            if line.keypad.completed and not line.keypad.active:
+                self._pressed_all(slot, line)
+        outgoing.advance(slot)
+
+    def _frame(self, slot: int, line: Line, now_ns: int) -> tuple[bool, bytes]:
+        """Whether it begins a talkspurt, and 20 ms of what this line sends: keys as tones, queued audio, or silence."""
+        codec, outgoing = line.codec, self.outgoing
+        pcm: NDArray[np.int16] | None
+        if line.tones is not None:
+            pcm, line.tones = line.tones[: codec.frame], line.tones[codec.frame :]
+            outgoing.left[slot] = -1
+            if not len(line.tones):
+                line.tones = None
+                self._pressed_all(slot, line)
+        else:
+            pcm = outgoing.take(slot, codec.frame, now_ns)
+        talking = pcm is not None
+        marker = bool(outgoing.marked[slot]) or (talking and not outgoing.talking[slot])
+        outgoing.talking[slot], outgoing.marked[slot] = talking, False
+        if line.encoder is None:
+            line.encoder = codec.encoder()
+        if pcm is None:
+            # An encoder with state has to hear the silence too.
+            pcm = np.zeros(codec.frame, np.int16)
+        return marker, line.encoder.encode(pcm)
+
+    def _send(self, slot: int, line: Line, packet: bytes) -> None:
+        if line.srtp is not None:
+            packet = line.srtp.protect(packet)
+            self._rings.srtp[slot] = line.srtp.progress
+        self._sockets.send_one(slot, packet)
+
+    def _pressed_all(self, slot: int, line: Line) -> None:
+        line.keypad.completed = 0
+        self._counters[slot, Counter.DIGITS_OUT] += 1
+        self._notify(DigitsSent(slot=slot))
+        self._serve(slot, line)
+
+    def stray(self, stray: Stray, now_ns: int) -> None:
+        """A datagram of an unknown sender: decide whose it is, learn the source, take what is the peer's."""
+        slot = self._meant(stray, now_ns)
+        if slot is None:
+            self._counters[list(stray.slots), Counter.FOREIGN] += 1
+            return
         line = self._lines[slot]
         heard = int(self.heard_ns[slot])
-        if line.source.bars(sender, heard, now_ns):
+        if line.source.bars(stray.sender, heard, now_ns):
             self._counters[slot, Counter.FOREIGN] += 1
             return
-        packet = self._parse(slot, data)
+        packet = self._parse(slot, line, stray.data)
         if packet is None:
             return
         if not self.receiving[slot]:
             self._counters[slot, Counter.IGNORED] += 1
             return
-        judgement = line.source.judge(sender, packet, int(self.reception.ssrc[slot]), heard, now_ns)
+        judgement = line.source.judge(stray.sender, packet, int(self.reception.ssrc[slot]), heard, now_ns)
         if judgement.verdict is Verdict.LEARNED:
-            self._sockets.latch(slot, sender)
-            self._notify(SourceChanged(slot=slot, host=sender[0], port=sender[1]))
+            if not self._sockets.latch(slot, stray.sender):
+                line.source.learned = None
+                self._counters[slot, Counter.FOREIGN] += 1
+                return
+            self._notify(SourceChanged(slot=slot, host=stray.sender[0], port=stray.sender[1]))
         elif judgement.verdict is Verdict.FOREIGN:
             self._counters[slot, Counter.FOREIGN] += 1
         elif judgement.verdict is Verdict.IGNORE:
@@ -177,10 +299,24 @@ class Lines:
         for accepted, arrival_ns in judgement.packets:
             self._take(slot, line, accepted, arrival_ns)
 
+    def _meant(self, stray: Stray, now_ns: int) -> int | None:
+        """Whose datagram this may be. On a shared port: the call whose SDP names the sender, else the only call that
+        would take it."""
+        if len(stray.slots) == 1:
+            return stray.slots[0]
+        lines = {slot: self._lines[slot] for slot in stray.slots}
+        for slot, line in lines.items():
+            if line.source.signalled == stray.sender:
+                return slot
+        open_to_it = [
+            slot for slot, line in lines.items() if not line.source.bars(stray.sender, int(self.heard_ns[slot]), now_ns)
+        ]
+        return open_to_it[0] if len(open_to_it) == 1 else None
+
     def odd(self, slot: int, data: bytes, now_ns: int) -> None:
-        """A datagram of the peer that is not plain audio of the running stream."""
+        """A datagram of the peer that is not plain audio that continues the stream."""
         line = self._lines[slot]
-        packet = self._parse(slot, data)
+        packet = self._parse(slot, line, data)
         if packet is not None and self.receiving[slot]:
             self._take(slot, line, packet, now_ns)
         elif packet is not None:
@@ -191,6 +327,10 @@ class Lines:
         for slot in tuple(self._pressing):
             self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
         slots = self.slots
+        for buffer, part in ((self.narrow, slots[~self.is_wide[slots]]), (self.wide, slots[self.is_wide[slots]])):
+            if len(part):
+                self.reception.measure(part, buffer)
+                buffer.adapt(part, now_ns)
         self.reception.publish(slots)
         limit = self._settings.media_timeout_s
         if not limit:
@@ -231,39 +371,93 @@ class Lines:
             self._notify(Resumed(slot=slot, gap_ms=(now_ns - ticked) / 1e6))
 
     def _list_slots(self) -> None:
+        self.changed = True
         self.slots = np.array(sorted(s for s, line in self._lines.items() if line.connect is not None), np.int64)
 
-    def _parse(self, slot: int, data: bytes) -> RtpPacket | None:
+    def _share(self, slot: int, command: OpenPort) -> int | None:
+        """A port shared with other calls, None when this one needs its own."""
+        if self._shared is None:
+            return None
+        port = command.port if command.port in self._shared.ports else None
+        if not command.port:
+            port = self._shared.choose(command.far)
+        if port is not None:
+            self._sockets.share(slot, port)
+        return port
+
+    def _is_shared(self, port: int) -> bool:
+        return self._shared is not None and port in self._shared.ports
+
+    def _buffer(self, slot: int) -> JitterBuffer:
+        return self.wide if self.is_wide[slot] else self.narrow
+
+    def _encrypt(self, slot: int, line: Line, command: Connect) -> None:
+        if command.crypto is None:
+            line.srtp = None
+            return
+        progress = Progress(*self._rings.srtp[slot].tolist()) if self._rings.srtp[slot, 0] >= 0 else None
+        line.srtp = SrtpSession(command.crypto, progress if line.connect is None else None)
+
+    def _speak(self, slot: int, line: Line, codec: Codec) -> None:
+        """From now on this codec, both ways."""
+        self._buffer(slot).reset(slot)
+        line.codec, line.decoder, line.encoder = codec, codec.decoder(), codec.encoder()
+        self.is_wide[slot] = codec.rate != 8000
+        self._rings.rate[slot] = codec.rate
+
+    def _serve(self, slot: int, line: Line) -> None:
+        """Who makes this slot's outgoing packets."""
+        pressing = line.keypad.active or line.tones is not None
+        self.by_packet[slot] = self.is_wide[slot] or line.srtp is not None or pressing
+        if pressing:
+            self.outgoing.silence(slot)  # the packet that waits in the array holds a frame that has been sent
+        self.changed = True
+
+    def _parse(self, slot: int, line: Line, data: bytes) -> RtpPacket | None:
         """None, and counted, for what is no RTP packet that we could have negotiated."""
         try:
             if len(data) >= ROW:
                 raise ValueError(f"datagram of {len(data)} bytes or more is longer than 60 ms of G.711")
+            if line.srtp is not None:
+                data = line.srtp.unprotect(data)
             return RtpPacket.parse(data)
         except ValueError:
             self._counters[slot, Counter.MALFORMED] += 1
-            return None
+        except Refused as refused:
+            replayed = refused.reason == "replay"
+            self._counters[slot, Counter.SRTP_REPLAYED if replayed else Counter.SRTP_REFUSED] += 1
+        return None
 
     def _take(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
         assert line.connect is not None
         self.heard_ns[slot] = now_ns
         self._counters[slot, Counter.PACKETS_IN] += 1
-        if packet.payload_type == line.connect.payload_type and packet.payload:
+        if packet.payload_type == line.codec.payload_type and packet.payload:
             self._take_audio(slot, line, packet, now_ns)
             return
-        one = np.array([slot])
         if packet.ssrc == self.reception.ssrc[slot]:
-            self.reception.accept(one, np.array([packet.sequence]))
+            self.reception.accept(slot, packet.sequence)
         if packet.payload_type == line.connect.telephone_event:
+            self._take_event(slot, line, packet, now_ns)
+        elif packet.payload_type == line.connect.comfort_noise:
+            self._take_noise(slot, packet, now_ns)
+        elif line.connect.telephone_event < 0 and line.unnegotiated.observe(
+            packet.payload_type, packet.payload, packet.timestamp
+        ):
             self._take_event(slot, line, packet, now_ns)
         else:
             self._counters[slot, Counter.IGNORED] += 1
+        self._expect(slot)
 
     def _take_audio(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
-        if len(packet.payload) > MAX_BLOCKS * BLOCK:
+        if len(packet.payload) > LONGEST_PAYLOAD:
             self._counters[slot, Counter.MALFORMED] += 1
             return
         if packet.ssrc == self.reception.ssrc[slot]:
-            self._play_later(slot, packet, now_ns)
+            self._play_later(slot, line, packet, now_ns)
+            return
+        if self.reception.ssrc[slot] >= 0 and not self._sockets.settled(slot):
+            self._counters[slot, Counter.FOREIGN] += 1  # it may be the stream of the call that has no source yet
             return
         held, line.newcomer = line.newcomer, (packet, now_ns)
         if self.reception.ssrc[slot] < 0:
@@ -274,39 +468,35 @@ class Lines:
         else:
             return  # one stray packet must not end the stream (RFC 3550 A.1 asks for two in a row)
         self.reception.start(slot, packet.ssrc, first[0].sequence)
-        self.jitter.reset(slot)
-        self._expect_plain(slot)
+        self._buffer(slot).reset(slot)
         for each, arrival_ns in (first, line.newcomer) if first is held else (first,):
-            self._play_later(slot, each, arrival_ns)
+            self._play_later(slot, line, each, arrival_ns)
         line.newcomer = None
 
-    def _play_later(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
-        one = np.array([slot])
-        accepted = self.reception.accept(one, np.array([packet.sequence]))
-        if accepted is not None:
-            if accepted.restarted[0]:
-                self.jitter.reset(slot)
-            if not accepted.fresh[0]:
-                return
-        timestamp = np.array([packet.timestamp])
-        if self.reception.timed(slot):
-            self.reception.time(one, timestamp, now_ns)
-        else:
-            self.reception.time_first(slot, packet.timestamp, now_ns)
-        pcm = decode(packet.payload_type, np.frombuffer(packet.payload, np.uint8))
-        if len(pcm) % BLOCK == 0:
-            self.jitter.insert(one, timestamp, pcm[None, :], accepted, now_ns)
-        else:
-            contiguous = accepted is None or bool(accepted.contiguous[0])
-            self.jitter.insert_odd(slot, packet.timestamp, pcm, contiguous, now_ns)
+    def _take_noise(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
+        buffer = self._buffer(slot)
+        if packet.ssrc == self.reception.ssrc[slot] and buffer.anchored(slot):
+            buffer.noise(slot, packet.timestamp, packet.payload, now_ns)
 
-    def _expect_plain(self, slot: int) -> None:
-        """What the engine's short way may take without a look by us; nothing while no stream is received."""
-        running = self.receiving[slot] and self.reception.ssrc[slot] >= 0
-        header = bytes((0x80, self.payload_type[slot])) if running else b"\0\0"
-        self.plain_header[slot] = int.from_bytes(header, sys.byteorder)
-        ssrc = int(self.reception.ssrc[slot]) & 0xFFFFFFFF
-        self.plain_ssrc[slot] = int.from_bytes(ssrc.to_bytes(4, "big"), sys.byteorder)
+    def _play_later(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
+        buffer = self._buffer(slot)
+        accepted = self.reception.accept(slot, packet.sequence)
+        if accepted.restarted:
+            buffer.reset(slot)
+        if accepted.fresh:
+            assert line.decoder is not None
+            pcm = line.decoder.decode(packet.payload)
+            buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns)
+        self._expect(slot)
+
+    def _expect(self, slot: int) -> None:
+        """What the hot path may take without a look by us; nothing while no plain stream is received."""
+        line = self._lines[slot]
+        ssrc = int(self.reception.ssrc[slot])
+        if self.is_wide[slot] or line.srtp is not None or ssrc < 0 or not self.receiving[slot]:
+            self.expected.nothing(slot)
+        else:
+            self.expected.packet(slot, line.codec.payload_type, ssrc, self.narrow.timestamp_at_end(slot))
 
     def _take_event(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
         try:
@@ -315,9 +505,10 @@ class Lines:
             self._counters[slot, Counter.MALFORMED] += 1
             return
         presses = line.events.receive(payload, packet.timestamp, now_ns)
-        if self.jitter.anchored(slot) and packet.ssrc == self.reception.ssrc[slot]:
+        buffer = self._buffer(slot)
+        if buffer.anchored(slot) and packet.ssrc == self.reception.ssrc[slot]:
             samples = payload.duration + (0 if payload.end else _DIGIT_AHEAD)
-            self.jitter.mark(slot, packet.timestamp, samples, FLAG_DIGIT, now_ns)
+            buffer.mark(slot, packet.timestamp, samples, FLAG_DIGIT, now_ns)
         if line.events.active:
             self._pressing.add(slot)
         self._pressed(slot, presses, now_ns)
@@ -327,11 +518,19 @@ class Lines:
         if not line.events.active:
             self._pressing.discard(slot)
         for press in presses:
-            if not line.presses.admits(now_ns):
-                self._counters[slot, Counter.MALFORMED] += 1
-                continue
-            self._counters[slot, Counter.DIGITS_IN] += 1
-            self._notify(Digit(slot=slot, digit=press.digit, duration_ms=press.duration_ms))
+            self._tell_press(slot, line, press, now_ns, inband=False)
+
+    def toned(self, pressed: list[tuple[int, str, int]], now_ns: int) -> None:
+        """Keys that were heard in the audio: slot, digit, ms."""
+        for slot, digit, duration_ms in pressed:
+            self._tell_press(slot, self._lines[slot], Press(digit, duration_ms), now_ns, inband=True)
+
+    def _tell_press(self, slot: int, line: Line, press: Press, now_ns: int, *, inband: bool) -> None:
+        if not line.presses.admits(now_ns):
+            self._counters[slot, Counter.MALFORMED] += 1
+            return
+        self._counters[slot, Counter.DIGITS_IN] += 1
+        self._notify(Digit(slot=slot, digit=press.digit, duration_ms=press.duration_ms, inband=inband))
 
 
 def signalled_address(command: Connect) -> Address | None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sipagent.media.g711 import ALAW_SILENCE, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_SILENCE
 from sipagent.media.rings import TX_FRAMES, Counter, Rings
-from sipagent.media.rtp import FRAME, HEADER, PCMA
+from sipagent.media.rtp import FRAME, HEADER, PCMA, RtpPacket
 
 Ints = NDArray[np.int64]
 
@@ -18,7 +18,11 @@ _MARKER = 0x80
 
 
 class Outgoing:
-    """`packets` holds each slot's next packet ready to be sent: uint8 [C, 172]."""
+    """`packets` holds each slot's next packet ready to be sent: uint8 [C, 172].
+
+    Streams that are not plain G.711, because they are encrypted, wide, or just now pressing keys, are made packet by
+    packet with `take` and `packet`.
+    """
 
     def __init__(self, rings: Rings) -> None:
         self._rings = rings
@@ -28,9 +32,10 @@ class Outgoing:
         self._sequence = self.packets[:, 2:4].view(">u2")[:, 0]
         self._timestamp = self.packets[:, 4:8].view(">u4")[:, 0]
         self._ssrc = self.packets[:, 8:12].view(">u4")[:, 0]
-        self._alaw = np.zeros(rings.capacity, np.bool_)
-        self._talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
-        self._marked = np.zeros(rings.capacity, np.bool_)  # the packet has the marker bit set
+        self.alaw = np.zeros(rings.capacity, np.bool_)
+        self.talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
+        self.marked = np.zeros(rings.capacity, np.bool_)  # the packet has the marker bit set
+        self.left = np.full(rings.capacity, -1, np.int64)  # position of the frame that left in the newest tick
         self._some_marked = False
 
     def open(self, slot: int) -> None:
@@ -55,11 +60,11 @@ class Outgoing:
         marker = self.packets[slot, 1] & _MARKER
         if send and not self.sending[slot]:
             marker = _MARKER
-            self._marked[slot] = self._some_marked = True
+            self.marked[slot] = self._some_marked = True
         self.sending[slot] = send
         self.packets[slot, 1] = payload_type | marker
-        self._alaw[slot] = payload_type == PCMA
-        self._talking[slot] = False
+        self.alaw[slot] = payload_type == PCMA
+        self.talking[slot] = False
         self._silence(np.array([slot]))
         self._ssrc[slot] = self._rings.tx_ssrc[slot]
         self.flush(np.array([slot]))
@@ -76,9 +81,10 @@ class Outgoing:
         rings = self._rings
         tails = rings.tx_tail[sending]
         talking = rings.tx_head[sending] > tails
-        changed = talking != self._talking[sending]
+        changed = talking != self.talking[sending]
         if changed.any():
             self._change(sending[changed], talking[changed])
+        self.left[slots] = -1
         if talking.any():
             if talking.all():
                 self._load(sending, tails, now_ns)
@@ -90,25 +96,66 @@ class Outgoing:
         rings.tx_timestamp[slots] += np.uint32(FRAME)
         rings.counters[sending, Counter.PACKETS_OUT] += 1
 
+    def take(self, slot: int, samples: int, now_ns: int) -> NDArray[np.int16] | None:
+        """The next queued frame of a line whose frames have so many samples; None when nothing is queued."""
+        rings = self._rings
+        tail = int(rings.tx_tail[slot])
+        self.left[slot] = -1
+        if int(rings.tx_head[slot]) <= tail:
+            return None
+        wide = samples != FRAME
+        place = tail & (_MASK >> 1 if wide else _MASK)
+        pcm: NDArray[np.int16] = (rings.tx_wide if wide else rings.tx_pcm)[slot, place].copy()
+        rings.tx_sent[slot, place] = now_ns
+        rings.tx_tail[slot] = tail + 1
+        self.left[slot] = tail
+        return pcm
+
+    def packet(self, slot: int, payload_type: int, payload: bytes, marker: bool, timestamp: int | None = None) -> bytes:
+        """Another packet of the stream, at its present timestamp unless another is given."""
+        rings = self._rings
+        sequence = int(rings.tx_sequence[slot])
+        rings.tx_sequence[slot] = (sequence + 1) & 0xFFFF
+        rings.counters[slot, Counter.PACKETS_OUT] += 1
+        return bytes(
+            RtpPacket(
+                payload_type=payload_type,
+                sequence=sequence,
+                timestamp=int(rings.tx_timestamp[slot]) if timestamp is None else timestamp,
+                ssrc=int(rings.tx_ssrc[slot]),
+                payload=payload,
+                marker=marker,
+            )
+        )
+
+    def advance(self, slot: int) -> None:
+        """A frame's time has passed for a stream that is made packet by packet."""
+        self._rings.tx_timestamp[slot] += np.uint32(FRAME)
+
     def sent(self, slots: Ints) -> None:
         """These packets have left: their markers are not repeated."""
         if self._some_marked:
-            done = slots[self._marked[slots]]
+            done = slots[self.marked[slots]]
             self.packets[done, 1] &= ~_MARKER & 0xFF
-            self._marked[done] = False
-            self._some_marked = bool(self._marked.any())
+            self.marked[done] = False
+            self._some_marked = bool(self.marked.any())
 
     def _change(self, slots: Ints, talking: NDArray[np.bool_]) -> None:
         """Talkspurts that begin, which are marked, and that end."""
-        self._talking[slots] = talking
+        self.talking[slots] = talking
         begin = slots[talking]
         self.packets[begin, 1] |= _MARKER
-        self._marked[begin] = True
+        self.marked[begin] = True
         self._some_marked = True
         self._silence(slots[~talking])
 
+    def silence(self, slot: int) -> None:
+        """Somebody else makes this slot's packets for a while: what lies ready is no longer what comes next."""
+        self.talking[slot] = False
+        self._silence(np.array([slot]))
+
     def _silence(self, slots: Ints) -> None:
-        self.packets[slots, HEADER:] = np.where(self._alaw[slots], ALAW_SILENCE, ULAW_SILENCE)[:, None]
+        self.packets[slots, HEADER:] = np.where(self.alaw[slots], ALAW_SILENCE, ULAW_SILENCE)[:, None]
 
     def _load(self, slots: Ints, tails: Ints, now_ns: int) -> None:
         """Takes one queued frame of each of these slots."""
@@ -116,9 +163,10 @@ class Outgoing:
         place = tails & _MASK
         pcm = rings.tx_pcm[slots, place].view(np.uint16)
         codes = np.take(LINEAR_TO_ULAW, pcm)
-        alaw = self._alaw[slots]
+        alaw = self.alaw[slots]
         if alaw.any():
             codes[alaw] = np.take(LINEAR_TO_ALAW, pcm[alaw])
         self.packets[slots, HEADER:] = codes
         rings.tx_sent[slots, place] = now_ns
         rings.tx_tail[slots] = tails + 1
+        self.left[slots] = tails

@@ -7,18 +7,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.core.events import MediaFigures
-from sipagent.media.protocol import Command, Connect
-from sipagent.media.rings import TX_FRAMES, Counter, Rings
-from sipagent.media.rtp import FRAME, PCMA, PCMU
+from sipagent.media.codecs import CODECS
+from sipagent.media.protocol import Command, Connect, Crypto, SendDigits
+from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Rings
+from sipagent.media.rtp import FRAME, RATE
+from sipagent.media.telephone_event import check_keys
 
 MAX_FIGURE = 2**31 - 1  # what a column of the record holds
+_RX_MASK = RX_FRAMES - 1
 _TX_MASK = TX_FRAMES - 1
 
 
 class Frames(NamedTuple):
     """New audio of one slot since the last tick."""
 
-    pcm: NDArray[np.int16]  # (n, 160)
+    pcm: NDArray[np.int16]  # (n, 160), or (n, 320) at 16 kHz
     flags: NDArray[np.uint8]  # (n,) see FLAG_* in `rings`
     arrival: NDArray[np.int64]  # (n,) monotonic ns, 0 when no packet contributed
     position: int  # index of the first frame since the port opened
@@ -46,6 +49,7 @@ class MediaPort:
         self.port = port
         self.on_frames: Callable[[Frames], None] | None = None
         self.on_digit: Callable[[str, int], None] | None = None  # digit, duration in ms
+        self.on_digits_sent: Callable[[], None] | None = None  # all keys asked for so far are pressed
         self.on_silent: Callable[[float], None] | None = None  # seconds without RTP
         self.on_source: Callable[[str, int], None] | None = None  # where the peer's RTP comes from
         self.on_interrupted: Callable[[float], None] | None = None  # ms of audio missed by a restart
@@ -65,11 +69,19 @@ class MediaPort:
         *,
         send: bool = True,
         receive: bool = True,
+        comfort_noise: int = -1,
+        rtcp_host: str = "",
+        rtcp_port: int = 0,
+        rtcp_mux: bool = False,
+        crypto: Crypto | None = None,
     ) -> None:
-        """What the SDP says now. Raises ValueError for a codec that is neither PCMU nor PCMA."""
-        if payload_type not in (PCMU, PCMA):
-            raise ValueError(f"payload type {payload_type} is neither PCMU (0) nor PCMA (8)")
-        before = self.connected
+        """What the SDP says now. Raises ValueError for a codec that is not in `codecs.CODECS`.
+
+        When it changes `rate`, what is queued at the other rate is dropped.
+        """
+        if payload_type not in CODECS:
+            raise ValueError(f"payload type {payload_type} is none of {', '.join(map(str, CODECS))}")
+        before, rate = self.connected, self.rate
         self.connected = Connect(
             slot=self.slot,
             host=host,
@@ -78,34 +90,75 @@ class MediaPort:
             telephone_event=telephone_event,
             send=send,
             receive=receive,
+            comfort_noise=comfort_noise,
+            rtcp_host=rtcp_host,
+            rtcp_port=rtcp_port,
+            rtcp_mux=rtcp_mux,
+            crypto=crypto,
         )
+        if rate != self.rate:
+            self._rings.tx_flush[self.slot] = self._rings.tx_head[self.slot]
+            self._rings.flushes[0] += 1
         if before is not None and (before.host, before.port) != (host, port):
             self.source = None
         if self._final is None:
             self._owner.send(self.connected)
 
-    def write(self, pcm: NDArray[np.int16]) -> int:
-        """Queues as many whole frames as fit (20 s); returns the samples taken. Never waits.
+    @property
+    def rate(self) -> int:
+        """Samples per second of the audio, both ways: 8000 or 16000, as the codec has it."""
+        return CODECS[self.connected.payload_type].rate if self.connected is not None else RATE
 
-        `pcm` is one-dimensional at 8 kHz, its length a multiple of 160, else ValueError.
+    def write(self, pcm: NDArray[np.int16]) -> int:
+        """Queues as many whole frames as fit (20 s, 10 s at 16 kHz); returns the samples taken. Never waits.
+
+        `pcm` is one-dimensional at `rate`, its length a whole number of 20 ms, else ValueError.
         """
-        if pcm.ndim != 1 or len(pcm) % FRAME:
-            raise ValueError(f"audio of shape {pcm.shape} is not a whole number of frames of {FRAME} samples")
+        frame = self.rate // 50
+        if pcm.ndim != 1 or len(pcm) % frame:
+            raise ValueError(f"audio of shape {pcm.shape} is not a whole number of frames of {frame} samples")
         if self._final is not None:
             return 0
         rings, slot = self._rings, self.slot
+        ring = rings.tx_pcm[slot] if frame == FRAME else rings.tx_wide[slot]
+        room = len(ring)
         head = int(rings.tx_head[slot])
-        count = min(len(pcm) // FRAME, TX_FRAMES - (head - int(rings.tx_tail[slot])))
-        frames = pcm[: count * FRAME].reshape(count, FRAME)
+        count = min(len(pcm) // frame, room - (head - int(rings.tx_tail[slot])))
+        frames = pcm[: count * frame].reshape(count, frame)
         done = 0
         while done < count:
-            place = (head + done) & _TX_MASK
-            part = min(count - done, TX_FRAMES - place)
-            rings.tx_pcm[slot, place : place + part] = frames[done : done + part]
+            place = (head + done) % room
+            part = min(count - done, room - place)
+            ring[place : place + part] = frames[done : done + part]
             rings.tx_sent[slot, place : place + part] = 0
             done += part
         rings.tx_head[slot] = head + count
-        return count * FRAME
+        return count * frame
+
+    def press(self, digits: str, duration_ms: int = 160, gap_ms: int = 80) -> None:
+        """Presses keys for the peer, by telephone-event where negotiated, else as tones; speech waits meanwhile.
+
+        Raises ValueError that says what is wrong with them. `on_digits_sent` tells when all are pressed.
+        """
+        keys = check_keys(digits, duration_ms, gap_ms)
+        if self._final is None:
+            self._owner.send(SendDigits(slot=self.slot, digits=keys, duration_ms=duration_ms, gap_ms=gap_ms))
+
+    def sent_beside(self, position: int, count: int) -> NDArray[np.int16] | None:
+        """What left in the same ticks as the received frames from `position` on: (count, 160 or 320).
+
+        Zeros where nothing did; None when nothing did at all.
+        """
+        rings, slot, wide = self._rings, self.slot, self.rate != RATE
+        ring = rings.tx_wide[slot] if wide else rings.tx_pcm[slot]
+        places = np.arange(position, position + count) & (_RX_MASK >> 1 if wide else _RX_MASK)
+        beside = rings.rx_beside[slot, places]
+        spoke = beside >= 0
+        if self._final is not None or not spoke.any():
+            return None
+        sent = np.zeros((count, ring.shape[1]), np.int16)
+        sent[spoke] = ring[beside[spoke] % len(ring)]
+        return sent
 
     @property
     def queued(self) -> int:
@@ -124,9 +177,10 @@ class MediaPort:
 
     def sent_at(self, position: int) -> int:
         """Monotonic ns when that frame left; 0 if it has not, was dropped, or lies further back than the ring."""
-        if self._final is not None or not self.written - TX_FRAMES <= position < self.played:
+        kept = TX_FRAMES if self.rate == RATE else TX_FRAMES // 2
+        if self._final is not None or not self.written - kept <= position < self.played:
             return 0
-        return int(self._rings.tx_sent[self.slot, position & _TX_MASK])
+        return int(self._rings.tx_sent[self.slot, position & (_TX_MASK if self.rate == RATE else _TX_MASK >> 1)])
 
     async def flush(self) -> int:
         """Drops all that is queued; returns the position at which playing stopped.

@@ -25,13 +25,15 @@ class Crypto(msgspec.Struct, kw_only=True, frozen=True):
 class OpenPort(Command):
     """Bind an RTP port for the slot: `port`, or the next free one when 0.
 
-    `resume` keeps the slot's rings and state, and `source` is the learned source another process reported.
+    `resume` keeps the slot's rings and state, and `source` is the learned source another process reported. `far` is
+    the address the peer has named, when it has: such a call may share a port with others.
     """
 
     slot: int
     port: int = 0
     resume: bool = False
     source: tuple[str, int] | None = None
+    far: tuple[str, int] | None = None
 
 
 class Connect(Command):

@@ -1,6 +1,6 @@
-"""Sequence numbers and arrival times of every incoming stream, in arrays over slots (RFC 3550 appendix A).
+"""Sequence numbers and arrival times of every incoming stream (RFC 3550 appendix A), kept in arrays over slots.
 
-Every method takes unique slots: the caller hands over one packet a slot at a time.
+A packet that simply follows the one before is accepted by `hot` in arrays; all others come here one by one.
 """
 
 from typing import NamedTuple
@@ -8,48 +8,52 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media.jitter import JitterBuffer
 from sipagent.media.rings import Counter
-from sipagent.media.rtp import RATE
 
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 MAX_DROPOUT = 3000  # RFC 3550 A.1: a jump beyond is another stream
 MAX_MISORDER = 100
-_SEEN = 128  # sequence numbers remembered to tell duplicates; more than MAX_MISORDER
-_NS_PER_UNIT = 1_000_000_000 // RATE
+SEEN = 128  # sequence numbers remembered to tell duplicates; more than MAX_MISORDER
+_BLOCK_NS = 10_000_000
+_BLOCKS = 16  # looked at by `measure`: more than come in the 100 ms between two looks
+_MAX_CHANGE_NS = 1_000_000_000  # of transit; beyond, the timestamps have started over
 
 
 class Accepted(NamedTuple):
-    fresh: Bools  # neither duplicate nor waiting for a second packet after a jump
-    contiguous: Bools  # follows the newest one without a gap
-    restarted: Bools  # first packet of a new numbering: the playout position means nothing any more
+    fresh: bool  # neither duplicate nor waiting for a second packet after a jump
+    contiguous: bool  # follows the newest one without a gap
+    restarted: bool  # first packet of a new numbering: the playout position means nothing any more
+    missing: int  # numbers left out before this one, lost unless they come late
 
 
 class Reception:
     def __init__(self, capacity: int, counters: Ints) -> None:
         self.ssrc = np.full(capacity, -1, np.int64)  # -1: no stream
+        self.highest = np.zeros(capacity, np.int64)  # extended by the number of wraps
+        self.received = np.zeros(capacity, np.int64)  # of the present numbering, duplicates left out
+        self.seen = np.full((capacity, SEEN), -1, np.int64)
         self._counters = counters
-        self._highest = np.zeros(capacity, np.int64)  # extended by the number of wraps
         self._first = np.zeros(capacity, np.int64)
-        self._received = np.zeros(capacity, np.int64)
         self._lost_before = np.zeros(capacity, np.int64)  # by earlier streams of the same call
         self._confirms = np.full(capacity, -1, np.int64)  # A.1 bad_seq: the sequence that would confirm a jump
-        self._seen = np.full((capacity, _SEEN), -1, np.int64)
-        self._transit = np.zeros(capacity, np.int32)  # A.8, timestamp units modulo 2**32
-        self._timed = np.zeros(capacity, np.bool_)
-        self._jitter = np.zeros(capacity, np.float64)  # timestamp units
+        self._measured = np.zeros(capacity, np.int64)  # block up to which arrivals are in the jitter
+        self._transit = np.zeros(capacity, np.int64)  # A.8, ns
+        self._arrival = np.zeros(capacity, np.int64)  # ns, of the newest packet measured; 0 for none
+        self._jitter = np.zeros(capacity, np.float64)  # ns
 
     def reset(self, slot: int) -> None:
         self.ssrc[slot] = -1
-        self._lost_before[slot] = self._received[slot] = self._highest[slot] = 0
+        self._lost_before[slot] = self.received[slot] = self.highest[slot] = 0
         self._first[slot] = 1  # nothing expected, nothing lost
         self._jitter[slot] = 0.0
+        self._arrival[slot] = self._measured[slot] = 0
 
     def resume(self, slot: int) -> None:
         """After `reset`: the figures go on from those another engine published."""
         self._lost_before[slot] = self._counters[slot, Counter.LOST]
-        self._jitter[slot] = self._counters[slot, Counter.JITTER_US] * (RATE / 1e6)
+        self._jitter[slot] = self._counters[slot, Counter.JITTER_US] * 1000
 
     def stop(self, slot: int) -> None:
         """Incoming packets are not looked at from now on, so the numbers in between are not lost."""
@@ -64,84 +68,78 @@ class Reception:
         self.ssrc[slot] = ssrc
         self._restart(slot, sequence)
 
-    def accept(self, slots: Ints, sequences: Ints) -> Accepted | None:
-        """Sorts one packet of each slot's running stream into new, repeated and jumping ones, and counts.
-
-        None when each simply follows the one before, as nearly always.
-        """
-        following = self._highest[slots] + 1
-        if not ((following ^ sequences) & 0xFFFF).any():
-            self._seen[slots, following & (_SEEN - 1)] = following
-            self._highest[slots] = following
-            self._received[slots] += 1
-            return None
-        return self._sort(slots, sequences)
-
-    def _sort(self, slots: Ints, sequences: Ints) -> Accepted:
-        highest = self._highest[slots]
-        delta = (sequences - highest) & 0xFFFF
-        contiguous = delta == 1
-        restarted = np.zeros(len(slots), np.bool_)
-        for row in np.flatnonzero((delta >= MAX_DROPOUT) & (delta < 0x10000 - MAX_MISORDER)):
-            slot, sequence = int(slots[row]), int(sequences[row])
-            if self._confirms[slot] == sequence:
-                self._settle(slot)
-                self._restart(slot, sequence)
-                self._counters[slot, Counter.RESYNCS] += 1
-                restarted[row] = contiguous[row] = True
-                highest[row], delta[row] = self._highest[slot], 1
-            else:
+    def accept(self, slot: int, sequence: int) -> Accepted:
+        """Sorts a packet of the running stream into new, repeated and jumping ones, and counts."""
+        highest = int(self.highest[slot])
+        delta = (sequence - highest) & 0xFFFF
+        restarted = False
+        if MAX_DROPOUT <= delta < 0x10000 - MAX_MISORDER:
+            if self._confirms[slot] != sequence:
                 self._confirms[slot] = (sequence + 1) & 0xFFFF
+                return Accepted(False, False, False, 0)
+            self._settle(slot)
+            self._restart(slot, sequence)
+            self._counters[slot, Counter.RESYNCS] += 1
+            highest, delta, restarted = int(self.highest[slot]), 1, True
         behind = delta >= 0x10000 - MAX_MISORDER
-        jump = (delta >= MAX_DROPOUT) & ~behind
-        extended = highest + np.where(behind, delta - 0x10000, delta)
-        repeated = (self._seen[slots, extended & (_SEEN - 1)] == extended) & ~jump
-        fresh = ~repeated & ~jump
-        self._count(slots, Counter.DUPLICATE, repeated)
-        self._count(slots, Counter.REORDERED, behind & fresh)
-        taken, extended = slots[fresh], extended[fresh]
-        self._seen[taken, extended & (_SEEN - 1)] = extended
-        self._highest[taken] = np.maximum(self._highest[taken], extended)
-        self._first[taken] = np.minimum(self._first[taken], extended)
-        self._received[taken] += 1
-        return Accepted(fresh, contiguous, restarted)
+        extended = highest + delta - (0x10000 if behind else 0)
+        if self.seen[slot, extended % SEEN] == extended:
+            self._counters[slot, Counter.DUPLICATE] += 1
+            return Accepted(False, False, restarted, 0)
+        if behind:
+            self._counters[slot, Counter.REORDERED] += 1
+        self.seen[slot, extended % SEEN] = extended
+        self.highest[slot] = max(highest, extended)
+        self._first[slot] = min(int(self._first[slot]), extended)
+        self.received[slot] += 1
+        return Accepted(True, delta == 1, restarted, 0 if behind else delta - 1)
 
-    def time(self, slots: Ints, timestamps: Ints, arrival_ns: int) -> None:
-        """Interarrival jitter (A.8) from audio packets; telephone-events repeat a timestamp and are left out."""
-        transit = (arrival_ns // _NS_PER_UNIT - timestamps).astype(np.int32)  # wraps as timestamps do
-        change = np.abs(transit - self._transit[slots])
-        self._transit[slots] = transit
-        jitter = self._jitter[slots]
-        self._jitter[slots] = jitter + (change - jitter) * (1 / 16)
+    def measure(self, slots: Ints, buffer: JitterBuffer) -> None:
+        """Interarrival jitter (A.8) of what came since the last look, at least every 150 ms.
 
-    def time_first(self, slot: int, timestamp: int, arrival_ns: int) -> None:
-        """The first audio packet of a numbering, to which the next one will be compared."""
-        self._transit[slot] = np.int64(arrival_ns // _NS_PER_UNIT - timestamp).astype(np.int32)
-        self._timed[slot] = True
-
-    def timed(self, slot: int) -> bool:
-        return bool(self._timed[slot])
+        In the order of timestamps, from when each packet's audio came; telephone-events repeat a timestamp and are left
+        out.
+        """
+        stop = buffer.end[slots] // buffer.block
+        number = stop[:, None] + np.arange(-_BLOCKS, 0)
+        arrived = buffer.arrived[slots[:, None], number % buffer.arrived.shape[1]]
+        fresh = (number >= self._measured[slots][:, None]) & (arrived > 0)
+        transits = arrived - number * _BLOCK_NS
+        jitter, transit, arrival = self._jitter[slots], self._transit[slots], self._arrival[slots]
+        for column in range(_BLOCKS):
+            came = arrived[:, column]
+            first = fresh[:, column] & (came != arrival)  # of its packet
+            change = np.abs(transits[:, column] - transit)
+            counts = first & (arrival > 0) & (change < _MAX_CHANGE_NS)
+            jitter += np.where(counts, (change - jitter) * (1 / 16), 0.0)
+            transit = np.where(first, transits[:, column], transit)
+            arrival = np.where(first, came, arrival)
+        self._jitter[slots], self._transit[slots], self._arrival[slots] = jitter, transit, arrival
+        self._measured[slots] = stop
 
     def publish(self, slots: Ints) -> None:
         """Writes the derived figures of these slots into the counters."""
+        self._counters[slots, Counter.LOST] = self.lost(slots)
+        self._counters[slots, Counter.JITTER_US] = (self._jitter[slots] / 1000).astype(np.int64)
+
+    def lost(self, slots: Ints) -> Ints:
+        """Expected minus received, over all streams of the call."""
         running = self.ssrc[slots] >= 0
-        expected = self._highest[slots] - self._first[slots] + 1
-        lost = np.where(running, np.maximum(expected - self._received[slots], 0), 0)
-        self._counters[slots, Counter.LOST] = self._lost_before[slots] + lost
-        self._counters[slots, Counter.JITTER_US] = (self._jitter[slots] * (1e6 / RATE)).astype(np.int64)
+        expected = self.highest[slots] - self._first[slots] + 1
+        lost: Ints = self._lost_before[slots] + np.where(running, np.maximum(expected - self.received[slots], 0), 0)
+        return lost
+
+    def jitter_ms(self, slot: int) -> float:
+        return float(self._jitter[slot]) / 1e6
 
     def _restart(self, slot: int, sequence: int) -> None:
-        self._highest[slot] = sequence - 1 + 0x10000  # room below for stragglers
+        self.highest[slot] = sequence - 1 + 0x10000  # room below for stragglers
         self._first[slot] = sequence + 0x10000
-        self._received[slot] = 0
+        self.received[slot] = 0
         self._confirms[slot] = -1
-        self._seen[slot] = -1
-        self._timed[slot] = False
+        self.seen[slot] = -1
+        self._arrival[slot] = self._measured[slot] = 0
 
     def _settle(self, slot: int) -> None:
-        expected = self._highest[slot] - self._first[slot] + 1
-        self._lost_before[slot] += max(int(expected - self._received[slot]), 0)
-
-    def _count(self, slots: Ints, counter: Counter, rows: Bools) -> None:
-        if rows.any():
-            self._counters[slots[rows], counter] += 1
+        expected = self.highest[slot] - self._first[slot] + 1
+        self._lost_before[slot] += max(int(expected - self.received[slot]), 0)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.media.rtp import FRAME
+from sipagent.media.rtp import FRAME, RATE
 
 RX_FRAMES = 256  # 5 s: how long main may stall before audio is dropped
 TX_FRAMES = 1024  # 20 s of speech queued ahead; the writer is refused beyond
@@ -93,11 +93,14 @@ class Rings:
     tx_sequence: NDArray[np.uint16]  # [C] of the next packet
     tx_timestamp: NDArray[np.uint32]  # [C] of the next packet
     ticked_ns: NDArray[np.int64]  # [C] when the slot's last frame was played, CLOCK_MONOTONIC, 0 if never
+    rate: NDArray[np.int64]  # [C] samples per second of both rings, 8000 or 16000; media writes
+    srtp: NDArray[np.int64]  # [C, 5] how far each encrypted call has come (`srtp.Progress`); media writes
     tx_head: NDArray[np.int64]  # [C] position after the last queued frame; main writes
     tx_flush: NDArray[np.int64]  # [C] everything before this position is to be dropped; main writes
     flushes: NDArray[np.int64]  # [1] counts them, so that media need not look at each slot every tick; main writes
     rx_flags: NDArray[np.uint8]  # [C, RX_FRAMES]
     rx_level: NDArray[np.uint8]  # [C, RX_FRAMES] -dBov of the frame, 0 loudest, 127 silence (as RFC 6465 counts)
+    rx_beside: NDArray[np.int64]  # [C, RX_FRAMES] position of the frame that was sent in the same tick, -1 for none
     rx_arrival: NDArray[np.int64]  # [C, RX_FRAMES] ns, newest packet in the frame, 0 when none
     rx_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160]
     tx_sent: NDArray[np.int64]  # [C, TX_FRAMES] ns, 0 until sent; main clears, media sets
@@ -130,6 +133,8 @@ class Rings:
         for field in (self.rx_head, self.tx_tail, self.tx_cut, self.tx_head, self.tx_flush, self.ticked_ns):
             field[slot] = 0
         self.counters[slot] = 0
+        self.srtp[slot] = -1
+        self.rate[slot] = RATE
 
     def forget(self, slot: int) -> None:
         """Gives the slot's audio back to the system: nothing of a call stays in memory after it."""
@@ -160,9 +165,12 @@ def _fields(capacity: int) -> list[tuple[str, Any, tuple[int, ...]]]:
         ("tx_sequence", np.uint16, (capacity,)),
         ("tx_timestamp", np.uint32, (capacity,)),
         *((name, np.int64, (capacity,)) for name in ("ticked_ns", "tx_head", "tx_flush")),
+        ("rate", np.int64, (capacity,)),
+        ("srtp", np.int64, (capacity, 5)),
         ("flushes", np.int64, (1,)),
         ("rx_flags", np.uint8, (capacity, RX_FRAMES)),
         ("rx_level", np.uint8, (capacity, RX_FRAMES)),
+        ("rx_beside", np.int64, (capacity, RX_FRAMES)),
         ("rx_arrival", np.int64, (capacity, RX_FRAMES)),
         ("rx_pcm", np.int16, (capacity, RX_FRAMES, FRAME)),
         ("tx_sent", np.int64, (capacity, TX_FRAMES)),
