@@ -233,6 +233,35 @@ class MediaSourceChanged(LegEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallQuality(LegEvent):
+    """How good a leg's audio was in the last seconds, or in the whole call. None: not known.
+
+    ``peer_`` figures are what the other side reports of our audio by RTCP.
+    """
+
+    final: bool  # of the whole call
+    packets: int  # that came, late ones too
+    lost: int
+    lost_percent: float
+    discarded: int  # came too late to be played
+    discarded_percent: float
+    burst_density_percent: float  # packets missing within bursts, RFC 3611 section 4.7.2
+    burst_ms: float  # mean length of a burst
+    gap_density_percent: float
+    gap_ms: float
+    jitter_ms: float  # RFC 3550 A.8
+    concealed_ms: int
+    playout_delay_ms: float
+    round_trip_ms: float | None
+    mos_lq: float | None  # listening, 1 to 4.5, by the E-model (ITU-T G.107)
+    mos_cq: float | None  # in conversation: delay counts too
+    peer_lost_percent: float | None
+    peer_jitter_ms: float | None
+    peer_mos_lq: float | None
+    peer_mos_cq: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem(CallEvent):
     """Something failed during a call and the call went on (a provider, a worker, a refused transfer)."""
 

@@ -14,6 +14,7 @@ from sipagent.core.events import (
     CallCreated,
     CallEnded,
     CallerSaid,
+    CallQuality,
     CallRefused,
     DigitReceived,
     Event,
@@ -149,6 +150,7 @@ def apply(session: Session, event: Event, node: str) -> None:
             | ProcessStarted()
             | ProcessEnded()
             | MediaInterrupted()
+            | CallQuality()
             | Problem()
         ):
             pass  # the row in `events` is all there is to keep

@@ -10,6 +10,7 @@ from sipagent.core.events import (
     CallCreated,
     CallEnded,
     CallerSaid,
+    CallQuality,
     CallRefused,
     DigitReceived,
     Event,
@@ -161,12 +162,40 @@ class Story:
             DigitReceived(at=self.at(t), call_id=call, leg_id=leg, digit="5", duration_ms=120),
             MediaSourceChanged(at=self.at(t), call_id=call, leg_id=leg, remote_media="192.0.2.1:30002"),
             MediaInterrupted(at=self.at(t), call_id=call, leg_id=leg, gap_ms=80.5),
+            self.quality(t),
             Problem(at=self.at(t), call_id=call, where="stt", what="timeout"),
             CallRefused(at=self.at(t), reason="over limit", sip_status=486),
             ProcessStarted(at=self.at(t), process="lane", pid=4711),
             ProcessEnded(at=self.at(t), process="lane", pid=4711, reason="signal 9", calls_affected=1),
             registration(t, RegistrationState.REGISTERED),
         ]
+
+    def quality(self, t: float, final: bool = False) -> CallQuality:
+        return CallQuality(
+            at=self.at(t),
+            call_id=self.call_id,
+            leg_id=self.leg_id,
+            final=final,
+            packets=247,
+            lost=3,
+            lost_percent=1.2,
+            discarded=1,
+            discarded_percent=0.4,
+            burst_density_percent=66.67,
+            burst_ms=60.0,
+            gap_density_percent=0.4,
+            gap_ms=4940.0,
+            jitter_ms=2.25,
+            concealed_ms=80,
+            playout_delay_ms=42.5,
+            round_trip_ms=61.3,
+            mos_lq=4.29,
+            mos_cq=4.27,
+            peer_lost_percent=0.0,
+            peer_jitter_ms=1.88,
+            peer_mos_lq=None,
+            peer_mos_cq=None,
+        )
 
     def whole(self) -> list[Event]:
         """Every type of event once at least."""

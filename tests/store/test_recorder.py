@@ -113,6 +113,18 @@ async def test_every_type_of_event_is_understood(url: str) -> None:
     assert recorder.statistics.refused == 0
 
 
+async def test_the_quality_of_a_call_is_kept_with_its_events(url: str, queries: Queries) -> None:
+    story = Story()
+    told = [story.quality(5), story.quality(10), story.quality(11, final=True)]
+    await record(url, *story.arrives(), *told)
+    full = queries.get_call(story.call_id)
+    assert full is not None
+    rows = [row for row in full.events if row.type == "CallQuality"]
+    assert [row.data["final"] for row in rows] == [False, False, True]
+    assert {row.leg_id for row in rows} == {story.leg_id}
+    assert (rows[0].data["lost"], rows[0].data["mos_cq"], rows[0].data["peer_mos_lq"]) == (3, 4.27, None)
+
+
 async def test_an_event_replayed_is_not_doubled(url: str, queries: Queries) -> None:
     told = Story().whole()
     await record(url, *told)
