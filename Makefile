@@ -1,6 +1,7 @@
 # make demo   one real call on this machine (makes the environment first)
 # make test   everything the tests need, then the tests
 # make check  style, types, layers
+# make bench-packages   what the benchmarks of line quality need besides
 # make lock   pins the dependencies anew
 
 VENV := .venv
@@ -8,15 +9,15 @@ PY := $(VENV)/bin/python
 # The PJSIP wheel is built for these versions of Python.
 FIND_PYTHON := for p in $$PYTHON python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; exit; }; done
-DEBIAN := sip-tester kamailio asterisk-core-sounds-en asterisk-core-sounds-en-wav postgresql
+DEBIAN := sip-tester kamailio asterisk-core-sounds-en asterisk-core-sounds-en-wav postgresql gcc libc6-dev
 
-.PHONY: demo test check lock debian clean
+.PHONY: demo test check lock debian clean bench-packages
 
 demo: $(VENV)/run
 	@$(VENV)/bin/sipagent models pull
 	@$(VENV)/bin/sipagent demo
 
-test: $(VENV)/dev debian
+test: debian $(VENV)/dev
 	@$(VENV)/bin/sipagent models pull
 	@$(MAKE) --no-print-directory check
 	$(PY) -m pytest
@@ -34,7 +35,7 @@ $(VENV)/made:
 	@touch $@
 
 # constraints.txt pins every package with its hashes; pip takes nothing else.
-$(VENV)/run: $(VENV)/made constraints.txt pyproject.toml
+$(VENV)/run: $(VENV)/made constraints.txt pyproject.toml sipagent/media/native.c
 	@echo "installing (about 700 MB, most of it models and their runtimes) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -43,6 +44,9 @@ $(VENV)/run: $(VENV)/made constraints.txt pyproject.toml
 $(VENV)/dev: $(VENV)/run constraints-dev.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints-dev.txt
 	@touch $@
+
+bench-packages: $(VENV)/dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-build-isolation -r constraints-bench.txt
 
 debian:
 	@missing=$$(for p in $(DEBIAN); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -55,6 +59,8 @@ lock: $(VENV)/dev
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o constraints.txt
 	$(VENV)/bin/uv pip compile pyproject.toml --extra dev -c constraints.txt \
 		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o constraints-dev.txt
+	$(VENV)/bin/uv pip compile pyproject.toml --extra bench -c constraints.txt -c constraints-dev.txt \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o constraints-bench.txt
 
 clean:
 	rm -rf $(VENV) .cache build dist

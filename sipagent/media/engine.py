@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from sipagent.core.errors import ProcessDied
 from sipagent.core.ipc import FrameBuffer, die_with_parent, frame
+from sipagent.media import native
 from sipagent.media.batch import Batch
 from sipagent.media.hot import HotPath
 from sipagent.media.lines import Lines
@@ -87,8 +88,9 @@ class Engine:
         shared = SharedPorts(settings.host, numbers, self._outgoing.packets, rings.counters) if numbers else None
         self._sockets = CallSockets(settings.host, settings.capacity, rings.counters, shared)
         self._lines = lines = Lines(settings, rings, self._sockets, shared, self._outgoing, self._notify)
-        self._hot = HotPath(rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns)
-        self._packets = [row.data for row in self._outgoing.packets]
+        state = (rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns)
+        library = native.load() if settings.accelerate else None
+        self._hot = HotPath(*state) if library is None else native.NativePath(library, *state)
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
         self._watched = 0
@@ -100,7 +102,8 @@ class Engine:
 
     def run(self, scheduling: str) -> None:
         """Returns when told to stop or when main is gone."""
-        self._notify(Ready(pid=os.getpid(), scheduling=scheduling))
+        accelerated = isinstance(self._hot, native.NativePath)
+        self._notify(Ready(pid=os.getpid(), scheduling=scheduling, accelerated=accelerated))
         deadline = time.monotonic_ns()
         while self._running:
             if not len(self._lines.slots):
@@ -134,13 +137,13 @@ class Engine:
         # A second packet of a port waits for the next tick, except now and then, and after a pause of ours.
         passes = PASSES if late > LATE_NS or self._ticks // TICKS_A_FRAME % DRAIN_TICKS == 0 else 1
         for _ in range(passes):
-            batch = self._sockets.receive()
-            if not batch.count:
+            received = self._hot.receive(self._sockets)
+            if received is None:
                 break
-            self._ingest(batch)
+            self._take_odd(*received)
         shared = self._sockets.receive_shared()
         if shared is not None and shared.count:
-            self._ingest(shared)
+            self._take_odd(shared, self._hot.ingest(shared))
         if self._sockets.waiting:
             self._take_strays()
         if self._rings.flushes[0] != self._flushes:
@@ -162,19 +165,17 @@ class Engine:
             header[Header.LATE_TICKS] += 1
             header[Header.WORST_LATENESS_NS] = max(late, header[Header.WORST_LATENESS_NS])
 
-    def _ingest(self, batch: Batch) -> None:
-        """Packets that continue their stream by arrays, anything else one by one."""
-        for row in self._hot.ingest(batch):
+    def _take_odd(self, batch: Batch, rows: list[int]) -> None:
+        """What does not simply continue its stream, one by one."""
+        for row in rows:
             slot, length = int(batch.slots[row]), int(batch.lengths[row])
             self._lines.odd(slot, batch.rows[row, :length].tobytes(), int(batch.stamps[row]))
 
     def _play(self, group: Group, now: int) -> None:
         """One frame both ways for these slots; outgoing first, for it is the one that must be on time."""
-        lines, hot, outgoing = self._lines, self._hot, self._outgoing
+        lines, hot = self._lines, self._hot
         if len(group.plain):
-            hot.prepare(group.plain, group.sending, now)
-            self._sockets.send(group.sending, self._packets)
-            outgoing.sent(group.sending)
+            hot.send(group.plain, group.sending, self._sockets, now)
         for slot in group.by_packet:
             lines.transmit(slot, now)
         if len(group.narrow):

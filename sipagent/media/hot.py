@@ -17,6 +17,7 @@ from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
 from sipagent.media.rings import RX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, HEADER, PCMA, PCMU
+from sipagent.media.sockets import CallSockets
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -60,9 +61,15 @@ class HotPath:
         self._reception = reception
         self._buffer = buffer
         self._outgoing = outgoing
+        self._packets = [row.data for row in outgoing.packets]
         self._windows = {size: sliding_window_view(buffer.pcm, size, axis=1, writeable=True) for size in _SIZES[:2]}
         self._owner = np.zeros(rings.capacity, np.int64)
         self._heard_ns = heard_ns
+
+    def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
+        """Reads a datagram of each socket and takes what is as expected; returns the rest, None when none was there."""
+        batch = sockets.receive()
+        return (batch, self.ingest(batch)) if batch.count else None
 
     def ingest(self, batch: Batch) -> list[int]:
         """Takes what is as expected; returns the rows left, in order."""
@@ -172,8 +179,11 @@ class HotPath:
         rings.rx_arrival[slots, place] = arrival
         rings.rx_head[slots] = heads + 1
 
-    def prepare(self, slots: Ints, sending: Ints, now_ns: int) -> None:
+    def send(self, slots: Ints, sending: Ints, sockets: CallSockets, now_ns: int) -> None:
+        """The next packet of those that send; time passes for all of these slots."""
         self._outgoing.prepare(slots, sending, now_ns)
+        sockets.send(sending, self._packets)
+        self._outgoing.sent(sending)
 
 
 def level(pcm: NDArray[np.int16]) -> NDArray[np.uint8]:

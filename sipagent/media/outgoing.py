@@ -36,7 +36,7 @@ class Outgoing:
         self.talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
         self.marked = np.zeros(rings.capacity, np.bool_)  # the packet has the marker bit set
         self.left = np.full(rings.capacity, -1, np.int64)  # position of the frame that left in the newest tick
-        self._some_marked = False
+        self.some_marked = False
 
     def open(self, slot: int) -> None:
         """A stream of its own, with random numbers (RFC 3550 section 8.1 and 5.1)."""
@@ -60,7 +60,7 @@ class Outgoing:
         marker = self.packets[slot, 1] & _MARKER
         if send and not self.sending[slot]:
             marker = _MARKER
-            self.marked[slot] = self._some_marked = True
+            self.marked[slot] = self.some_marked = True
         self.sending[slot] = send
         self.packets[slot, 1] = payload_type | marker
         self.alaw[slot] = payload_type == PCMA
@@ -134,11 +134,11 @@ class Outgoing:
 
     def sent(self, slots: Ints) -> None:
         """These packets have left: their markers are not repeated."""
-        if self._some_marked:
+        if self.some_marked:
             done = slots[self.marked[slots]]
             self.packets[done, 1] &= ~_MARKER & 0xFF
             self.marked[done] = False
-            self._some_marked = bool(self.marked.any())
+            self.some_marked = bool(self.marked.any())
 
     def _change(self, slots: Ints, talking: NDArray[np.bool_]) -> None:
         """Talkspurts that begin, which are marked, and that end."""
@@ -146,7 +146,7 @@ class Outgoing:
         begin = slots[talking]
         self.packets[begin, 1] |= _MARKER
         self.marked[begin] = True
-        self._some_marked = True
+        self.some_marked = True
         self._silence(slots[~talking])
 
     def silence(self, slot: int) -> None:

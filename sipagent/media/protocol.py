@@ -73,6 +73,7 @@ class Stop(Command):
 class Ready(Notice):
     pid: int
     scheduling: str  # "fifo" or "other"
+    accelerated: bool = False  # the hot path is the compiled one
 
 
 class PortOpened(Notice):

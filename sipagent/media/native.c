@@ -1,0 +1,219 @@
+// The twin of hot.py in C: what every packet and every frame of a plain G.711 call costs, without the interpreter.
+//
+// Optional: without it the engine does the same in numpy. Only what is exactly as expected is done here; everything else
+// is handed back. native.py fills in `Hot` and declares the same fields; tests/media/test_native.py holds the twins
+// against each other.
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+enum { LAYOUT = 1, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
+enum { EVENTS = 1024 };
+
+typedef struct {
+    // sizes
+    int64_t counter_columns, seen, rx_frames, tx_frames, ring, blocks, ahead, row;
+    // expected, reception
+    uint16_t *header;
+    uint32_t *ssrc;
+    int64_t *timestamp, *highest, *received, *seen_at, *heard_ns, *counters;
+    // jitter buffer
+    int16_t *pcm;
+    int64_t *arrived, *position, *solid, *end;
+    uint8_t *hot_in, *hot_out;
+    // received frames, to main
+    int16_t *rx_pcm;
+    uint8_t *rx_flags, *rx_level;
+    int64_t *rx_beside, *rx_arrival, *rx_head;
+    // frames to send, from main
+    int16_t *tx_pcm;
+    int64_t *tx_sent, *tx_head, *tx_tail, *tx_ssrc;
+    uint16_t *tx_sequence;
+    uint32_t *tx_timestamp;
+    uint8_t *packets, *sending, *alaw, *talking, *marked;
+    int64_t *left;
+    // tables
+    int16_t *from_ulaw, *from_alaw;
+    uint8_t *to_ulaw, *to_alaw;
+} Hot;
+
+int64_t hot_layout(void) { return LAYOUT * 10000 + (int64_t)sizeof(Hot); }
+
+static inline uint32_t big32(const uint8_t *at) {
+    return (uint32_t)at[0] << 24 | at[1] << 16 | at[2] << 8 | at[3];
+}
+
+static inline int64_t clock_ns(clockid_t which) {
+    struct timespec t;
+    clock_gettime(which, &t);
+    return t.tv_sec * (int64_t)SECOND + t.tv_nsec;
+}
+
+// Whether the packet was as expected; then it is in the jitter buffer.
+static int take(Hot *h, const uint8_t *packet, int64_t length, int64_t slot, int64_t stamp) {
+    int64_t size = length - HEADER;
+    if (size <= 0 || size > MOST || size % BLOCK) return 0;
+    uint8_t first[2] = {packet[0], packet[1] & 0x7F};
+    uint16_t header;
+    uint32_t ssrc;
+    memcpy(&header, first, 2);
+    memcpy(&ssrc, packet + 8, 4);
+    if (header != h->header[slot] || ssrc != h->ssrc[slot] || !h->hot_in[slot]) return 0;
+    if (big32(packet + 4) != (uint32_t)h->timestamp[slot]) return 0;
+    int64_t following = h->highest[slot] + 1, end = h->end[slot], ahead = end - h->position[slot];
+    if ((packet[2] << 8 | packet[3]) != (following & 0xFFFF) || ahead < 0 || ahead > h->ahead) return 0;
+
+    const int16_t *table = h->alaw[slot] ? h->from_alaw : h->from_ulaw;
+    const uint8_t *code = packet + HEADER;
+    int16_t *ring = h->pcm + slot * (h->ring + FRAME);
+    int64_t place = end % h->ring;
+    for (int64_t done = 0; done < size;) {
+        int64_t part = size - done < h->ring - place ? size - done : h->ring - place;
+        for (int64_t i = 0; i < part; i++) ring[place + i] = table[code[done + i]];
+        if (place < FRAME) {  // the mirror behind the end
+            int64_t until = place + part < FRAME ? place + part : FRAME;
+            memcpy(ring + h->ring + place, ring + place, (until - place) * sizeof *ring);
+        }
+        done += part;
+        place = 0;
+    }
+    for (int64_t block = end / BLOCK; block < (end + size) / BLOCK; block++)
+        h->arrived[slot * h->blocks + block % h->blocks] = stamp;
+    h->end[slot] = h->solid[slot] = end + size;
+    h->highest[slot] = following;
+    h->received[slot]++;
+    h->seen_at[slot * h->seen + following % h->seen] = following;
+    h->timestamp[slot] = (h->timestamp[slot] + size) & 0xFFFFFFFF;
+    h->heard_ns[slot] = stamp;
+    h->counters[slot * h->counter_columns + PACKETS_IN]++;
+    return 1;
+}
+
+// Datagrams in rows; returns how many were not as expected, their rows in `left`.
+int64_t hot_ingest(Hot *h, const uint8_t *rows, const int64_t *slots, const int64_t *lengths, const int64_t *stamps,
+                   int64_t count, int64_t *left) {
+    int64_t kept = 0;
+    for (int64_t row = 0; row < count; row++)
+        if (!take(h, rows + row * h->row, lengths[row], slots[row], stamps[row])) left[kept++] = row;
+    return kept;
+}
+
+// One datagram of each readable socket; those not as expected go to the rows. Returns how many, or -1 - that number when
+// nothing at all was there.
+int64_t hot_receive(Hot *h, int epoll, const int64_t *fd_slots, uint8_t *rows, int64_t *slots, int64_t *lengths,
+                    int64_t *stamps, int64_t room, int64_t *read) {
+    static struct epoll_event events[EVENTS];
+    int64_t kept = 0;
+    *read = 0;
+    int ready = epoll_wait(epoll, events, room < EVENTS ? (int)room : EVENTS, 0);
+    if (ready <= 0) return 0;
+    // The stamps are the wall clock's: what counts is how long ago each was.
+    int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME);
+    for (int i = 0; i < ready; i++) {
+        uint8_t control[64];
+        uint8_t *row = rows + kept * h->row;
+        struct iovec part = {row, h->row};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        ssize_t length = recvmsg(events[i].data.fd, &message, MSG_DONTWAIT);
+        if (length < 0) continue;  // an ICMP error of an earlier packet: the media timeout decides
+        int64_t stamp = now;
+        struct cmsghdr *found = CMSG_FIRSTHDR(&message);
+        if (found && found->cmsg_level == SOL_SOCKET && found->cmsg_type == SCM_TIMESTAMPNS) {
+            struct timespec t;
+            memcpy(&t, CMSG_DATA(found), sizeof t);
+            int64_t age = wall - (t.tv_sec * (int64_t)SECOND + t.tv_nsec);
+            stamp = now - (age < 0 ? 0 : age > SECOND ? SECOND : age);
+        }
+        ++*read;
+        int64_t slot = fd_slots[events[i].data.fd];
+        if (take(h, row, length, slot, stamp)) continue;
+        slots[kept] = slot;
+        lengths[kept] = length;
+        stamps[kept++] = stamp;
+    }
+    return kept;
+}
+
+// The next frame of each slot to main; returns how many are not simply there, those in `rest`.
+int64_t hot_play(Hot *h, const int64_t *slots, int64_t count, int64_t *rest) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = slots[i], at = h->position[slot];
+        if (!h->hot_out[slot] || at + FRAME > h->solid[slot]) {
+            rest[kept++] = slot;
+            continue;
+        }
+        int64_t head = h->rx_head[slot], place = slot * h->rx_frames + head % h->rx_frames;
+        int16_t *from = h->pcm + slot * (h->ring + FRAME) + at % h->ring;
+        memcpy(h->rx_pcm + place * FRAME, from, FRAME * sizeof *from);
+        float power = 1e-3f;
+        for (int k = 0; k < FRAME; k++) power += (float)from[k] * (float)from[k];
+        float level = rintf(112.345f - 10.0f * log10f(power));
+        h->rx_level[place] = level < 0 ? 0 : level > 127 ? 127 : (uint8_t)level;
+        h->rx_flags[place] = 0;
+        h->rx_beside[place] = h->left[slot];
+        h->rx_arrival[place] = h->arrived[slot * h->blocks + (at + FRAME - 1) / BLOCK % h->blocks];
+        h->position[slot] = at + FRAME;
+        __atomic_store_n(&h->rx_head[slot], head + 1, __ATOMIC_RELEASE);
+    }
+    return kept;
+}
+
+// Makes the next packet of those that send; time passes for all. Returns whether a marker is set anywhere.
+int64_t hot_prepare(Hot *h, const int64_t *slots, int64_t count, int64_t now) {
+    int64_t any = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = slots[i];
+        uint32_t timestamp = h->tx_timestamp[slot];
+        h->tx_timestamp[slot] = timestamp + FRAME;
+        h->left[slot] = -1;
+        if (!h->sending[slot]) continue;
+        uint8_t *packet = h->packets + slot * PACKET, *code = packet + HEADER;
+        int64_t tail = h->tx_tail[slot];
+        int talking = __atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) > tail;
+        if (talking != h->talking[slot]) {
+            h->talking[slot] = (uint8_t)talking;
+            if (talking) {
+                packet[1] |= 0x80;
+                h->marked[slot] = 1;
+            } else {
+                memset(code, h->alaw[slot] ? 0xD5 : 0xFF, FRAME);
+            }
+        }
+        any |= h->marked[slot];
+        if (talking) {
+            int64_t place = slot * h->tx_frames + tail % h->tx_frames;
+            const uint16_t *pcm = (const uint16_t *)(h->tx_pcm + place * FRAME);
+            const uint8_t *table = h->alaw[slot] ? h->to_alaw : h->to_ulaw;
+            for (int k = 0; k < FRAME; k++) code[k] = table[pcm[k]];
+            h->tx_sent[place] = now;
+            h->left[slot] = tail;
+            __atomic_store_n(&h->tx_tail[slot], tail + 1, __ATOMIC_RELEASE);
+        }
+        uint16_t sequence = h->tx_sequence[slot]++;
+        packet[2] = sequence >> 8, packet[3] = sequence & 0xFF;
+        packet[4] = timestamp >> 24, packet[5] = timestamp >> 16, packet[6] = timestamp >> 8, packet[7] = timestamp;
+        h->counters[slot * h->counter_columns + PACKETS_OUT]++;
+    }
+    return any;
+}
+
+// Sends the prepared packets of those that have a connected socket; returns how many have none, those in `rest`.
+int64_t hot_send(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds, int64_t *rest) {
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = slots[i];
+        if (fds[slot] < 0)
+            rest[kept++] = slot;
+        else if (send((int)fds[slot], h->packets + slot * PACKET, PACKET, MSG_DONTWAIT) < 0)
+            h->counters[slot * h->counter_columns + SEND_ERRORS]++;
+    }
+    return kept;
+}

@@ -1,0 +1,128 @@
+"""The hot path in C, where `build_native` could compile it: `native.c`, called by ctypes on the arrays of `hot`."""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sipagent.media.batch import ROW, Batch
+from sipagent.media.g711 import ALAW_TO_LINEAR, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_TO_LINEAR
+from sipagent.media.hot import Expected, HotPath, Ints
+from sipagent.media.jitter import JitterBuffer
+from sipagent.media.outgoing import Outgoing
+from sipagent.media.reception import SEEN, Reception
+from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Rings, len_of
+from sipagent.media.sockets import CallSockets
+
+LIBRARY = Path(__file__).with_name("_native.so")
+_LAYOUT = 1
+_SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
+_ARRAYS = (
+    *("header", "ssrc", "timestamp", "highest", "received", "seen_at", "heard_ns", "counters"),
+    *("pcm", "arrived", "position", "solid", "end", "hot_in", "hot_out"),
+    *("rx_pcm", "rx_flags", "rx_level", "rx_beside", "rx_arrival", "rx_head"),
+    *("tx_pcm", "tx_sent", "tx_head", "tx_tail", "tx_ssrc", "tx_sequence", "tx_timestamp"),
+    *("packets", "sending", "alaw", "talking", "marked", "left"),
+    *("from_ulaw", "from_alaw", "to_ulaw", "to_alaw"),
+)
+
+
+class _Hot(ctypes.Structure):
+    """struct Hot of native.c."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [(name, ctypes.c_void_p) for name in _ARRAYS]
+
+
+def load() -> ctypes.CDLL | None:
+    """The library; None when it was not built, or for another version of this module."""
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+        library.hot_layout.restype = ctypes.c_int64
+        fits = library.hot_layout() == _LAYOUT * 10000 + ctypes.sizeof(_Hot)
+    except (OSError, AttributeError):
+        return None
+    if not fits:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    for name, arguments in (
+        ("hot_ingest", [pointer] * 5 + [number, pointer]),
+        ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer]),
+        ("hot_play", [pointer, pointer, number, pointer]),
+        ("hot_prepare", [pointer, pointer, number, number]),
+        ("hot_send", [pointer, pointer, number, pointer, pointer]),
+    ):
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, number
+    return library
+
+
+class NativePath(HotPath):
+    """Takes over from `HotPath` all that is as expected."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        rings: Rings,
+        expected: Expected,
+        reception: Reception,
+        buffer: JitterBuffer,
+        outgoing: Outgoing,
+        heard_ns: Ints,
+    ) -> None:
+        super().__init__(rings, expected, reception, buffer, outgoing, heard_ns)
+        self._library = library
+        self._rest = np.zeros(max(rings.capacity, 4096), np.int64)
+        self._read = ctypes.c_int64()
+        arrays: dict[str, NDArray[np.generic]] = {
+            **{"header": expected.header, "ssrc": expected.ssrc, "timestamp": expected.timestamp},
+            **{"highest": reception.highest, "received": reception.received, "seen_at": reception.seen},
+            **{name: getattr(buffer, name) for name in _ARRAYS[8:15]},
+            **{name: getattr(rings, name) for name in _ARRAYS[15:28]},
+            **{name: getattr(outgoing, name) for name in _ARRAYS[28:34]},
+            **{"heard_ns": heard_ns, "counters": rings.counters},
+            **{"from_ulaw": ULAW_TO_LINEAR, "from_alaw": ALAW_TO_LINEAR},
+            **{"to_ulaw": LINEAR_TO_ULAW, "to_alaw": LINEAR_TO_ALAW},
+        }
+        for name, array in arrays.items():
+            if not array.flags.c_contiguous:
+                raise ValueError(f"the array {name} is not in one piece")
+        self._arrays = arrays  # they must live as long as the pointers to them
+        sizes = (
+            *(len_of(Counter), SEEN, RX_FRAMES, TX_FRAMES),
+            *(buffer.ring, buffer.arrived.shape[1], buffer.AHEAD, ROW),
+        )
+        self._hot = _Hot(*sizes, *(arrays[name].ctypes.data for name in _ARRAYS))
+        self._pointer = ctypes.addressof(self._hot)
+
+    def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
+        batch = sockets.batch
+        kept = self._library.hot_receive(
+            *(self._pointer, sockets.busy_fd, sockets.fd_slots.ctypes.data, batch.rows.ctypes.data),
+            *(batch.slots.ctypes.data, batch.lengths.ctypes.data, batch.stamps.ctypes.data),
+            *(len(batch.rows), ctypes.addressof(self._read)),
+        )
+        batch.count = kept
+        return (batch, list(range(kept))) if self._read.value else None
+
+    def ingest(self, batch: Batch) -> list[int]:
+        kept = self._library.hot_ingest(
+            *(self._pointer, batch.rows.ctypes.data, batch.slots.ctypes.data, batch.lengths.ctypes.data),
+            *(batch.stamps.ctypes.data, batch.count, self._rest.ctypes.data),
+        )
+        left: list[int] = self._rest[:kept].tolist()
+        return left
+
+    def play(self, slots: Ints, now_ns: int) -> None:
+        kept = self._library.hot_play(self._pointer, slots.ctypes.data, len(slots), self._rest.ctypes.data)
+        if kept:
+            rest = self._rest[:kept].copy()
+            self.deliver(rest, *self._buffer.play(rest, now_ns))
+
+    def send(self, slots: Ints, sending: Ints, sockets: CallSockets, now_ns: int) -> None:
+        library, rest = self._library, self._rest.ctypes.data
+        self._outgoing.some_marked |= bool(library.hot_prepare(self._pointer, slots.ctypes.data, len(slots), now_ns))
+        kept = library.hot_send(self._pointer, sending.ctypes.data, len(sending), sockets.fds.ctypes.data, rest)
+        if kept:
+            sockets.send(self._rest[:kept].copy(), self._packets)
+        self._outgoing.sent(sending)
