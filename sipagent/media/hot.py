@@ -24,6 +24,7 @@ Bools = NDArray[np.bool_]
 
 _RX_MASK = RX_FRAMES - 1
 _NOT_MARKER = np.uint16(int.from_bytes(b"\xff\x7f", sys.byteorder))
+_NO_HEADER = np.uint16(int.from_bytes(b"\x00\x80", sys.byteorder))  # equals none whose marker bit is left out
 _SIZES = (80, 160, 240, 320, 400, 480)  # samples: packets of 10 to 60 ms
 _FULL_SCALE = 10 * np.log10(32768.0**2 * FRAME)
 
@@ -32,13 +33,13 @@ class Expected:
     """The packet that each slot's stream would simply go on with."""
 
     def __init__(self, capacity: int) -> None:
-        self.header = np.zeros(capacity, np.uint16)  # its first two bytes, as read; 0 when none is expected
+        self.header = np.full(capacity, _NO_HEADER, np.uint16)  # its first two bytes, as read
         self.ssrc = np.zeros(capacity, np.uint32)  # as read
         self.timestamp = np.zeros(capacity, np.int64)
         # its sequence number is the one after Reception.highest
 
     def nothing(self, slot: int) -> None:
-        self.header[slot] = 0
+        self.header[slot] = _NO_HEADER
 
     def packet(self, slot: int, payload_type: int, ssrc: int, timestamp: int) -> None:
         self.header[slot] = int.from_bytes(bytes((0x80, payload_type)), sys.byteorder)
@@ -101,7 +102,7 @@ class HotPath:
             & np.isin(sizes, _SIZES)
         )
         if batch.repeats:
-            self._owner[slots] = rows
+            self._owner[slots[fits][::-1]] = rows[fits][::-1]  # each slot's first one
             fits &= self._owner[slots] == rows
         if not fits.all():
             rows, slots, end, highest, sizes = rows[fits], slots[fits], end[fits], highest[fits], sizes[fits]

@@ -33,7 +33,9 @@ from sipagent.media.protocol import (
     SourceChanged,
 )
 from sipagent.media.reception import Reception
+from sipagent.media.reports import Reports
 from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
+from sipagent.media.rtcp import is_rtcp
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
@@ -105,6 +107,7 @@ class Lines:
         self.narrow = JitterBuffer(rings.capacity, 8000, *limits)
         self.wide = JitterBuffer(rings.capacity, 16000, *limits)
         self.expected = Expected(rings.capacity)
+        self._reports = Reports(rings, self.reception, sockets, settings.playout_max_ms, notify)
         self.detector = ToneDetector(rings.capacity)
         self.is_wide = np.zeros(rings.capacity, np.bool_)
         self.by_packet = np.zeros(rings.capacity, np.bool_)  # its outgoing packets are made one by one
@@ -156,7 +159,7 @@ class Lines:
             self._encrypt(slot, line, command)
         if line.connect is None or command.payload_type != line.connect.payload_type:
             self._speak(slot, line, CODECS[command.payload_type])
-        if line.source.expect(signalled_address(command), payload_types):
+        if line.source.expect(signalled_address(command.host, command.port), payload_types):
             self._sockets.aim(slot, line.source.target)
             self.heard_ns[slot] = now_ns
         if line.connect is None and line.opened.source is not None:
@@ -169,6 +172,8 @@ class Lines:
             self.reception.stop(slot)
             self._buffer(slot).reset(slot)
         line.connect = command
+        host = line.source.target[0] if line.source.target is not None else ""
+        self._reports.connect(slot, command, host, line.srtp, now_ns)
         self.listening[slot] = command.receive and command.telephone_event < 0 and not self.is_wide[slot]
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
@@ -180,10 +185,11 @@ class Lines:
         slot = command.slot
         line = self._lines.pop(slot, None)
         if line is not None:
+            self.reception.publish(np.array([slot]))
+            self._reports.close(slot, now_ns)
             self._sockets.close(slot)
             if not self._is_shared(line.port):
                 self._ports.release(line.port, now_ns)
-            self.reception.publish(np.array([slot]))
             self.expected.nothing(slot)
             self.receiving[slot] = False
             self._pressing.discard(slot)
@@ -270,6 +276,11 @@ class Lines:
 
     def stray(self, stray: Stray, now_ns: int) -> None:
         """A datagram of an unknown sender: decide whose it is, learn the source, take what is the peer's."""
+        if stray.control:
+            reported = self._reports.meant(stray.slots, stray.data, stray.sender)
+            if reported is not None:
+                self._reports.receive(reported, stray.data, stray.sender, now_ns)
+            return
         slot = self._meant(stray, now_ns)
         if slot is None:
             self._counters[list(stray.slots), Counter.FOREIGN] += 1
@@ -291,6 +302,7 @@ class Lines:
                 line.source.learned = None
                 self._counters[slot, Counter.FOREIGN] += 1
                 return
+            self._reports.learned(slot, stray.sender)
             self._notify(SourceChanged(slot=slot, host=stray.sender[0], port=stray.sender[1]))
         elif judgement.verdict is Verdict.FOREIGN:
             self._counters[slot, Counter.FOREIGN] += 1
@@ -316,6 +328,9 @@ class Lines:
     def odd(self, slot: int, data: bytes, now_ns: int) -> None:
         """A datagram of the peer that is not plain audio that continues the stream."""
         line = self._lines[slot]
+        if line.connect is not None and line.connect.rtcp_mux and is_rtcp(data):
+            self._reports.receive(slot, data, None, now_ns)
+            return
         packet = self._parse(slot, line, data)
         if packet is not None and self.receiving[slot]:
             self._take(slot, line, packet, now_ns)
@@ -332,6 +347,7 @@ class Lines:
                 self.reception.measure(part, buffer)
                 buffer.adapt(part, now_ns)
         self.reception.publish(slots)
+        self._reports.watch(slots, now_ns)
         limit = self._settings.media_timeout_s
         if not limit:
             return
@@ -380,7 +396,7 @@ class Lines:
             return None
         port = command.port if command.port in self._shared.ports else None
         if not command.port:
-            port = self._shared.choose(command.far)
+            port = self._shared.choose(signalled_address(*command.far)) if command.far is not None else None
         if port is not None:
             self._sockets.share(slot, port)
         return port
@@ -468,6 +484,7 @@ class Lines:
         else:
             return  # one stray packet must not end the stream (RFC 3550 A.1 asks for two in a row)
         self.reception.start(slot, packet.ssrc, first[0].sequence)
+        self._reports.restarted(slot)
         self._buffer(slot).reset(slot)
         for each, arrival_ns in (first, line.newcomer) if first is held else (first,):
             self._play_later(slot, line, each, arrival_ns)
@@ -483,10 +500,14 @@ class Lines:
         accepted = self.reception.accept(slot, packet.sequence)
         if accepted.restarted:
             buffer.reset(slot)
+            self._reports.restarted(slot)
+        if accepted.missing:
+            self._reports.missing(slot, accepted.missing)
         if accepted.fresh:
             assert line.decoder is not None
             pcm = line.decoder.decode(packet.payload)
-            buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns)
+            if not buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns):
+                self._reports.late(slot)
         self._expect(slot)
 
     def _expect(self, slot: int) -> None:
@@ -533,13 +554,12 @@ class Lines:
         self._notify(Digit(slot=slot, digit=press.digit, duration_ms=press.duration_ms, inband=inband))
 
 
-def signalled_address(command: Connect) -> Address | None:
+def signalled_address(host: str, port: int) -> Address | None:
     """The SDP's address; None for port 0 and for 0.0.0.0, by which old phones hold a call (RFC 2543)."""
-    if command.port == 0 or command.host in ("0.0.0.0", "::"):
+    if not 0 < port < 65536 or host in ("0.0.0.0", "::"):
         return None
-    family = socket.AF_INET6 if ":" in command.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        host = socket.inet_ntop(family, socket.inet_pton(family, command.host))  # written as the kernel does
-    except OSError:
+        return socket.inet_ntop(family, socket.inet_pton(family, host)), port  # written as the kernel does
+    except (OSError, ValueError):
         return None  # a name: resolving it here would stop everybody's audio
-    return host, command.port

@@ -118,6 +118,8 @@ class SharedPorts:
         self._list_keys(port)
 
     def aim(self, slot: int, target: Address | None) -> None:
+        if target is not None and ":" in target[0]:
+            target = None  # no way leads there from an IPv4 port
         self._target[slot] = target
         self._aimed[slot] = target is not None
         if target is not None:
