@@ -30,6 +30,7 @@ from sipagent.media.protocol import (
     PortClosed,
     PortFailed,
     PortOpened,
+    Quality,
     Ready,
     Resumed,
     Silent,
@@ -368,8 +369,12 @@ class MediaClient:
                     self._call(port.on_lost)
             case PortClosed(slot=slot):
                 self._slot_closed(slot)
+            case Quality(final=True, figures=figures) if notice.slot in self._closing:
+                self._call(self._closing[notice.slot][0].on_quality, figures, True)
             case _ if port is None:
                 pass  # said before the engine knew that the port is closed
+            case Quality(final=final, figures=figures):
+                self._call(port.on_quality, figures, final)
             case DigitsSent():
                 self._call(port.on_digits_sent)
             case Digit(digit=digit, duration_ms=duration_ms):

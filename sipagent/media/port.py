@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sipagent.core.events import MediaFigures
 from sipagent.media.codecs import CODECS
 from sipagent.media.protocol import Command, Connect, Crypto, SendDigits
+from sipagent.media.quality import QualityFigures
 from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, RATE
 from sipagent.media.telephone_event import check_keys
@@ -50,6 +51,9 @@ class MediaPort:
         self.on_frames: Callable[[Frames], None] | None = None
         self.on_digit: Callable[[str, int], None] | None = None  # digit, duration in ms
         self.on_digits_sent: Callable[[], None] | None = None  # all keys asked for so far are pressed
+        self.on_quality: Callable[[QualityFigures, bool], None] | None = (
+            None  # every 5 s, and finally of the whole call
+        )
         self.on_silent: Callable[[float], None] | None = None  # seconds without RTP
         self.on_source: Callable[[str, int], None] | None = None  # where the peer's RTP comes from
         self.on_interrupted: Callable[[float], None] | None = None  # ms of audio missed by a restart

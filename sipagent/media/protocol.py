@@ -2,6 +2,8 @@
 
 import msgspec
 
+from sipagent.media.quality import QualityFigures
+
 
 class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     """Main to media."""
@@ -129,8 +131,18 @@ class Silent(Notice):
     seconds: float
 
 
+class Quality(Notice):
+    """How good the line was in the last 5 s, or `final`: in the whole call, before its port is closed."""
+
+    slot: int
+    final: bool
+    figures: QualityFigures
+
+
 AnyCommand = OpenPort | Connect | ClosePort | SendDigits | Stop
-AnyNotice = Ready | PortOpened | PortFailed | PortClosed | Resumed | Digit | DigitsSent | SourceChanged | Silent
+AnyNotice = (
+    Ready | PortOpened | PortFailed | PortClosed | Resumed | Digit | DigitsSent | Quality | SourceChanged | Silent
+)
 
 encoder = msgspec.msgpack.Encoder()
 command_decoder: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

@@ -129,8 +129,8 @@ class Reception:
         lost: Ints = self._lost_before[slots] + np.where(running, np.maximum(expected - self.received[slots], 0), 0)
         return lost
 
-    def jitter_ms(self, slot: int) -> float:
-        return float(self._jitter[slot]) / 1e6
+    def jitter_ns(self, slot: int) -> float:
+        return float(self._jitter[slot])
 
     def _restart(self, slot: int, sequence: int) -> None:
         self.highest[slot] = sequence - 1 + 0x10000  # room below for stragglers
