@@ -262,7 +262,8 @@ class MediaClient:
             self._restarting = None
 
     def _resume_ports(self) -> None:
-        for slot, port in self._ports.items():
+        # Those with a source first: on a shared port one that has none might else take another's packets for its own.
+        for slot, port in sorted(self._ports.items(), key=lambda item: item[1].source is None):
             self.send(OpenPort(slot=slot, port=port.port, resume=True, source=port.source))
             if port.connected is not None:
                 self.send(port.connected)
@@ -402,6 +403,7 @@ class MediaClient:
             self._seen[slots] = seen + fresh
             rates = rings.rate[slots]
             steady = (fresh == 1) & (rates == RATE)
+            self._rates[slots[steady]] = RATE
             if steady.all():
                 self._hand_over(slots, seen)
             else:
@@ -432,6 +434,7 @@ class MediaClient:
         rings = self._rings
         ring = rings.rx_pcm[slot] if rate == RATE else rings.rx_wide[slot]
         if rate != before and count > 1:
+            port.dropped += count - 1
             start, count = start + count - 1, 1  # the older ones may have been written at the other rate
         safe = len(ring) - 2  # the engine may be writing the frame after the newest one
         if count > safe:

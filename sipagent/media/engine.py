@@ -57,6 +57,7 @@ PASSES = 16  # packets taken from one port in a tick; more wait in its socket bu
 DRAIN_TICKS = 4
 WATCH_NS = 100_000_000
 FIFO_PRIORITY = 10
+RETRY_S = 0.01  # while main does not read and no call is up that would have ticks
 MAX_NOTICES = 1 << 20  # bytes waiting for main to read; beyond, notices are dropped and counted
 _HEARTBEAT = slice(Header.TICKS, Header.HEARTBEAT_NS + 1)
 _NOBODY = np.zeros(0, np.int64)
@@ -108,7 +109,7 @@ class Engine:
         while self._running:
             if not len(self._lines.slots):
                 gc.collect()  # the collector is off while calls are up
-                self._attend(-1)
+                self._attend(RETRY_S if self._unsent else -1)
                 deadline = time.monotonic_ns()
                 continue
             now = time.monotonic_ns()

@@ -5,7 +5,9 @@
 
 import random
 import socket
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +45,8 @@ from sipagent.media.sockets import CallSockets
 from sipagent.media.source import Address, SourceRule, Verdict, follows
 from sipagent.media.srtp import Progress, Refused, SrtpSession
 from sipagent.media.telephone_event import (
+    PAUSE,
+    QUEUED,
     EventPayload,
     EventReceiver,
     EventSender,
@@ -53,6 +57,7 @@ from sipagent.media.telephone_event import (
 from sipagent.media.tones import ToneDetector, tones
 
 BIND_TRIES = 16
+_NO_TONE = np.zeros(0, np.int16)
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
 
 
@@ -72,8 +77,13 @@ class Line:
     unnegotiated: UnnegotiatedEvents = field(default_factory=UnnegotiatedEvents)
     presses: PressLimit = field(default_factory=PressLimit)
     keypad: EventSender = field(default_factory=EventSender)
-    tones: NDArray[np.int16] | None = None  # keys that are being sent as tones: what is left of them
+    tone_keys: deque[tuple[str, int, int]] = field(default_factory=deque)  # to be sent as tones: key, its ms, gap ms
+    tone: NDArray[np.int16] = field(default_factory=lambda: _NO_TONE)  # what is left of the one that is being sent
     newcomer: tuple[RtpPacket, int] | None = None  # of another SSRC, and its arrival: a second one will confirm it
+
+    @property
+    def toning(self) -> bool:
+        return bool(self.tone_keys) or len(self.tone) > 0
 
 
 class Lines:
@@ -172,6 +182,9 @@ class Lines:
             self.reception.stop(slot)
             self._buffer(slot).reset(slot)
         line.connect = command
+        if command.telephone_event < 0 and line.keypad.active:
+            line.keypad = EventSender()  # the peer would not understand the keys that wait
+            self._pressed_all(slot, line)
         host = line.source.target[0] if line.source.target is not None else ""
         self._reports.connect(slot, command, host, line.srtp, now_ns)
         self.listening[slot] = command.receive and command.telephone_event < 0 and not self.is_wide[slot]
@@ -206,27 +219,26 @@ class Lines:
         self._list_slots()
 
     def press(self, command: SendDigits) -> None:
-        """Queues keys; what main has let pass is sent, whatever else goes on."""
+        """Queues keys; more than `QUEUED` are not taken."""
         line = self._lines.get(command.slot)
         if line is None or line.connect is None:
             return
         if line.connect.telephone_event >= 0:
-            line.keypad.queue(command.digits, command.duration_ms, command.gap_ms)
-        else:
-            made = tones(command.digits, command.duration_ms, command.gap_ms, line.codec.rate)
-            before = line.tones if line.tones is not None else made[:0]
-            line.tones = np.concatenate([before, made, np.zeros(-len(made) % line.codec.frame, np.int16)])
+            with suppress(ValueError):
+                line.keypad.queue(command.digits, command.duration_ms, command.gap_ms)
+        elif len(line.tone_keys) + len(command.digits) <= QUEUED:
+            line.tone_keys.extend((key, command.duration_ms, command.gap_ms) for key in command.digits)
         self._serve(command.slot, line)
 
     def transmit(self, slot: int, now_ns: int) -> None:
         """The next packet of a slot that is served packet by packet; time passes for it."""
         line, outgoing = self._lines[slot], self.outgoing
         assert line.connect is not None
+        outgoing.left[slot] = -1
         if outgoing.sending[slot] and self._sockets.aimed(slot):
-            timestamp = int(self._rings.tx_timestamp[slot])
-            pressed = line.keypad.packets(timestamp, line.connect.telephone_event) if line.keypad.active else None
+            timestamp, pressing = int(self._rings.tx_timestamp[slot]), line.keypad.active
+            pressed = line.keypad.packets(timestamp, line.connect.telephone_event) if pressing else None
             if pressed is not None:
-                outgoing.left[slot] = -1
                 for event in pressed:
                     self._send(
                         slot,
@@ -236,25 +248,19 @@ class Lines:
             else:
                 marker, payload = self._frame(slot, line, now_ns)
                 self._send(slot, line, outgoing.packet(slot, line.codec.payload_type, payload, marker))
-            if line.keypad.completed and not line.keypad.active:
+            if pressing and not line.keypad.active:
                 self._pressed_all(slot, line)
         outgoing.advance(slot)
 
     def _frame(self, slot: int, line: Line, now_ns: int) -> tuple[bool, bytes]:
         """Whether it begins a talkspurt, and 20 ms of what this line sends: keys as tones, queued audio, or silence."""
         codec, outgoing = line.codec, self.outgoing
-        pcm: NDArray[np.int16] | None
-        if line.tones is not None:
-            pcm, line.tones = line.tones[: codec.frame], line.tones[codec.frame :]
-            outgoing.left[slot] = -1
-            if not len(line.tones):
-                line.tones = None
-                self._pressed_all(slot, line)
-        else:
+        pcm: NDArray[np.int16] | None = None
+        if line.toning:
+            pcm = self._tone(slot, line)
+        elif not line.keypad.active:  # not between two keys either
             pcm = outgoing.take(slot, codec.frame, now_ns)
-        talking = pcm is not None
-        marker = bool(outgoing.marked[slot]) or (talking and not outgoing.talking[slot])
-        outgoing.talking[slot], outgoing.marked[slot] = talking, False
+        marker = outgoing.begins(slot, pcm is not None)
         if line.encoder is None:
             line.encoder = codec.encoder()
         if pcm is None:
@@ -262,15 +268,32 @@ class Lines:
             pcm = np.zeros(codec.frame, np.int16)
         return marker, line.encoder.encode(pcm)
 
+    def _tone(self, slot: int, line: Line) -> NDArray[np.int16]:
+        """The next 20 ms of the keys that are sent as tones."""
+        frame = line.codec.frame
+        if not len(line.tone):
+            key, duration_ms, gap_ms = line.tone_keys.popleft()
+            made = tones(key, duration_ms, gap_ms, line.codec.rate)
+            line.tone = np.pad(made, (0, -len(made) % frame))
+            self._counters[slot, Counter.DIGITS_OUT] += key != PAUSE
+        pcm, line.tone = line.tone[:frame], line.tone[frame:]
+        if not line.toning:
+            self._pressed_all(slot, line)
+        return pcm
+
     def _send(self, slot: int, line: Line, packet: bytes) -> None:
         if line.srtp is not None:
-            packet = line.srtp.protect(packet)
+            try:
+                packet = line.srtp.protect(packet)
+            except Refused:
+                self._counters[slot, Counter.SEND_ERRORS] += 1
+                return
             self._rings.srtp[slot] = line.srtp.progress
         self._sockets.send_one(slot, packet)
 
     def _pressed_all(self, slot: int, line: Line) -> None:
+        self._counters[slot, Counter.DIGITS_OUT] += line.keypad.completed
         line.keypad.completed = 0
-        self._counters[slot, Counter.DIGITS_OUT] += 1
         self._notify(DigitsSent(slot=slot))
         self._serve(slot, line)
 
@@ -417,13 +440,15 @@ class Lines:
     def _speak(self, slot: int, line: Line, codec: Codec) -> None:
         """From now on this codec, both ways."""
         self._buffer(slot).reset(slot)
+        if codec.rate != line.codec.rate:
+            line.tone = _NO_TONE
         line.codec, line.decoder, line.encoder = codec, codec.decoder(), codec.encoder()
         self.is_wide[slot] = codec.rate != 8000
         self._rings.rate[slot] = codec.rate
 
     def _serve(self, slot: int, line: Line) -> None:
         """Who makes this slot's outgoing packets."""
-        pressing = line.keypad.active or line.tones is not None
+        pressing = line.keypad.active or line.toning
         self.by_packet[slot] = self.is_wide[slot] or line.srtp is not None or pressing
         if pressing:
             self.outgoing.silence(slot)  # the packet that waits in the array holds a frame that has been sent

@@ -111,6 +111,13 @@ class Outgoing:
         self.left[slot] = tail
         return pcm
 
+    def begins(self, slot: int, talking: bool) -> bool:
+        """Whether the next packet of a stream that is made packet by packet gets the marker; says so once."""
+        marker = bool(self.marked[slot]) or (talking and not self.talking[slot])
+        self.talking[slot], self.marked[slot] = talking, False
+        self.packets[slot, 1] &= ~_MARKER & 0xFF
+        return marker
+
     def packet(self, slot: int, payload_type: int, payload: bytes, marker: bool, timestamp: int | None = None) -> bytes:
         """Another packet of the stream, at its present timestamp unless another is given."""
         rings = self._rings

@@ -12,7 +12,7 @@ from sipagent.media.protocol import Command, Connect, Crypto, SendDigits
 from sipagent.media.quality import QualityFigures
 from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, RATE
-from sipagent.media.telephone_event import check_keys
+from sipagent.media.telephone_event import QUEUED, check_keys
 
 MAX_FIGURE = 2**31 - 1  # what a column of the record holds
 _RX_MASK = RX_FRAMES - 1
@@ -145,6 +145,8 @@ class MediaPort:
         Raises ValueError that says what is wrong with them. `on_digits_sent` tells when all are pressed.
         """
         keys = check_keys(digits, duration_ms, gap_ms)
+        if len(keys) > QUEUED:
+            raise ValueError(f"{len(keys)} digits at once are too many: {QUEUED} may wait")
         if self._final is None:
             self._owner.send(SendDigits(slot=self.slot, digits=keys, duration_ms=duration_ms, gap_ms=gap_ms))
 
