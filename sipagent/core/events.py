@@ -233,6 +233,15 @@ class MediaSourceChanged(LegEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AudioTrouble(LegEvent):
+    """Something is wrong with a leg's audio, or is no longer."""
+
+    kind: str  # "no_media", "silent", "not_heard" or "one_way", see `media.watch.Trouble`
+    active: bool  # false at its end
+    seconds: float  # it has lasted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallQuality(LegEvent):
     """How good a leg's audio was in the last seconds, or in the whole call. None: not known.
 

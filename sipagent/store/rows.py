@@ -11,6 +11,7 @@ from sipagent.core.clock import Stamp
 from sipagent.core.events import (
     AgentInterrupted,
     AgentSpeaking,
+    AudioTrouble,
     CallCreated,
     CallEnded,
     CallerSaid,
@@ -151,6 +152,7 @@ def apply(session: Session, event: Event, node: str) -> None:
             | ProcessEnded()
             | MediaInterrupted()
             | CallQuality()
+            | AudioTrouble()
             | Problem()
         ):
             pass  # the row in `events` is all there is to keep

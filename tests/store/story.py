@@ -7,6 +7,7 @@ from sipagent.core.clock import Stamp
 from sipagent.core.events import (
     AgentInterrupted,
     AgentSpeaking,
+    AudioTrouble,
     CallCreated,
     CallEnded,
     CallerSaid,
@@ -162,6 +163,7 @@ class Story:
             DigitReceived(at=self.at(t), call_id=call, leg_id=leg, digit="5", duration_ms=120),
             MediaSourceChanged(at=self.at(t), call_id=call, leg_id=leg, remote_media="192.0.2.1:30002"),
             MediaInterrupted(at=self.at(t), call_id=call, leg_id=leg, gap_ms=80.5),
+            AudioTrouble(at=self.at(t), call_id=call, leg_id=leg, kind="no_media", active=True, seconds=4.5),
             self.quality(t),
             Problem(at=self.at(t), call_id=call, where="stt", what="timeout"),
             CallRefused(at=self.at(t), reason="over limit", sip_status=486),
