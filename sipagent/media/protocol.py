@@ -4,6 +4,9 @@ import msgspec
 
 from sipagent.media.quality import QualityFigures
 
+SRTP_SUITES = ("AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32")
+SRTP_KEY = 30  # bytes: master key of 16, master salt of 14
+
 
 class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     """Main to media."""
@@ -14,11 +17,17 @@ class Notice(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
 
 
 class Crypto(msgspec.Struct, kw_only=True, frozen=True):
-    """SRTP both ways (RFC 3711), agreed by SDES (RFC 4568). Keys are master key and salt, 30 bytes."""
+    """SRTP both ways (RFC 3711), agreed by SDES (RFC 4568). Wrong values raise ValueError here, not in the engine."""
 
-    suite: str  # "AES_CM_128_HMAC_SHA1_80" or "AES_CM_128_HMAC_SHA1_32"
+    suite: str
     local_key: bytes
     remote_key: bytes
+
+    def __post_init__(self) -> None:
+        if self.suite not in SRTP_SUITES:
+            raise ValueError(f"no SRTP suite is called {self.suite!r}")
+        if len(self.local_key) != SRTP_KEY or len(self.remote_key) != SRTP_KEY:
+            raise ValueError(f"an SRTP key with its salt is {SRTP_KEY} bytes")
 
     def __repr__(self) -> str:
         return f"Crypto({self.suite})"  # the keys are nobody's to read

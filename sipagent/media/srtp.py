@@ -10,16 +10,14 @@ from typing import Literal, NamedTuple
 
 from pylibsrtp import Error, Policy, Session
 
-from sipagent.media.protocol import Crypto
+from sipagent.media.protocol import SRTP_SUITES, Crypto
 
 MAX_STREAMS = 64  # SSRCs of the peer's in one session; libsrtp keeps about 500 bytes for each
 RTP_OVERHEAD = 10  # bytes a packet grows by, at most (the 80-bit tag)
 _STEP = 30_000  # less than half the sequence's circle, so that libsrtp sees no step back
-_PROFILES = {
-    "AES_CM_128_HMAC_SHA1_80": Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
-    "AES_CM_128_HMAC_SHA1_32": Policy.SRTP_PROFILE_AES128_CM_SHA1_32,
-}
-_KEY_BYTES = 30  # master key of 16, master salt of 14
+_PROFILES = dict(
+    zip(SRTP_SUITES, (Policy.SRTP_PROFILE_AES128_CM_SHA1_80, Policy.SRTP_PROFILE_AES128_CM_SHA1_32), strict=True)
+)
 _RTP = struct.Struct(">BBHII")
 _RTCP = struct.Struct(">BBHI")
 _EMPTY_REPORT = 201  # RTCP packet type RR; without report blocks
@@ -49,12 +47,7 @@ class SrtpSession:
     """Both directions of one call. New keys mean a new session; a new SSRC, the peer's or ours, does not."""
 
     def __init__(self, crypto: Crypto, progress: Progress | None = None) -> None:
-        """Raises ValueError for an unknown suite or a key that is not 30 bytes."""
-        profile = _PROFILES.get(crypto.suite)
-        if profile is None:
-            raise ValueError(f"no SRTP suite is called {crypto.suite!r}")
-        if len(crypto.local_key) != _KEY_BYTES or len(crypto.remote_key) != _KEY_BYTES:
-            raise ValueError(f"an SRTP key with its salt is {_KEY_BYTES} bytes")
+        profile = _PROFILES[crypto.suite]
         self._out = Session(Policy(crypto.local_key, Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile))
         self._in = Session(Policy(crypto.remote_key, Policy.SSRC_ANY_INBOUND, srtp_profile=profile))
         self._received: dict[int, int] = {}  # SSRC to highest index; a report alone puts -1
