@@ -31,7 +31,7 @@ from sipagent.core.events import Event, EventHub, PartialTranscript, as_fields, 
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
-from sipagent.media.client import MediaClient
+from sipagent.media.pool import MediaPool
 from sipagent.sip.client import LaneClient
 from sipagent.sip.protocol import LaneReady, RegistrationResult
 from sipagent.sip.registrar import Registrar
@@ -124,7 +124,7 @@ class Node:
         self.started = clock.now()
         self._dialplan_folder = Path(config.node.dialplans) if config.node.dialplans else shipped_folder("dialplans")
         self._exit = AsyncExitStack()
-        self.media = MediaClient(config.media, self.hub)
+        self.media = MediaPool(config.media, self.hub)
         self.lane = LaneClient(config.sip, self.hub)
         self.speech = SpeechClient(config.speech, self.hub)
         self.recorder: Recorder
@@ -219,8 +219,7 @@ class Node:
     def processes(self) -> dict[str, int]:
         """Process ids by role."""
         found = {"main": os.getpid(), **self.lane.pids}
-        if self.media.pid:
-            found["media"] = self.media.pid
+        found |= {"media" if i == 0 else f"media-{i}": pid for i, pid in enumerate(self.media.pids)}
         return found | {f"speech-{i}": pid for i, pid in enumerate(self.speech.pids)}
 
     def address_towards(self, peer: str) -> str:

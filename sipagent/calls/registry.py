@@ -215,14 +215,16 @@ class CallRegistry:
         if match is None:
             self._refuse_call(call_id, incoming.call, 404, Cause.NO_ROUTE, "no route takes this number")
             return None
+        far = None
         try:
             if incoming.sdp:
-                sdp.negotiate(sdp.parse(incoming.sdp))
+                agreed = sdp.negotiate(sdp.parse(incoming.sdp))
+                far = (agreed.host, agreed.port)
         except ValueError as error:
             self._refuse_call(call_id, incoming.call, 488, Cause.NO_CODEC, str(error))
             return None
         try:
-            port = await self._services.media.open()
+            port = await self._services.media.open(far)
         except SipagentError as error:
             self._refuse_call(call_id, incoming.call, 503, Cause.ERROR, str(error))
             return None

@@ -8,7 +8,7 @@ from sipagent.conversation.interfaces import Agent, Recogniser, Tts, VoiceDetect
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
-from sipagent.media.client import MediaClient
+from sipagent.media.pool import MediaPool
 from sipagent.sip.client import LaneClient
 from sipagent.sip.settings import TrunkSettings
 
@@ -16,7 +16,7 @@ from sipagent.sip.settings import TrunkSettings
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     lane: LaneClient
-    media: MediaClient
+    media: MediaPool
     events: EventSink
     tts: Tts
     recogniser: Recogniser

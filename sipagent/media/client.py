@@ -60,6 +60,8 @@ FLUSH_LIMIT_S = 0.1
 WATCH_S = 1.0
 MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
 RESTART_WINDOW_S = 10.0
+MAX_LOAD = 0.75  # of a core: past its edge the engine collapses all at once
+CALL_LOAD = 0.0005  # of a core, what a call takes at least
 ONE_PHASE = 32  # calls up to which the engine serves all in one tick of 20 ms, which costs half of two of 10 ms
 _RX_MASK = RX_FRAMES - 1
 
@@ -114,11 +116,24 @@ class MediaClient:
         self._heartbeat = -1
         self._watcher: asyncio.TimerHandle | None = None
         self._closed = False
+        self._load = 0.0  # measured over the last second
+        self._cpu = (0, 0)  # ns of the clock and of the engine's CPU time, then
+        self._opened = self._closed_ports = 0  # since then
 
     @property
     def pid(self) -> int:
         """Of the running engine; 0 while there is none."""
         return self._engine.process.pid if self._engine else 0
+
+    @property
+    def calls(self) -> int:
+        """Ports that are open."""
+        return len(self._ports)
+
+    @property
+    def load(self) -> float:
+        """Share of a core that the engine is using, with what the calls since the last look will add."""
+        return self._load + max(self._opened - self._closed_ports, 0) * max(self._load / max(self.calls, 1), CALL_LOAD)
 
     async def start(self) -> None:
         """Starts the engine; raises SetupError when it is not ready within 10 s."""
@@ -141,7 +156,13 @@ class MediaClient:
             await asyncio.wait([self._restarting])
         if self._engine is None:
             await self.start()
+        if self.load > MAX_LOAD:
+            raise CapacityError(
+                f"the media process uses {self.load:.0%} of a core: past {MAX_LOAD:.0%} its audio would suffer; "
+                "raise [media] processes where there are cores"
+            )
         slot = self._free_slot()
+        self._opened += 1
         opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._opening[slot] = opened
         self._rings.reset(slot)
@@ -283,6 +304,11 @@ class MediaClient:
         if busy and self._engine is not None and self._ready is None and heartbeat == self._heartbeat:
             self._engine.process.kill()
         self._heartbeat = heartbeat if busy else -1
+        cpu_ns, before = int(self._rings.header[Header.CPU_NS]), self._cpu
+        self._cpu = (time.monotonic_ns(), cpu_ns)
+        # A new process counts from 0 again.
+        self._load = max(cpu_ns - before[1], 0) / max(self._cpu[0] - before[0], 1) if self._ports else 0.0
+        self._opened = self._closed_ports = 0
         assert self._loop is not None
         self._watcher = self._loop.call_later(WATCH_S, self._watch)
 
@@ -306,6 +332,7 @@ class MediaClient:
                 self._release(port)
                 return
             del self._ports[slot]
+            self._closed_ports += 1
             self._list_active()
             self._closing[slot] = (port, asyncio.get_running_loop().create_future())
             self.send(ClosePort(slot=slot))

@@ -1,5 +1,7 @@
 """What an operator may set about media. Every field: unit, default, one-line reason."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -10,6 +12,7 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     port_min: int = 20000  # first RTP port; clear of SIP's 5060 and of the usual services
     port_max: int = 29999  # last RTP port; below Linux's ephemeral range, which begins at 32768
     capacity: int = 64  # slots, calls at once; an unused slot costs address space only
+    processes: int | Literal["auto"] = "auto"  # a core each; "auto": one for every 400 calls, on half of the cores
     playout_min_ms: int = 20  # least age of audio when it is handed on; one packet of 20 ms
     playout_max_ms: int = 400  # most; a conversation suffers from more than the loss it would avoid
     media_timeout_s: float = 20.0  # seconds without RTP from the peer that end the call; 0 never ends it
@@ -27,6 +30,8 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             raise ValueError(
                 f"capacity is {self.capacity}, but {self.port_min}..{self.port_max} has fewer even ports: widen it"
             )
+        if self.processes != "auto" and not 1 <= self.processes <= 64:
+            raise ValueError(f"processes is {self.processes}: it must be from 1 to 64, or auto")
         if not 20 <= self.playout_min_ms <= self.playout_max_ms <= 400:
             raise ValueError(
                 f"playout_min_ms {self.playout_min_ms} to playout_max_ms {self.playout_max_ms} "

@@ -1,0 +1,74 @@
+"""The media processes of a node: each a core's worth of calls, new calls to the one with the least to do."""
+
+import asyncio
+import os
+
+import msgspec
+
+from sipagent.core.errors import CapacityError
+from sipagent.core.events import EventSink
+from sipagent.media.client import MediaClient, MediaPort
+from sipagent.media.settings import MediaSettings
+
+CALLS_A_PROCESS = 400  # from which "auto" wants another process, where there is a core for it
+CORES_A_PROCESS = 2  # the other one is for main, lanes and models
+
+
+class MediaPool:
+    """As many `MediaClient` as the settings say; each has its part of the ports and of the slots."""
+
+    def __init__(self, settings: MediaSettings, events: EventSink) -> None:
+        count = process_count(settings, os.cpu_count() or 1)
+        self._clients = [MediaClient(part, events) for part in split(settings, count)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the running engines."""
+        return [client.pid for client in self._clients if client.pid]
+
+    @property
+    def load(self) -> float:
+        """Of the least loaded process: share of a core, 0 to 1."""
+        return min(client.load for client in self._clients)
+
+    async def start(self) -> None:
+        """Raises SetupError when one is not ready within 10 s."""
+        await asyncio.gather(*(client.start() for client in self._clients))
+
+    async def open(self, far: tuple[str, int] | None = None) -> MediaPort:
+        """A port of the least loaded process. Raises as `MediaClient.open` does when none has room."""
+        refusal: CapacityError | None = None
+        for client in sorted(self._clients, key=lambda client: (client.load, client.calls)):
+            try:
+                return await client.open(far)
+            except CapacityError as error:
+                refusal = refusal or error
+        assert refusal is not None
+        raise refusal
+
+    async def close(self) -> None:
+        """Idempotent."""
+        await asyncio.gather(*(client.close() for client in self._clients))
+
+
+def process_count(settings: MediaSettings, cores: int) -> int:
+    """How many processes these settings mean on a machine with so many cores."""
+    if settings.processes != "auto":
+        return settings.processes
+    return max(1, min(cores // CORES_A_PROCESS, -(-settings.capacity // CALLS_A_PROCESS)))
+
+
+def split(settings: MediaSettings, count: int) -> list[MediaSettings]:
+    """The settings of each process: equal parts of the ports, and slots for its share of the calls."""
+    first = settings.port_min + settings.port_min % 2
+    pairs = (settings.port_max + 1 - first) // 2
+    each = pairs // count
+    return [
+        msgspec.structs.replace(
+            settings,
+            port_min=first + 2 * each * number,
+            port_max=first + 2 * each * (number + 1) - 1,
+            capacity=min(-(-settings.capacity // count), each - settings.shared_ports),
+        )
+        for number in range(count)
+    ]
