@@ -36,6 +36,7 @@ MAX_PER_SECOND = 50  # compounds looked at: browsers send feedback every 20 ms a
 MAX_ROUND_TRIP_MS = 10_000  # more is a mistake or a lie
 _MAX_JITTER_MS = 60_000  # likewise
 _REMEMBERED = 16  # timestamps of ours that may still come back: 80 s of reports
+_ERA = 0xFFFFFFFFFFFFFFFF  # NTP's seconds start over in 2036
 _COMPENSATION = math.e - 1.5  # reconsideration waits longer by this (section 6.3.1)
 _RECEIVER_CONFIG = 0b10_11_0000  # enhanced concealment, adaptive jitter buffer (RFC 3611 section 4.7.6)
 
@@ -157,6 +158,7 @@ class RtcpSession:
 
     def report(self, stats: StreamStats, now_ns: int, ntp: int) -> bytes:
         """The compound that is due: SR or RR, SDES, XR. The next one will be due at `due_ns`."""
+        ntp &= _ERA
         report = self._report(stats, now_ns, ntp)
         blocks: list[XrBlock] = []
         if report.sender is None:
@@ -173,7 +175,7 @@ class RtcpSession:
         """The last compound; b"" when nothing was ever sent, for then nobody knows us (RFC 3550 section 6.3.7)."""
         if not stats.packets_sent and not self._reported:
             return b""
-        report = self._report(stats, now_ns, ntp)
+        report = self._report(stats, now_ns, ntp & _ERA)
         return bytes(report) + self._description + self._extended(stats, []) + bytes(Goodbye((self.ssrc,)))
 
     def _interval(self, least_ns: int) -> int:
@@ -207,7 +209,7 @@ class RtcpSession:
             self._peer_ssrc = ssrc
             self.peer = self.peer_metrics = self.peer_clock = self._reference = None
         elif report.sender is not None and self.peer_clock is not None and report.sender.ntp and not silent:
-            newer = (report.sender.ntp - self.peer_clock.ntp) & 0xFFFFFFFFFFFFFFFF
+            newer = (report.sender.ntp - self.peer_clock.ntp) & _ERA
             return 0 < newer < 1 << 63
         return True
 

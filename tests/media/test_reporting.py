@@ -225,6 +225,20 @@ def test_round_trip_between_two_senders():
     assert us.peer_metrics is not None and us.peer_metrics.ssrc == OURS
 
 
+def test_reports_go_on_when_ntp_starts_over():
+    us, them, last = session(), session(THEIRS, seed=2), 0xFFFFFFFF << 32
+    talking_to_us = replace(TALKING, peer_ssrc=OURS)
+    for second in range(3):
+        at_ns = (10 + second) * 1_000 * MS
+        assert them.receive(us.report(replace(TALKING, packets_sent=second), at_ns, last + (second << 32)), at_ns)
+        answer = them.report(
+            replace(talking_to_us, received=second + 1, packets_sent=second + 1), at_ns, last + (second << 32)
+        )
+        assert us.receive(answer, at_ns + 30 * MS)
+    assert us.round_trip_ms == pytest.approx(30, abs=0.1)
+    assert us.peer_clock is not None and us.peer_clock.ntp == 1 << 32
+
+
 def test_round_trip_without_sending():
     us, them = session(), session(THEIRS, seed=2)
     listening = replace(TALKING, packets_sent=0)
