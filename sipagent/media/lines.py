@@ -57,6 +57,7 @@ from sipagent.media.telephone_event import (
 from sipagent.media.tones import ToneDetector, tones
 
 BIND_TRIES = 16
+ADAPT_NS = 200_000_000
 _NO_TONE = np.zeros(0, np.int16)
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
 
@@ -125,6 +126,7 @@ class Lines:
         self.receiving = np.zeros(rings.capacity, np.bool_)
         self.heard_ns = np.zeros(rings.capacity, np.int64)
         self._told_silent = np.zeros(rings.capacity, np.bool_)
+        self._adapted_ns = 0
         self._pressing: set[int] = set()  # slots with an unfinished telephone-event
         self.slots = np.zeros(0, np.int64)
         self.changed = True  # since the engine grouped its slots: which there are, and how they are served
@@ -365,10 +367,9 @@ class Lines:
         for slot in tuple(self._pressing):
             self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
         slots = self.slots
-        for buffer, part in ((self.narrow, slots[~self.is_wide[slots]]), (self.wide, slots[self.is_wide[slots]])):
-            if len(part):
-                self.reception.measure(part, buffer)
-                buffer.adapt(part, now_ns)
+        if now_ns - self._adapted_ns >= ADAPT_NS:
+            self._adapted_ns = now_ns
+            self._adapt(slots, now_ns)
         self.reception.publish(slots)
         self._reports.watch(slots, now_ns)
         limit = self._settings.media_timeout_s
@@ -378,6 +379,13 @@ class Lines:
         for slot in slots[quiet & ~self._told_silent[slots]]:
             self._notify(Silent(slot=int(slot), seconds=float((now_ns - self.heard_ns[slot]) / 1e9)))
         self._told_silent[slots] = quiet
+
+    def _adapt(self, slots: NDArray[np.int64], now_ns: int) -> None:
+        """How late packets have been lately."""
+        for buffer, part in ((self.narrow, slots[~self.is_wide[slots]]), (self.wide, slots[self.is_wide[slots]])):
+            if len(part):
+                self.reception.measure(part, buffer)
+                buffer.adapt(part, now_ns)
 
     def _bind(self, slot: int, wanted: int, now_ns: int) -> int | str:
         """The port bound, or the sentence why there is none."""

@@ -17,7 +17,10 @@ MAX_DROPOUT = 3000  # RFC 3550 A.1: a jump beyond is another stream
 MAX_MISORDER = 100
 SEEN = 128  # sequence numbers remembered to tell duplicates; more than MAX_MISORDER
 _BLOCK_NS = 10_000_000
-_BLOCKS = 16  # looked at by `measure`: more than come in the 100 ms between two looks
+_BLOCKS = 32  # looked at by `measure`: more than come between two looks
+_WINDOW = np.arange(-_BLOCKS, 0)
+_DECAY = (15 / 16) ** np.arange(_BLOCKS + 1)
+_ROWS = np.arange(8192)  # more than there can be slots
 _MAX_CHANGE_NS = 1_000_000_000  # of transit; beyond, the timestamps have started over
 
 
@@ -95,27 +98,30 @@ class Reception:
         return Accepted(True, delta == 1, restarted, 0 if behind else delta - 1)
 
     def measure(self, slots: Ints, buffer: JitterBuffer) -> None:
-        """Interarrival jitter (A.8) of what came since the last look, at least every 150 ms.
+        """Interarrival jitter (A.8) of what came since the last look, at least every 250 ms.
 
         In the order of timestamps, from when each packet's audio came; telephone-events repeat a timestamp and are left
         out.
         """
-        slots = slots[self.ssrc[slots] >= 0]  # of others the buffer may hold what an earlier stream left
         stop = buffer.end[slots] // buffer.block
-        number = stop[:, None] + np.arange(-_BLOCKS, 0)
+        number = stop[:, None] + _WINDOW
         arrived = buffer.arrived[slots[:, None], number % buffer.arrived.shape[1]]
         fresh = (number >= self._measured[slots][:, None]) & (arrived > 0)
-        transits = arrived - number * _BLOCK_NS
-        jitter, transit, arrival = self._jitter[slots], self._transit[slots], self._arrival[slots]
-        for column in range(_BLOCKS):
-            came = arrived[:, column]
-            first = fresh[:, column] & (came != arrival)  # of its packet
-            change = np.abs(transits[:, column] - transit)
-            counts = first & (arrival > 0) & (change < _MAX_CHANGE_NS)
-            jitter += np.where(counts, (change - jitter) * (1 / 16), 0.0)
-            transit = np.where(first, transits[:, column], transit)
-            arrival = np.where(first, came, arrival)
-        self._jitter[slots], self._transit[slots], self._arrival[slots] = jitter, transit, arrival
+        transit = arrived - number * _BLOCK_NS
+        # The blocks of one packet came together; the first of them stands for it.
+        first = fresh & (arrived != _before(arrived, fresh, self._arrival[slots]))
+        change = np.abs(transit - _before(transit, first, self._transit[slots]))
+        known = np.logical_or.accumulate(first, axis=1)
+        known[:, 1:] = known[:, :-1]
+        known[:, 0] = False
+        counts = first & (known | (self._arrival[slots] > 0)[:, None]) & (change < _MAX_CHANGE_NS)
+        # J += (|D| - J) / 16 for each in turn, summed up.
+        after = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+        self._jitter[slots] *= _DECAY[after[:, 0]]
+        self._jitter[slots] += (counts * change * _DECAY[np.maximum(after - 1, 0)]).sum(axis=1) / 16
+        for stored, values in ((self._transit, transit), (self._arrival, arrived)):
+            newest = _BLOCKS - 1 - np.argmax(first[:, ::-1], axis=1)
+            stored[slots] = np.where(first.any(axis=1), values[_ROWS[: len(slots)], newest], stored[slots])
         self._measured[slots] = stop
 
     def publish(self, slots: Ints) -> None:
@@ -144,3 +150,12 @@ class Reception:
     def _settle(self, slot: int) -> None:
         expected = self.highest[slot] - self._first[slot] + 1
         self._lost_before[slot] += max(int(expected - self.received[slot]), 0)
+
+
+def _before(values: Ints, where: NDArray[np.bool_], initial: Ints) -> Ints:
+    """For each column the value at the last column before it where `where` holds, else `initial` of the row."""
+    last = np.maximum.accumulate(np.where(where, np.arange(_BLOCKS), -1), axis=1)
+    before = np.full(values.shape, -1)
+    before[:, 1:] = last[:, :-1]
+    found: Ints = np.where(before >= 0, np.take_along_axis(values, np.maximum(before, 0), axis=1), initial[:, None])
+    return found
