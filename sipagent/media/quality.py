@@ -104,6 +104,7 @@ class LossPattern:
         "_received",
         "_runs",
         "_since",
+        "_undo",
     )
 
     def __init__(self) -> None:
@@ -113,6 +114,7 @@ class LossPattern:
         self._cluster = 0  # packets from the first missing one of the present burst (or lone loss) to the last
         self._cluster_losses = 0
         self._since = 0  # received after that
+        self._undo: tuple[int, ...] | None = None  # all this before the newest missing packet, if that was one alone
 
     def received(self, count: int = 1) -> None:
         self._received += count
@@ -125,23 +127,27 @@ class LossPattern:
     def discarded(self, count: int = 1) -> None:
         self._discarded += count
         self._miss(count)
+        self._undo = None
 
     def came_late(self, count: int = 1) -> None:
         """Packets that were told as lost came after all, too late: they are discarded, not lost."""
         count = min(count, self._lost)
         self._lost -= count
         self._discarded += count
+        self._undo = None
 
     def came_in_time(self, count: int = 1) -> None:
         """Packets that were told as lost were only out of order: they are received.
 
-        Which of the present burst's they were is not known, so its ends stay where they are unless one loss or none
-        is left.
+        As a rule it is the one that was missed last, and all is as if it had not been. Else which of them it is is not
+        known, so a burst's ends stay where they are unless one loss or none is left.
         """
         for _ in range(min(count, self._lost)):
             self._lost -= 1
             self._received += 1
-            if self._cluster_losses:
+            if self._undo is not None:
+                self._restore(self._undo)
+            elif self._cluster_losses:
                 self._cluster_losses -= 1
             elif self._gap_losses:
                 self._gap_losses -= 1
@@ -170,22 +176,31 @@ class LossPattern:
     def _miss(self, count: int) -> None:
         if count <= 0:
             return
+        self._undo = self._state() if count == 1 else None
         if self._since or not self._cluster:
             self._runs += 1
         if self._since >= GMIN or not self._cluster:
-            closed = self.counts()
-            self._burst_packets, self._burst_losses, self._bursts = (
-                closed.burst_packets,
-                closed.burst_losses,
-                closed.bursts,
-            )
-            self._gap_packets, self._gap_losses = closed.gap_packets, closed.gap_losses
+            over = self.counts()
+            self._burst_packets, self._burst_losses = over.burst_packets, over.burst_losses
+            self._bursts, self._gap_packets, self._gap_losses = over.bursts, over.gap_packets, over.gap_losses
             self._cluster = self._cluster_losses = 0
         else:
             self._cluster += self._since
         self._cluster += count
         self._cluster_losses += count
         self._since = 0
+
+    def _state(self) -> tuple[int, ...]:
+        gaps = (self._gap_packets, self._gap_losses)
+        bursts = (self._burst_packets, self._burst_losses, self._bursts)
+        return (self._runs, *bursts, *gaps, self._cluster, self._cluster_losses, self._since)
+
+    def _restore(self, state: tuple[int, ...]) -> None:
+        received = self._since + 1
+        self._runs, self._burst_packets, self._burst_losses, self._bursts, *rest = state
+        self._gap_packets, self._gap_losses, self._cluster, self._cluster_losses, self._since = rest
+        self._since += received
+        self._undo = None
 
 
 def loss_impairment(counts: LossCounts, robustness: float = ROBUSTNESS_CONCEALED) -> float:

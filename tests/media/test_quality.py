@@ -139,6 +139,15 @@ def test_a_packet_out_of_order_leaves_no_trace():
     assert pattern.counts() == play(LossPattern(), "1" * 66).counts()
 
 
+def test_a_packet_out_of_order_beside_a_burst_does_not_lengthen_it():
+    for before in ("1" * 20 + "00" + "1" * 5, "1" * 20 + "00" + "1" * 30, ""):
+        pattern = play(LossPattern(), before + "0" + "1" * 3)
+        pattern.came_in_time()
+        assert pattern.counts() == play(LossPattern(), before + "1" * 4).counts()
+        play(pattern, "1" * 12 + "00")
+        assert pattern.counts() == play(LossPattern(), before + "1" * 16 + "00").counts()
+
+
 def test_of_a_burst_some_packets_come_out_of_order():
     pattern = play(LossPattern(), "1" * 50 + "000" + "1" * 3)
     pattern.came_in_time()
