@@ -1,0 +1,160 @@
+"""The compiled hot path does to the same input exactly what the one in numpy does."""
+
+import contextlib
+import os
+import random
+
+import numpy as np
+import pytest
+
+from sipagent.media import native
+from sipagent.media.batch import Batch
+from sipagent.media.hot import Expected, HotPath
+from sipagent.media.jitter import JitterBuffer
+from sipagent.media.outgoing import Outgoing
+from sipagent.media.reception import Reception
+from sipagent.media.rings import Counter, Rings, create_memory
+from sipagent.media.rtp import RtpPacket
+
+SLOTS = 6
+BUFFER = ("pcm", "arrived", "position", "solid", "end")
+RINGS = (
+    *("counters", "rx_head", "rx_pcm", "rx_flags", "rx_level", "rx_beside", "rx_arrival"),
+    *("tx_tail", "tx_sent", "tx_sequence", "tx_timestamp"),
+)
+
+
+@pytest.fixture(scope="module")
+def library():
+    library = native.load()
+    if library is None:
+        pytest.fail("sipagent/media/_native.so is missing or old: apt-get install gcc libc6-dev, then pip install -e .")
+    return library
+
+
+class Twin:
+    """One engine's arrays with a stream up on every slot."""
+
+    def __init__(self, memory, make):
+        self.rings = Rings(memory, SLOTS)
+        self.expected, self.outgoing = Expected(SLOTS), Outgoing(self.rings)
+        self.reception = Reception(SLOTS, self.rings.counters)
+        self.buffer = JitterBuffer(SLOTS, 8000, 20, 200, self.rings.counters)
+        self.heard_ns = np.zeros(SLOTS, np.int64)
+        state = (self.rings, self.expected, self.reception, self.buffer, self.outgoing, self.heard_ns)
+        self.path = make(*state)
+        for slot in range(SLOTS):
+            self.rings.reset(slot)
+            self.rings.tx_ssrc[slot], self.rings.tx_sequence[slot] = 900 + slot, 65530
+            self.rings.tx_timestamp[slot] = 0xFFFFFF00 + slot
+            self.outgoing.configure(slot, 8 * (slot % 2), slot != 5)  # A-law on odd slots, the last one only listens
+            self.reception.reset(slot)
+            self.reception.start(slot, 77 + slot, 65500)
+
+    def general(self, slot, data, stamp):
+        """What the engine does with a packet that is not as expected."""
+        packet = RtpPacket.parse(data)
+        accepted = self.reception.accept(slot, packet.sequence)
+        if accepted.fresh:
+            pcm = np.frombuffer(packet.payload, np.uint8).astype(np.int16)
+            self.buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, stamp)
+        self.expected.packet(slot, packet.payload_type, packet.ssrc, self.buffer.timestamp_at_end(slot))
+
+    def take(self, batch):
+        for row in self.path.ingest(batch):
+            data = batch.rows[row, : batch.lengths[row]].tobytes()
+            self.general(int(batch.slots[row]), data, int(batch.stamps[row]))
+
+    def send(self, slots, sending, now):
+        """The packets that would leave."""
+        if isinstance(self.path, native.NativePath):
+            marked = self.path._library.hot_prepare(self.path._pointer, slots.ctypes.data, len(slots), now)
+            self.outgoing.some_marked |= bool(marked)
+        else:
+            self.outgoing.prepare(slots, sending, now)
+        packets = self.outgoing.packets[sending].copy()
+        self.outgoing.sent(sending)
+        return packets
+
+
+@pytest.fixture
+def twins(library):
+    with contextlib.ExitStack() as stack:
+        memories = [create_memory(SLOTS) for _ in range(2)]
+        for memory in memories:
+            stack.callback(os.close, memory)
+        yield Twin(memories[0], HotPath), Twin(memories[1], lambda *state: native.NativePath(library, *state))
+
+
+def equal(one, other):
+    for owner, names in (("buffer", BUFFER), ("rings", RINGS), ("reception", ("highest", "received", "seen"))):
+        for name in names:
+            a, b = getattr(getattr(one, owner), name), getattr(getattr(other, owner), name)
+            if name == "rx_level":  # float32 may round the other way
+                assert np.abs(a.astype(int) - b.astype(int)).max() <= 1
+            else:
+                assert np.array_equal(a, b), name
+    assert np.array_equal(one.expected.timestamp, other.expected.timestamp)
+    assert np.array_equal(one.heard_ns, other.heard_ns)
+    assert np.array_equal(one.outgoing.left, other.outgoing.left)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_paths_do_the_same(twins, seed):
+    choose = random.Random(seed)
+    noise = np.random.default_rng(seed)
+    sequence, timestamp = [65500] * SLOTS, [0xFFFFF000 + 80 * slot for slot in range(SLOTS)]
+    now = 10**9
+    for tick in range(400):
+        now += 20_000_000
+        batch = Batch(64)
+        batch.repeats = True
+        for slot in range(SLOTS):
+            # Sizes of 10 to 60 ms, so that writes wrap anywhere; now and then losses, doubles, odd sizes, other types.
+            size = choose.choice((80, 160, 160, 160, 240, 320, 480)) if seed % 2 else 160
+            fate = choose.random()
+            data = bytes(
+                RtpPacket(
+                    payload_type=8 * (slot % 2) if fate > 0.02 else 13,
+                    sequence=sequence[slot] & 0xFFFF,
+                    timestamp=timestamp[slot] & 0xFFFFFFFF,
+                    ssrc=77 + slot,
+                    payload=noise.integers(0, 256, size, np.uint8).tobytes()[: size - (fate < 0.01)],
+                    marker=choose.random() < 0.1,
+                )
+            )
+            if tick * 160 >= timestamp[slot] - 0xFFFFF000:
+                sequence[slot] += 1
+                timestamp[slot] += size
+                for _ in range(0 if 0.02 < fate < 0.05 else 2 if fate > 0.97 else 1):
+                    row = batch.count
+                    batch.rows[row, : len(data)] = np.frombuffer(data, np.uint8)
+                    batch.slots[row], batch.lengths[row] = slot, len(data)
+                    batch.stamps[row] = now - choose.randrange(5_000_000)
+                    batch.count += 1
+        slots = np.arange(SLOTS)
+        sending = slots[twins[0].outgoing.sending[slots]]
+        speech = noise.integers(-32768, 32768, (SLOTS, 160), np.int16)
+        speaks = noise.random(SLOTS) < (0.9 if tick // 40 % 2 else 0.05)
+        packets = []
+        for twin in twins:
+            twin.take(batch)
+            for slot in slots[speaks]:
+                twin.rings.tx_pcm[slot, twin.rings.tx_head[slot] % 1024] = speech[slot]
+                twin.rings.tx_head[slot] += 1
+            packets.append(twin.send(slots, sending, now))
+            twin.path.play(slots, now)
+            if tick % 10 == 0:
+                twin.buffer.adapt(slots, now)
+        assert np.array_equal(*packets)
+        if tick % 20 == 0:
+            equal(*twins)
+    assert twins[1].rings.counters[:, Counter.PACKETS_IN].min() > 100, "the paths had something to do"
+
+
+def test_an_old_library_is_not_used(tmp_path, monkeypatch, library):
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "none.so")
+    assert native.load() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(native, "_LAYOUT", 99)
+    assert native.load() is None
