@@ -1,138 +1,105 @@
 """What the media engine costs and how evenly it paces: N calls that hear their own voice.
 
     python -m bench.rtp_echo 10 100 500 --seconds 10
+    python -m bench.rtp_echo 10 100 500 --against asterisk --rounds 3
+    python -m bench.rtp_echo 500 --set shared_ports=4 --set accelerate=false
 
-Three processes: the generator (rtpgen.c) on one core, the engine on the other, and the echo, which takes what the
-client hands it and writes it back, on the generator's core. Only the engine's CPU time is in the table.
+The generator (rtpgen.c) is on one core, the engine on the other; the echo, which takes what the client hands it and
+writes it back, is on the generator's. Only the engine's CPU time, user and system, is in the table. With `--against`
+the two take turns within each round, and the ratio is the median of the rounds' ratios: on a machine whose speed
+changes by the minute that is the figure to trust.
 """
 
-import argparse
 import asyncio
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from typing import Any
+import statistics
+from collections.abc import Callable
+from functools import partial
 
-from sipagent.core.events import Event
-from sipagent.media.client import Frames, MediaClient, MediaPort
-from sipagent.media.settings import MediaSettings
+from bench.engine import Engine
+from bench.peers import AsteriskEcho
+from bench.rig import Column, Load, Result, Subject, alive, arguments, medians, prepare, table, where
 
-HERE = Path(__file__).parent
-SOURCE_PORT = 10000  # of the generator; the engine's ports begin above
 COLUMNS = (
-    ("calls", "calls", "{:d}"),
-    ("cpu_us_per_call_s", "CPU µs per call-second", "{:.0f}"),
-    ("core_percent", "% of a core", "{:.1f}"),
-    ("pacing_p50_ms", "pacing p50 ms", "{:.2f}"),
-    ("pacing_p99_ms", "p99", "{:.2f}"),
-    ("pacing_max_ms", "max", "{:.2f}"),
-    ("late_10ms", "late > 10 ms", "{:d}"),
-    ("lost", "lost", "{:d}"),
-    ("concealed", "concealed", "{:d}"),
-    ("round_trip_p50_ms", "round trip p50 ms", "{:.0f}"),
+    Column("calls", "calls", "{:.0f}"),
+    Column("cpu_us_per_call_s", "CPU µs per call-second", "{:.0f}"),
+    Column("core_percent", "% of a core", "{:.1f}"),
+    Column("pacing_p50_ms", "pacing p50 ms", "{:.2f}"),
+    Column("pacing_p99_ms", "p99", "{:.2f}"),
+    Column("pacing_max_ms", "max", "{:.2f}"),
+    Column("off_5ms", "> 5 ms off schedule", "{:.0f}"),
+    Column("lost", "lost", "{:.0f}"),
+    Column("filler", "without audio", "{:.0f}"),
+    Column("round_trip_p50_ms", "round trip p50 ms", "{:.0f}"),
+    Column("generator_late_max_ms", "generator late max ms", "{:.2f}"),
+)
+AGAINST = (
+    Column("calls", "calls", "{:.0f}"),
+    Column("engine_us", "engine µs per call-second", "{:.0f}"),
+    Column("asterisk_us", "Asterisk Echo()", "{:.0f}"),
+    Column("ratio", "ratio", "**{:.2f}**"),
+    Column("ratios", "of the rounds"),
+    Column("engine_p99_ms", "engine pacing p99 ms", "{:.2f}"),
+    Column("asterisk_p99_ms", "Asterisk", "{:.2f}"),
+    Column("engine_off", "engine > 5 ms off, ‰", "{:.2f}"),
+    Column("asterisk_off", "Asterisk", "{:.2f}"),
+    Column("engine_lost", "engine lost", "{:.0f}"),
+    Column("asterisk_lost", "Asterisk", "{:.0f}"),
 )
 
 
-class _Quiet:
-    """The table is all that is printed; what the engine has to complain of is on its own stderr."""
-
-    def emit(self, event: Event) -> None:
-        pass
-
-
-def build() -> Path:
-    """The generator, compiled when its source is newer."""
-    program = HERE.parent / ".cache" / "rtpgen"
-    source = HERE / "rtpgen.c"
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        program.parent.mkdir(exist_ok=True)
-        subprocess.run(["gcc", "-O2", "-Wall", "-o", str(program), str(source), "-lm"], check=True)
-    return program
+async def interleaved(subjects: list[Callable[[], Subject]], load: Load, rounds: int) -> list[list[Result]]:
+    """Per subject its results; who begins changes from round to round."""
+    results: list[list[Result]] = [[] for _ in subjects]
+    for number in range(rounds):
+        for place in range(len(subjects)):
+            which = (place + number) % len(subjects)
+            results[which].append(await alive(subjects[which], load))
+    return results
 
 
-async def serve(calls: int) -> None:
-    """The echo: prints the engine's pid and the ports, runs until its input closes."""
-    settings = MediaSettings(host="127.0.0.1", port_min=30000, port_max=61000, capacity=calls, media_timeout_s=0)
-    client = MediaClient(settings, _Quiet())
-    await client.start()
-    _pin(client.pid, 0)
-    ports: list[MediaPort] = []
-    for number in range(calls):
-        port = await client.open()
-        port.on_frames = _echo(port)
-        port.connect("127.0.0.1", SOURCE_PORT + 2 * number, 0)
-        ports.append(port)
-    print(json.dumps({"pid": client.pid, "ports": [port.port for port in ports]}), flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await client.close()
+def compared(engine: list[Result], asterisk: list[Result]) -> Result:
+    ratios = [a["cpu_us_per_call_s"] / b["cpu_us_per_call_s"] for a, b in zip(engine, asterisk, strict=True)]
+    row: Result = {"calls": engine[0]["calls"], "ratio": statistics.median(ratios)}
+    row["ratios"] = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    for name, results in (("engine", engine), ("asterisk", asterisk)):
+        row[f"{name}_us"] = statistics.median(result["cpu_us_per_call_s"] for result in results)
+        row[f"{name}_p99_ms"] = statistics.median(result["pacing_p99_ms"] for result in results)
+        row[f"{name}_off"] = statistics.median(1000 * result["off_5ms"] / result["received"] for result in results)
+        row[f"{name}_lost"] = sum(result["lost"] for result in results)
+        row[name] = results
+    return row
 
 
-def _echo(port: MediaPort) -> Any:
-    def take(frames: Frames) -> None:
-        port.write(frames.pcm.reshape(-1))
-
-    return take
-
-
-def _pin(pid: int, core: int) -> None:
-    """Engine and generator must not share a core, where there are two."""
-    if (os.cpu_count() or 1) > 1:
-        os.sched_setaffinity(pid, {core})
-
-
-def measure(calls: int, seconds: int, warm_up: int) -> dict[str, Any]:
-    generator = build()
-    with (
-        subprocess.Popen(
-            [sys.executable, "-m", "bench.rtp_echo", "--serve", str(calls)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=HERE.parent,
-        ) as echo,
-        tempfile.NamedTemporaryFile("w", suffix=".ports") as ports,
-    ):
-        assert echo.stdin and echo.stdout
-        _pin(echo.pid, (os.cpu_count() or 1) - 1)
-        told = json.loads(echo.stdout.readline())
-        ports.write("\n".join(map(str, told["ports"])))
-        ports.flush()
-        options = {"-n": calls, "-d": seconds, "-w": warm_up, "-s": SOURCE_PORT, "-P": ports.name, "-c": told["pid"]}
-        options["-k"] = (os.cpu_count() or 1) - 1
-        command = [str(generator), *(str(part) for pair in options.items() for part in pair)]
-        if os.geteuid() == 0:
-            command.append("-f")
-        run = subprocess.run(command, capture_output=True, text=True)
-        echo.stdin.close()
-        echo.wait()
-    if run.returncode:
-        raise SystemExit(run.stderr)
-    result: dict[str, Any] = json.loads(run.stdout)
-    return result
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    lines = ["| " + " | ".join(title for _, title, _ in COLUMNS) + " |", "|" + "---:|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(form.format(row[key]) for key, _, form in COLUMNS) + " |" for row in results]
-    return "\n".join(lines)
+async def run(calls: list[int], load: Load, rounds: int, against: str | None, settings: list[str]) -> list[Result]:
+    rows = []
+    for count in calls:
+        here = load._replace(calls=count)
+        subjects: list[Callable[[], Subject]] = [partial(Engine, count, settings)]
+        if against is None:
+            (results,) = await interleaved(subjects, here, rounds)
+            rows.append(medians(results))
+        else:
+            subjects.append(partial(AsteriskEcho, count))
+            rows.append(compared(*await interleaved(subjects, here, rounds)))
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("calls", type=int, nargs="*", default=[10, 100, 500])
     parser.add_argument("--seconds", type=int, default=10, help="measured, after the warm-up")
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--json", action="store_true", help="one object a line instead of the table")
-    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=1, help="runs of each; the table has their medians")
+    parser.add_argument("--against", choices=["asterisk"], help="take turns with it")
     options = parser.parse_args()
-    if options.serve:
-        asyncio.run(serve(options.serve))
-        return
-    results = [measure(calls, options.seconds, options.warm_up) for calls in options.calls]
-    print("\n".join(json.dumps(row) for row in results) if options.json else table(results))
+    prepare(asterisk=options.against is not None)
+    load = Load(0, options.seconds, options.warm_up)
+    rows = asyncio.run(run(options.calls, load, options.rounds, options.against, options.settings))
+    if options.json:
+        print("\n".join(json.dumps(row) for row in rows))
+    else:
+        print(table(AGAINST if options.against else COLUMNS, rows))
+        print(f"\n{where()}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,281 @@
+"""The media engine as a subject: a process of its own that owns it as main does, and does something with the audio.
+
+`python -m bench.engine` is that process; it is started by `Engine`. It prints a JSON line when all calls are up, one
+more for each line it reads, and a last one when its input ends and the calls have been closed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.rig import FIRST_PORT, LAST_PORT, ROOT, SOURCE_PORT, cores, pin, prefer
+from sipagent.core.events import Event
+from sipagent.media.client import Frames, MediaClient, MediaPort
+from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings
+from sipagent.media.settings import MediaSettings
+
+AGENTS = ("callback", "arrays", "coroutine")
+_LIMIT = 1 << 24  # of a line: thousands of ports
+
+
+def settings_for(calls: int, changes: Sequence[str]) -> MediaSettings:
+    """The bench's own, and on top what `--set name=value` asks for."""
+    fields: dict[str, Any] = {"host": "127.0.0.1", "port_min": FIRST_PORT, "port_max": LAST_PORT}
+    fields |= {"capacity": max(calls, 1), "media_timeout_s": 0}
+    fields |= dict(change.partition("=")[::2] for change in changes)
+    return msgspec.convert(fields, MediaSettings, strict=False)
+
+
+# --- the process that owns the engine -----------------------------------------------------------------------------
+
+
+class _Quiet:
+    """The table is all that is printed; what the engine has to complain of is on its own stderr."""
+
+    def emit(self, event: Event) -> None:
+        pass
+
+
+def echo(port: MediaPort) -> None:
+    """In the callback, as soon as a frame is there."""
+
+    def take(frames: Frames) -> None:
+        port.write(frames.pcm.reshape(-1))
+
+    port.on_frames = take
+
+
+async def agent(port: MediaPort, chunk: int) -> None:
+    """A coroutine that is handed `chunk` frames at a time and answers with what it heard."""
+    heard: asyncio.Queue[NDArray[np.int16]] = asyncio.Queue(50)
+    parts: list[NDArray[np.int16]] = []
+
+    def take(frames: Frames) -> None:
+        parts.append(frames.pcm)
+        if sum(map(len, parts)) >= chunk:
+            heard.put_nowait((np.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(-1))
+            parts.clear()
+
+    port.on_frames = take
+    while True:
+        port.write(await heard.get())
+
+
+class ArrayEcho:
+    """Copies all calls' new frames at once between the rings: next to nothing of main's time.
+
+    On two cores main shares one with the generator, and at thousands of calls callbacks would be what is measured.
+    """
+
+    def __init__(self, ports: Sequence[MediaPort]) -> None:
+        self._parts = [(rings, np.array(slots), np.zeros(len(slots), np.int64)) for rings, slots in _by_rings(ports)]
+
+    async def run(self) -> None:
+        while True:
+            for rings, slots, seen in self._parts:
+                self._copy(rings, slots, seen)
+            await asyncio.sleep(0.004)  # a frame written within 20 ms goes out with the slot's next packet
+
+    def _copy(self, rings: Rings, slots: NDArray[np.int64], seen: NDArray[np.int64]) -> None:
+        while len(rows := np.flatnonzero(rings.rx_head[slots] > seen)):
+            some, at = slots[rows], seen[rows]
+            heads = rings.tx_head[some]
+            room = heads - rings.tx_tail[some] < TX_FRAMES
+            some, at, heads = some[room], at[room], heads[room]
+            place = heads % TX_FRAMES
+            rings.tx_pcm[some, place] = rings.rx_pcm[some, at % RX_FRAMES]
+            rings.tx_sent[some, place] = 0
+            rings.tx_head[some] = heads + 1
+            seen[rows] += 1
+
+
+def _by_rings(ports: Sequence[MediaPort]) -> list[tuple[Rings, list[int]]]:
+    """The slots of each media process's memory."""
+    found: dict[int, tuple[Rings, list[int]]] = {}
+    for port in ports:
+        found.setdefault(id(port._rings), (port._rings, []))[1].append(port.slot)
+    return list(found.values())
+
+
+def figures(ports: Sequence[MediaPort]) -> dict[str, int]:
+    """All counters, summed over the calls, and what the engines say of their ticks."""
+    total = np.zeros(max(Counter) + 1, np.int64)
+    told: dict[str, int] = {"dropped": sum(port.dropped for port in ports), "late_ticks": 0, "skips": 0}
+    for rings, slots in _by_rings(ports):
+        total += rings.counters[slots].sum(axis=0)
+        told["late_ticks"] += int(rings.header[Header.LATE_TICKS])
+        told["skips"] += int(rings.header[Header.RESYNCS])
+    names = [member for member in Counter if not member.name.startswith("_") and not member.name.endswith("_US")]
+    return told | {member.name.lower(): int(total[member]) for member in names}
+
+
+def engine_pids(main: int) -> list[int]:
+    """The media processes among the children of the process that owns them, oldest first."""
+    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return sorted(pid for pid, line in lines.items() if b"sipagent.media.engine" in line)
+
+
+def memory(main: int) -> dict[str, float]:
+    """MB: resident and proportional share of the engines and main, and what of the shared memory is in use."""
+    told = {"engine_rss_mb": 0.0, "engine_pss_mb": 0.0, "engine_private_mb": 0.0, "shared_mb": 0.0}
+    seen: set[int] = set()
+    for pid in engine_pids(main):
+        rollup = _rollup(pid)
+        told["engine_rss_mb"] += rollup["Rss"]
+        told["engine_pss_mb"] += rollup["Pss"]
+        told["engine_private_mb"] += rollup["Pss_Anon"]
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            if "memfd:sipagent" in os.readlink(descriptor) and (found := os.stat(descriptor)).st_ino not in seen:
+                seen.add(found.st_ino)
+                told["shared_mb"] += found.st_blocks * 512 / 1e6
+    return told | {"main_rss_mb": _rollup(main)["Rss"]}
+
+
+def _rollup(pid: int) -> dict[str, float]:
+    lines = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]]
+    return {words[0].rstrip(":"): int(words[1]) * 1024 / 1e6 for words in lines}
+
+
+def _costs(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    """µs of one call's."""
+    us = np.array(seconds or [0.0]) * 1e6
+    return {f"{name}_us": float(np.median(us)), f"{name}_mean_us": float(us.mean()), f"{name}_max_us": float(us.max())}
+
+
+async def serve(options: argparse.Namespace) -> None:
+    client = MediaClient(settings_for(options.calls, options.settings), _Quiet())
+    await client.start()
+    pids = engine_pids(os.getpid())
+    for pid, core in zip(pids, cores(len(pids))[0], strict=True):
+        pin(pid, core)
+    ports: list[MediaPort] = []
+    setup: list[float] = []
+    for number in range(options.calls):
+        began = time.process_time()
+        port = await client.open()
+        port.connect("127.0.0.1", SOURCE_PORT + 2 * number, 0)
+        setup.append(time.process_time() - began)
+        ports.append(port)
+    tasks = []
+    match options.agent:
+        case "callback":
+            for port in ports:
+                echo(port)
+        case "arrays":
+            tasks = [asyncio.create_task(ArrayEcho(ports).run())]
+        case "coroutine":
+            tasks = [asyncio.create_task(agent(port, options.chunk)) for port in ports]
+    _tell({"pids": pids, "ports": [port.port for port in ports]} | _costs("setup", setup))
+
+    questions = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
+    while await questions.readline():
+        _tell(figures(ports))
+    teardown: list[float] = []
+    for port in ports:
+        began = time.process_time()
+        await port.close()
+        teardown.append(time.process_time() - began)
+    for task in tasks:
+        task.cancel()
+    await client.close()
+    _tell(_costs("teardown", teardown))
+
+
+def _tell(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+# --- the bench's side ---------------------------------------------------------------------------------------------
+
+
+class Engine:
+    """``async with Engine(100) as subject:``; a new engine with so many calls, each hearing itself.
+
+    `agent` is who echoes: "callback" (a callback a call), "arrays" (all calls at once), "coroutine" (a task a call,
+    handed `chunk` frames at a time). With `whole` the CPU time of the owning process counts too.
+    """
+
+    name = "engine"
+
+    def __init__(
+        self, calls: int, settings: Sequence[str] = (), *, agent: str = "callback", chunk: int = 1, whole: bool = False
+    ) -> None:
+        self._command = ["--calls", str(calls), "--agent", agent, "--chunk", str(chunk)]
+        self._command += [word for change in settings for word in ("--set", change)]
+        self._whole = whole
+        self.ports: list[int] = []
+        self.pids: list[int] = []
+        self.costs: dict[str, float] = {}  # µs of main for setting a call up, and after leaving for closing it
+        self.main = 0
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.engine", *self._command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            limit=_LIMIT,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        self.main = self._process.pid
+        told = await self._answer()
+        self.ports, self.pids = told.pop("ports"), told.pop("pids")
+        self.costs = told
+        pin(self.main, cores(len(self.pids))[1])
+        if not self._whole:
+            prefer(self.main)
+        self.engines = list(self.pids)
+        if self._whole:
+            self.pids.append(self.main)
+        return self
+
+    async def figures(self) -> dict[str, float]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"figures\n")
+        return await self._answer()
+
+    def memory(self) -> dict[str, float]:
+        return memory(self.main)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if error is None:
+            self.costs |= await self._answer()
+        await self._process.wait()
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the process that owns the media engine ended; its message is above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Internal: the process that owns the engine, see the module.")
+    parser.add_argument("--calls", type=int, required=True)
+    parser.add_argument("--agent", choices=AGENTS, required=True)
+    parser.add_argument("--chunk", type=int, required=True)
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    asyncio.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
