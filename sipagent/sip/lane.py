@@ -56,7 +56,7 @@ _ORPHAN_NS = 500_000_000  # main is gone: BYE sent
 _LOG_LINES = 20  # per window
 _LOG_WINDOW_NS = 10_000_000_000
 _TOO_MANY_CALLS = "too many calls"  # PJSIP's line, for builds without onRejectedIncomingCall
-_PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|\+?[0-9]{5,}")
+_PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|inline:\S+|\+?[0-9]{5,}")
 
 
 class Lane:
@@ -109,7 +109,15 @@ class Lane:
         self.accounts[""] = self.local_account
         self._wake_address = ("127.0.0.1" if start.host in ("", "0.0.0.0") else start.host, self.stack.port)
         self._wake_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.emit(LaneReady(pid=os.getpid(), max_calls=self.stack.max_calls, host=start.host, port=self.stack.port))
+        self.emit(
+            LaneReady(
+                pid=os.getpid(),
+                max_calls=self.stack.max_calls,
+                codecs=tuple(self.stack.codecs),
+                host=start.host,
+                port=self.stack.port,
+            )
+        )
 
     def _give_up(self, fact: StartFailed) -> NoReturn:
         self.emit(fact)

@@ -6,11 +6,13 @@ the lane's graveyard, because its destructor hangs up whatever call owns its slo
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
+import msgspec
 import pjsua2 as pj
 
-from sipagent.sip import message, sdp
+from sipagent.sip import message, sdes, sdp
 from sipagent.sip.lane_stack import call_param
 from sipagent.sip.protocol import (
     Answered,
@@ -98,7 +100,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
     def onCallRxOffer(self, prm: Any) -> None:
         """An offer inside the call. Without this PJSIP answers 500 where nothing can be agreed."""
         try:
-            sdp.negotiate(sdp.parse(clean(prm.offer.wholeSdp)))
+            sdp.negotiate(sdp.parse(clean(prm.offer.wholeSdp)), self._terms)
         except ValueError:
             prm.statusCode = pj.PJSIP_SC_NOT_ACCEPTABLE_HERE
         except Exception as error:
@@ -118,10 +120,12 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         host, port, session_id = self._media_address()
         self._version += 1
         if remote:
+            offer = sdp.parse(remote)
+            self._renew_keys(offer)
             text = sdp.build_answer(
-                sdp.parse(remote), host=host, port=port, session_id=session_id, version=self._version
+                offer, host=host, port=port, session_id=session_id, version=self._version, terms=self._terms
             )
-            self._new_offer = remote
+            self._new_offer = self._remote_text = remote
             return text
         drafted = sdp.parse(generated).audio_line
         self._we_offered = True
@@ -130,8 +134,25 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             port=port,
             session_id=session_id,
             version=self._version,
+            terms=self._terms,
             direction=drafted.direction if drafted else "sendrecv",
         )
+
+    @property
+    def _terms(self) -> sdp.Terms:
+        return self.media.terms if self.media is not None else sdp.CLEAR
+
+    def _renew_keys(self, offer: sdp.Sdp) -> None:
+        """Ours last as long as the peer's. With a new key of its own it counts wraps of the sequence from 0 again, and
+        often ours too; under an old key of ours that would use the same indices twice (RFC 3711 section 9.1).
+        """
+        crypto = sdp.negotiate(offer, self._terms).crypto
+        if crypto is None or self.media is None:
+            return
+        known = sdp.parse(self._remote_text).media if self._remote_text else ()
+        if not any(line.key == crypto.remote_key for media in known for line in media.crypto):
+            terms = replace(self.media.terms, keys=sdes.new_keys())
+            self.media = msgspec.structs.replace(self.media, terms=terms)
 
     def _media_address(self) -> tuple[str, int, int]:
         if self.media is not None:
@@ -153,7 +174,10 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             self.lane.problem("a media change was not reported", error)
 
     def _as_negotiated(self) -> str:
-        """The peer's answer in an ACK to a re-INVITE reaches no callback: written down again from its outcome."""
+        """The peer's answer in an ACK to a re-INVITE reaches no callback: written down again from its outcome.
+
+        Its SRTP key is none of PJMEDIA's outcomes: taken to be the one it had.
+        """
         host, port, payload_type, direction = "0.0.0.0", 9, 0, pj.PJMEDIA_DIR_NONE
         try:
             stream = self.getStreamInfo(0)
@@ -166,12 +190,11 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             pj.PJMEDIA_DIR_ENCODING: "recvonly",
             pj.PJMEDIA_DIR_DECODING: "sendonly",
         }
-        return sdp.build_offer(
-            host=host,
-            port=port,
-            session_id=0,
-            codecs=("PCMA",) if payload_type == 8 else ("PCMU",),
-            direction=names.get(direction, "inactive"),
+        known = sdp.parse(self._remote_text).audio_line if self._remote_text else None
+        if known is None:
+            raise ValueError("the peer's SDP was never seen")
+        return sdp.restate(
+            known, host=host, port=port, payload_type=payload_type, direction=names.get(direction, "inactive")
         )
 
     # --- the dialog -----------------------------------------------------------------------------------------

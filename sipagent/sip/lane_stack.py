@@ -20,7 +20,7 @@ from sipagent.sip.protocol import AddAccount, Start
 _ASK_FOR_CALLS = 1_000_000
 # The conference bridge keeps a pointer for each: room for a PJSIP built for thousands of calls.
 _BRIDGE_PORTS = 8192
-_OUR_CODECS = ("PCMU/", "PCMA/")
+_OUR_CODECS = ("PCMU", "PCMA", "G722")
 _LOG_LEVEL = 2  # errors and warnings; from 3 on PJSIP writes about every call
 
 
@@ -60,7 +60,7 @@ class TransportError(Exception):
 
 
 class Stack:
-    """The started library. ``max_calls``: its own limit. ``port``: the UDP port really bound."""
+    """The started library. ``max_calls``: its own limit. ``codecs``: of ours, those it has. ``port``: UDP, as bound."""
 
     def __init__(self, start: Start, endpoint: Any, log_writer: Any) -> None:
         forbid_waiting_lookups()
@@ -87,9 +87,13 @@ class Stack:
         config.medConfig.ecTailLen = 0
         config.medConfig.noVad = True
         endpoint.libInit(config)
+        self.codecs: list[str] = []
         for codec in endpoint.codecEnum2():
             # What PJMEDIA puts into SDP by itself is replaced by ours; without these it cannot agree to more either.
-            if not str(codec.codecId).startswith(_OUR_CODECS):
+            name = str(codec.codecId).partition("/")[0]
+            if name in _OUR_CODECS:
+                self.codecs.append(name)
+            else:
                 endpoint.codecSetPriority(codec.codecId, 0)
         self.port = self._listen(start)
         endpoint.libStart()
@@ -171,6 +175,10 @@ def account_config(account: AddAccount, public_host: str) -> Any:
     # No PJMEDIA socket, and so no RTP or RTCP that is not ours.
     config.mediaConfig.useLoopMedTp = True
     config.mediaConfig.enableLoopback = False
+    # PJMEDIA seals and opens nothing, but without this it refuses RTP/SAVP, and our own, with 488. Whether a call may
+    # or must have SRTP is decided where its SDP is made; sealing the signalling is the operator's matter.
+    config.mediaConfig.srtpUse = pj.PJMEDIA_SRTP_OPTIONAL
+    config.mediaConfig.srtpSecureSignaling = 0
     config.mediaConfig.lockCodecEnabled = False  # else PJSIP sends a re-INVITE by itself
     config.callConfig.prackUse = pj.PJSUA_100REL_OPTIONAL
     config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL

@@ -6,6 +6,8 @@
 
 import msgspec
 
+from sipagent.sip.sdp import CLEAR, Terms
+
 
 class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     """Main to lane."""
@@ -86,6 +88,7 @@ class SetMedia(Command):
     host: str
     port: int
     session_id: int
+    terms: Terms = CLEAR
 
 
 class AddAccount(Command):
@@ -134,6 +137,10 @@ class LaneReady(Fact):
     max_calls: int  # the library's own limit
     host: str
     port: int
+    codecs: tuple[str, ...] = (
+        "PCMU",
+        "PCMA",
+    )  # of ours, those the library was built with; agreeing to another would kill the lane
 
 
 class IncomingCall(Fact):
@@ -166,7 +173,10 @@ class Answered(Fact):
 
 
 class MediaChanged(Fact):
-    """The peer sent a new offer inside the call and the lane has answered; `sdp` is the peer's offer."""
+    """The peer sent a new offer inside the call and the lane has answered; `sdp` is the peer's offer.
+
+    `answer` may hold new SRTP keys of ours: a peer that changes its own begins both streams anew.
+    """
 
     call: int
     sdp: str

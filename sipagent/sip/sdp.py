@@ -1,98 +1,70 @@
-"""Session descriptions (RFC 8866) and offer/answer (RFC 3264) as plain functions from text to values and back.
+"""Session descriptions and offer/answer (RFC 3264) as plain functions from text to values and back.
 
-sipagent writes its own SDP because its RTP is not PJSIP's: the peer must be told the media process's address. Only
-PCMU, PCMA and telephone-event are spoken here; whatever else a peer offers is answered with port 0 or left out.
+sipagent writes its own SDP because its RTP is not PJSIP's: the peer must be told the media process's address. Spoken
+here are PCMU, PCMA, G722, comfort noise and telephone-event, in the clear or as SRTP; whatever else a peer offers is
+answered with port 0 or left out. Comfort noise is understood where the peer lists it and not listed by us: PJMEDIA's
+negotiator takes it for a codec, which removes it from every answer and kills the process where it comes first.
 
     offer = parse(text)
-    media = negotiate(offer)            # where to send, which codec, which directions
-    answer = build_answer(offer, host="192.0.2.1", port=40000, session_id=7)
+    media = negotiate(offer, terms)     # where to send, which codec, which directions, which keys
+    answer = build_answer(offer, host="192.0.2.1", port=40000, session_id=7, terms=terms)
 """
 
-import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-MAX_TEXT = 64 * 1024
-MAX_MEDIA_LINES = 64
-MAX_FORMATS = 64  # of one m-line
-DEFAULT_PTIME_MS = 20
+from sipagent.sip import sdes
+from sipagent.sip.description import (
+    CODECS,
+    DEFAULT_PTIME_MS,
+    NUMBERS,
+    CodecName,
+    Direction,
+    MediaLine,
+    Sdp,
+    parse,
+)
+from sipagent.sip.sdes import SUITES, CryptoLine, Suite
+
+__all__ = [
+    "CLEAR", "CodecName", "Crypto", "Direction", "MediaLine", "Negotiated", "NoCommonCodec", "Sdp", "SrtpPolicy",
+    "Terms", "build_answer", "build_offer", "negotiate", "parse", "restate", "with_keys_of",
+]  # fmt: skip
+
+MAX_PTIME_MS = 60  # the longest packet we take
 OUR_TELEPHONE_EVENT = 101  # what nearly everyone uses; the number is free in 96..127 (RFC 3551 section 6)
 
-Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
-CodecName = Literal["PCMU", "PCMA"]
 
-_DIRECTIONS: dict[str, Direction] = {
-    "sendrecv": "sendrecv",
-    "sendonly": "sendonly",
-    "recvonly": "recvonly",
-    "inactive": "inactive",
-}
-_MIRROR: dict[Direction, Direction] = {
-    "sendrecv": "sendrecv",
-    "sendonly": "recvonly",
-    "recvonly": "sendonly",
-    "inactive": "inactive",
-}
-# Static payload types only (RFC 3551 section 6): a dynamic number for G.711 is legal and unknown in the wild.
-_CODECS: dict[int, CodecName] = {0: "PCMU", 8: "PCMA"}
-_NUMBERS: dict[CodecName, int] = {"PCMU": 0, "PCMA": 8}
+SrtpPolicy = Literal["off", "optional", "required"]
 
 
 class NoCommonCodec(ValueError):
-    """The peer offers no audio that sipagent speaks; the SIP answer to that is 488 (RFC 3261 section 21.4.26)."""
+    """Nothing the peer offers can be agreed to; the SIP answer to that is 488 (RFC 3261 section 21.4.26)."""
 
 
 @dataclass(frozen=True, slots=True)
-class MediaLine:
-    """One ``m=`` section."""
+class Terms:
+    """What we are ready to agree to in one call."""
 
-    kind: str  # "audio", "video", "image", ...
-    port: int  # 0: not offered, or refused
-    protocol: str  # "RTP/AVP", "RTP/SAVP", "udptl", ...
-    formats: tuple[str, ...]
-    host: str  # its own connection address, or the session's; "" when neither is given
-    rtpmap: dict[int, str] = field(default_factory=dict)  # payload type to "PCMU/8000"
-    ptime_ms: int = DEFAULT_PTIME_MS
-    direction: Direction = "sendrecv"  # as the peer sees it
+    codecs: tuple[CodecName, ...] = ("PCMU", "PCMA")  # in the order we offer them; an answer follows the peer's order
+    srtp: SrtpPolicy = "off"
+    keys: tuple[bytes, ...] = field(default=(), repr=False)  # ours, one for each of `SUITES`, 30 bytes; () with "off"
 
-    @property
-    def payload_types(self) -> tuple[int, ...]:
-        """In the peer's order of preference."""
-        return tuple(int(name) for name in self.formats if name.isascii() and name.isdigit() and len(name) <= 3)
+    def __post_init__(self) -> None:
+        if self.srtp != "off" and [len(key) for key in self.keys] != [sdes.KEY_BYTES] * len(SUITES):
+            raise ValueError(f"SRTP takes {len(SUITES)} keys of {sdes.KEY_BYTES} bytes")
 
-    @property
-    def telephone_event(self) -> int:
-        """The payload type of telephone-event at 8000 Hz (RFC 4733), -1 when there is none."""
-        for number in self.payload_types:
-            if _encoding(self.rtpmap.get(number, "")) == ("TELEPHONE-EVENT", "8000"):
-                return number
-        return -1
 
-    @property
-    def usable(self) -> bool:
-        """Plain RTP audio with a port and an address."""
-        return self.kind == "audio" and self.port > 0 and self.protocol.upper() == "RTP/AVP" and self.host != ""
-
-    @property
-    def effective_direction(self) -> Direction:
-        """The direction with the old form of hold folded in: ``c=0.0.0.0`` asks us to send nothing (RFC 3264 8.4)."""
-        if self.host not in ("0.0.0.0", "::"):
-            return self.direction
-        return "sendonly" if self.direction in ("sendrecv", "sendonly") else "inactive"
+CLEAR = Terms()
 
 
 @dataclass(frozen=True, slots=True)
-class Sdp:
-    """What of a session description matters to an endpoint. ``audio``: the first usable audio's index, -1 for none."""
+class Crypto:
+    """SRTP as agreed: the keys of each side, master key and salt."""
 
-    session_id: int
-    version: int
-    media: tuple[MediaLine, ...]
-    audio: int
-
-    @property
-    def audio_line(self) -> MediaLine | None:
-        return self.media[self.audio] if self.audio >= 0 else None
+    suite: Suite
+    local_key: bytes = field(repr=False)
+    remote_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,72 +75,25 @@ class Negotiated:
     port: int
     codec: CodecName
     payload_type: int
-    telephone_event: int  # its payload type, -1 when not agreed
+    telephone_event: int  # the payload type to send it with, -1 when not agreed
+    telephone_event_in: int  # the one the peer sends it with: another where the answer renumbered our offer's
+    comfort_noise: int  # its payload type, -1 when the peer does not list it; never listed by us, see above
     ptime_ms: int  # the packet length the peer asks for
     send: bool
     receive: bool
+    rtcp_host: str
+    rtcp_port: int  # 0: no RTCP is wanted
+    rtcp_mux: bool
+    crypto: Crypto | None
 
 
-def parse(text: str) -> Sdp:
-    """Reads a session description with CRLF or bare LF line ends; unknown lines are skipped.
+def negotiate(remote: Sdp, terms: Terms = CLEAR, *, offered: bool = False) -> Negotiated:
+    """What to send where, from the peer's offer, or from its answer when we ``offered``.
 
-    Raises ValueError with one sentence when it is too long, malformed in a line that matters, or no SDP at all.
+    The first codec in the peer's order that we speak wins, and the first key line. Where SRTP is optional and one
+    audio line can have it, that line wins. Raises NoCommonCodec with the reason when nothing can be agreed.
     """
-    if len(text) > MAX_TEXT:
-        raise ValueError(f"SDP of {len(text)} characters is over the limit of {MAX_TEXT}")
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    if not lines[0].startswith("v="):
-        raise ValueError("SDP does not begin with v=")
-    session_id = version = 0
-    session_host = ""
-    session_direction: Direction = "sendrecv"
-    sections: list[_Section] = []
-    for line in lines:
-        kind, value = line[:2], line[2:].strip()
-        if kind == "o=":
-            session_id, version = _origin(value)
-        elif kind == "m=":
-            if len(sections) == MAX_MEDIA_LINES:
-                raise ValueError(f"SDP has more than {MAX_MEDIA_LINES} media lines")
-            sections.append(_Section(*_media(value), direction=session_direction))
-        elif kind == "c=":
-            if sections:
-                sections[-1].host = _connection(value)
-            else:
-                session_host = _connection(value)
-        elif kind == "a=":
-            name, _, argument = value.partition(":")
-            if not sections:
-                session_direction = _DIRECTIONS.get(name.lower(), session_direction)
-            else:
-                sections[-1].attribute(name.lower(), argument.strip())
-    media = tuple(section.finish(session_host) for section in sections)
-    audio = next((index for index, line_ in enumerate(media) if line_.usable), -1)
-    return Sdp(session_id, version, media, audio)
-
-
-def negotiate(remote: Sdp) -> Negotiated:
-    """What to send where, from the peer's offer or from its answer to our offer.
-
-    The first codec in the peer's order that we speak wins. Raises NoCommonCodec when there is none.
-    """
-    line = remote.audio_line
-    if line is None:
-        raise NoCommonCodec("no plain RTP audio with an address and a port in the SDP")
-    codec = _first_codec(line)
-    if codec is None:
-        raise NoCommonCodec("neither PCMU (0) nor PCMA (8) in the SDP")
-    direction = line.effective_direction
-    return Negotiated(
-        host=line.host,
-        port=line.port,
-        codec=codec,
-        payload_type=_NUMBERS[codec],
-        telephone_event=line.telephone_event,
-        ptime_ms=line.ptime_ms,
-        send=direction in ("sendrecv", "recvonly"),
-        receive=direction in ("sendrecv", "sendonly"),
-    )
+    return _negotiated(remote.media[_chosen(remote, terms, offered)], terms, offered)
 
 
 def build_offer(
@@ -177,133 +102,149 @@ def build_offer(
     port: int,
     session_id: int,
     version: int = 1,
-    codecs: tuple[CodecName, ...] = ("PCMU", "PCMA"),
+    terms: Terms = CLEAR,
     direction: Direction = "sendrecv",
 ) -> str:
-    """An offer of the codecs in this order, with telephone-event. ``version`` grows by one for each new offer."""
-    audio = _audio_section(port, codecs, OUR_TELEPHONE_EVENT, direction)
-    return _text(host, session_id, version, [audio])
+    """An offer of the codecs in our order, with telephone-event. ``version`` grows by one for each new offer.
+
+    Optional SRTP is offered as RTP/AVP with key lines: who does not know them passes them over and answers in the
+    clear, where RTP/SAVP would be refused, and a second audio line be taken for a second stream.
+    """
+    formats = [(NUMBERS[name], f"{name}/8000") for name in terms.codecs]
+    formats.append((OUR_TELEPHONE_EVENT, "telephone-event/8000"))
+    protocol = "RTP/SAVP" if terms.srtp == "required" else "RTP/AVP"
+    crypto = _offered_crypto(terms) if terms.srtp != "off" else ()
+    return _text(host, session_id, version, [_audio_section(port, protocol, formats, direction, crypto, mux=True)])
 
 
-def build_answer(offer: Sdp, *, host: str, port: int, session_id: int, version: int = 1, hold: bool = False) -> str:
+def build_answer(
+    offer: Sdp,
+    *,
+    host: str,
+    port: int,
+    session_id: int,
+    version: int = 1,
+    terms: Terms = CLEAR,
+    hold: bool = False,
+) -> str:
     """The answer: one codec, the offer's own number for telephone-event, its direction mirrored, every other media
     line refused with port 0 (RFC 3264 section 6). ``hold`` answers that we do not want to hear the peer.
 
     Raises NoCommonCodec when nothing can be agreed.
     """
-    agreed = negotiate(offer)
+    chosen = _chosen(offer, terms, False)
+    agreed = _negotiated(offer.media[chosen], terms, False)
     send, receive = agreed.send, agreed.receive and not hold
     direction: Direction = (
         "sendrecv" if send and receive else "sendonly" if send else "recvonly" if receive else "inactive"
     )
     sections: list[str] = []
     for index, line in enumerate(offer.media):
-        if index == offer.audio:
-            sections.append(_audio_section(port, (agreed.codec,), agreed.telephone_event, direction))
+        if index == chosen:
+            sections.append(_answered(line, agreed, port, direction, terms))
         else:
             sections.append(f"m={line.kind} 0 {line.protocol} {' '.join(line.formats)}\r\n")
     return _text(host, session_id, version, sections)
 
 
-def mirrored(direction: Direction) -> Direction:
-    return _MIRROR[direction]
+def restate(line: MediaLine, *, host: str, port: int, payload_type: int, direction: Direction) -> str:
+    """A description like the one this line is from, with another address, codec or direction."""
+    codec = CODECS.get(payload_type, "PCMU")
+    formats = [(NUMBERS[codec], f"{codec}/8000")]
+    if line.comfort_noise >= 0:
+        formats.append((line.comfort_noise, "CN/8000"))
+    if line.telephone_event >= 0:
+        formats.append((line.telephone_event, "telephone-event/8000"))
+    section = _audio_section(port, line.protocol, formats, direction, line.crypto, mux=line.rtcp_mux)
+    return _text(host, 0, 1, [section])
 
 
-# --- reading --------------------------------------------------------------------------------------------------
+def with_keys_of(terms: Terms, ours: Sdp) -> Terms:
+    """The terms with the keys that a description of ours was sent with."""
+    sent = {line.suite: line.key for line in ours.audio_line.crypto} if ours.audio_line else {}
+    return replace(terms, keys=tuple(sent.get(suite, key) for suite, key in zip(SUITES, terms.keys, strict=False)))
 
 
-@dataclass(slots=True)
-class _Section:
-    """A media section while its lines are being read."""
-
-    kind: str
-    port: int
-    protocol: str
-    formats: tuple[str, ...]
-    direction: Direction
-    host: str = ""
-    rtpmap: dict[int, str] = field(default_factory=dict)
-    ptime_ms: int = DEFAULT_PTIME_MS
-
-    def attribute(self, name: str, argument: str) -> None:
-        if name in _DIRECTIONS:
-            self.direction = _DIRECTIONS[name]
-        elif name == "rtpmap":
-            number, _, encoding = argument.partition(" ")
-            if number.isascii() and number.isdigit() and int(number[:4]) <= 127 and len(self.rtpmap) < MAX_FORMATS:
-                self.rtpmap[int(number[:4])] = encoding.strip()
-        elif name == "rtcp":
-            _port, _, address = argument.partition(" ")
-            if address.strip():  # RFC 3605; without one it is that of the media
-                _connection(address)
-        elif name == "ptime" and argument.isascii() and argument.isdigit() and 1 <= int(argument[:4]) <= 200:
-            self.ptime_ms = int(argument[:4])
-
-    def finish(self, session_host: str) -> MediaLine:
-        return MediaLine(
-            self.kind,
-            self.port,
-            self.protocol,
-            self.formats,
-            self.host or session_host,
-            self.rtpmap,
-            self.ptime_ms,
-            self.direction,
-        )
+# --- agreeing -------------------------------------------------------------------------------------------------
 
 
-def _origin(value: str) -> tuple[int, int]:
-    parts = value.split()
-    if len(parts) != 6:
-        raise ValueError(f"SDP origin line has {len(parts)} parts instead of 6")
-    # RFC 8866 asks for numbers; some peers send others, and only our own numbers matter to us.
-    return _number(parts[1]), _number(parts[2])
+def _chosen(remote: Sdp, terms: Terms, offered: bool) -> int:
+    """The index of the audio line to take."""
+    complaint = "no RTP audio with an address and a port in the SDP"
+    clear = -1
+    for index, line in enumerate(remote.media):
+        if not line.usable:
+            continue
+        objection = _objection(line, terms, offered)
+        if objection:
+            complaint = objection
+        elif _agreed_crypto(line, terms, offered) is not None:
+            return index
+        elif clear < 0:
+            clear = index
+    if clear < 0:
+        raise NoCommonCodec(complaint)
+    return clear
 
 
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
+def _objection(line: MediaLine, terms: Terms, offered: bool) -> str:
+    """Why this audio line cannot be taken; "" when it can."""
+    if _agreed_codec(line, terms) is None:
+        return f"none of {', '.join(terms.codecs)} in the SDP"
+    if line.secure and terms.srtp == "off":
+        return "the peer wants SRTP, which is off"
+    if _agreed_crypto(line, terms, offered) is None:
+        if line.secure:
+            return "no SRTP key in the SDP that can be met"
+        if terms.srtp == "required":
+            return "SRTP is required and the peer offers none"
+    return ""
 
 
-def _media(value: str) -> tuple[str, int, str, tuple[str, ...]]:
-    parts = value.split()
-    if len(parts) < 4:
-        raise ValueError(f"SDP media line has {len(parts)} parts instead of at least 4")
-    port, _, _count = parts[1].partition("/")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise ValueError("SDP media port is not a number from 0 to 65535")
-    if len(parts) - 3 > MAX_FORMATS:
-        raise ValueError(f"SDP media line has more than {MAX_FORMATS} formats")
-    return parts[0].lower(), int(port), parts[2], tuple(parts[3:])
+def _negotiated(line: MediaLine, terms: Terms, offered: bool) -> Negotiated:
+    codec = _agreed_codec(line, terms)
+    assert codec is not None, "_chosen() has seen to it"
+    direction = line.effective_direction
+    rtcp_host, rtcp_port = line.rtcp
+    if line.rtcp_mux and rtcp_port:
+        rtcp_host, rtcp_port = line.host, line.port
+    return Negotiated(
+        host=line.host,
+        port=line.port,
+        codec=codec,
+        payload_type=NUMBERS[codec],
+        telephone_event=line.telephone_event,
+        telephone_event_in=OUR_TELEPHONE_EVENT if offered and line.telephone_event >= 0 else line.telephone_event,
+        comfort_noise=line.comfort_noise,
+        ptime_ms=line.ptime_ms,
+        send=direction in ("sendrecv", "recvonly"),
+        receive=direction in ("sendrecv", "sendonly"),
+        rtcp_host=rtcp_host,
+        rtcp_port=rtcp_port,
+        rtcp_mux=line.rtcp_mux,
+        crypto=_agreed_crypto(line, terms, offered),
+    )
 
 
-def _connection(value: str) -> str:
-    parts = value.split()
-    if len(parts) != 3 or parts[0].upper() != "IN" or parts[1].upper() not in ("IP4", "IP6"):
-        raise ValueError("SDP connection line is not of the form IN IP4 address")
-    # A name would be looked up, by PJMEDIA too and with every call waiting; a slash means multicast (RFC 8866 5.7).
-    version = 4 if parts[1].upper() == "IP4" else 6
-    try:
-        address = ipaddress.ip_address(parts[2])
-    except ValueError:
-        raise ValueError("SDP connection line holds no single IP address") from None
-    if address.version != version:
-        raise ValueError("SDP connection line holds an address of the other IP version")
-    return parts[2]
+def _agreed_codec(line: MediaLine, terms: Terms) -> CodecName | None:
+    return next((codec for codec in line.codecs if codec in terms.codecs), None)
 
 
-def _encoding(value: str) -> tuple[str, str]:
-    """``"pcmu/8000/1"`` to ``("PCMU", "8000")``."""
-    name, _, rest = value.partition("/")
-    return name.strip().upper(), rest.partition("/")[0].strip()
-
-
-def _first_codec(line: MediaLine) -> CodecName | None:
-    for number in line.payload_types:
-        codec = _CODECS.get(number)
-        # A static number may be given without rtpmap; given with another name, it is a lie we do not follow.
-        if codec is not None and _encoding(line.rtpmap.get(number, f"{codec}/8000")) == (codec, "8000"):
-            return codec
+def _agreed_crypto(line: MediaLine, terms: Terms, offered: bool) -> Crypto | None:
+    """The first of the peer's key lines that is met by one of ours; in an answer it repeats our tag."""
+    if terms.srtp == "off":
+        return None
+    for theirs in line.crypto:
+        ours = next(each for each in _offered_crypto(terms) if each.suite == theirs.suite)
+        if not offered or ours.tag == theirs.tag:
+            return Crypto(theirs.suite, ours.key, theirs.key)
     return None
+
+
+def _offered_crypto(terms: Terms) -> tuple[CryptoLine, ...]:
+    return tuple(
+        CryptoLine(tag, suite, key) for tag, (suite, key) in enumerate(zip(SUITES, terms.keys, strict=True), 1)
+    )
 
 
 # --- writing --------------------------------------------------------------------------------------------------
@@ -315,12 +256,34 @@ def _text(host: str, session_id: int, version: int, sections: list[str]) -> str:
     return head + "".join(sections)
 
 
-def _audio_section(port: int, codecs: tuple[CodecName, ...], telephone_event: int, direction: Direction) -> str:
-    numbers = [_NUMBERS[codec] for codec in codecs]
-    formats = numbers + ([telephone_event] if telephone_event >= 0 else [])
-    text = f"m=audio {port} RTP/AVP {' '.join(map(str, formats))}\r\n"
-    text += "".join(f"a=rtpmap:{number} {_CODECS[number]}/8000\r\n" for number in numbers)
-    if telephone_event >= 0:
-        # Events 0 to 15: the digits, *, # and A to D (RFC 4733 section 3.2).
-        text += f"a=rtpmap:{telephone_event} telephone-event/8000\r\na=fmtp:{telephone_event} 0-15\r\n"
-    return text + f"a=ptime:{DEFAULT_PTIME_MS}\r\na={direction}\r\n"
+def _answered(line: MediaLine, agreed: Negotiated, port: int, direction: Direction, terms: Terms) -> str:
+    """Our audio section in answer to this line: its protocol, its numbers, the tag of the key line that is met."""
+    formats = [(agreed.payload_type, f"{agreed.codec}/8000")]
+    if agreed.telephone_event >= 0:
+        formats.append((agreed.telephone_event, "telephone-event/8000"))
+    crypto: tuple[CryptoLine, ...] = ()
+    if agreed.crypto is not None:
+        crypto = (CryptoLine(line.crypto[0].tag, agreed.crypto.suite, agreed.crypto.local_key),)
+    return _audio_section(port, line.protocol, formats, direction, crypto, mux=agreed.rtcp_mux)
+
+
+def _audio_section(
+    port: int,
+    protocol: str,
+    formats: list[tuple[int, str]],
+    direction: Direction,
+    crypto: tuple[CryptoLine, ...],
+    *,
+    mux: bool,
+) -> str:
+    """``formats``: payload type and encoding, the preferred one first."""
+    text = f"m=audio {port} {protocol} {' '.join(str(number) for number, _ in formats)}\r\n"
+    for number, encoding in formats:
+        text += f"a=rtpmap:{number} {encoding}\r\n"
+        if encoding.startswith("telephone-event"):
+            # Events 0 to 15: the digits, *, # and A to D (RFC 4733 section 3.2).
+            text += f"a=fmtp:{number} 0-15\r\n"
+    text += "".join(map(sdes.build, crypto))
+    if mux:
+        text += "a=rtcp-mux\r\n"
+    return text + f"a=ptime:{DEFAULT_PTIME_MS}\r\na=maxptime:{MAX_PTIME_MS}\r\na={direction}\r\n"

@@ -31,7 +31,15 @@ MEDIA_PORT = 40000  # nobody listens: these tests are about signalling
 class Agent:
     """Rings and answers every call unless ``on_call`` says otherwise."""
 
-    def __init__(self, *, trunks: Sequence[TrunkSettings] = (), port: int = 0, tcp: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        trunks: Sequence[TrunkSettings] = (),
+        port: int = 0,
+        tcp: bool = True,
+        terms: sdp.Terms = sdp.CLEAR,
+    ) -> None:
+        self.terms = terms
         self.settings = SipSettings(host="127.0.0.1", port=port or free_port(), tcp=tcp)
         self.hub = EventHub()
         self.events: list[Event] = []
@@ -69,6 +77,7 @@ class Agent:
         self.lane.send(Ring(call=call.call))
         session_id = abs(call.call)
         media: dict[str, Any] = {"host": "127.0.0.1", "port": MEDIA_PORT, "session_id": session_id}
+        media["terms"] = self.terms
         try:
             text = sdp.build_answer(sdp.parse(call.sdp), **media) if call.sdp else sdp.build_offer(**media)
         except sdp.NoCommonCodec:
@@ -82,7 +91,7 @@ class Agent:
 
     def dial(self, target: str, account: str = "", headers: dict[str, str] | None = None) -> int:
         handle = self.lane.next_handle()
-        offer = sdp.build_offer(host="127.0.0.1", port=MEDIA_PORT, session_id=abs(handle))
+        offer = sdp.build_offer(host="127.0.0.1", port=MEDIA_PORT, session_id=abs(handle), terms=self.terms)
         self.lane.send(MakeCall(call=handle, account=account, target=target, sdp=offer, headers=headers or {}))
         return handle
 
