@@ -8,7 +8,9 @@ import socket
 import numpy as np
 import pytest
 
+from sipagent.media.batch import Stray
 from sipagent.media.lines import Lines, signalled_address
+from sipagent.media.outgoing import Outgoing
 from sipagent.media.protocol import ClosePort, Connect, Digit, Notice, OpenPort, PortClosed, PortOpened, SourceChanged
 from sipagent.media.rings import Counter, Header, Rings, create_memory
 from sipagent.media.rtp import RtpPacket
@@ -29,7 +31,7 @@ class Bench:
         self.rings = Rings(memory, 2)
         self.sockets = CallSockets("127.0.0.1", 2, self.rings.counters)
         self.notices: list[Notice] = []
-        self.lines = Lines(settings, self.rings, self.sockets, self.notices.append)
+        self.lines = Lines(settings, self.rings, self.sockets, None, Outgoing(self.rings), self.notices.append)
         self.now = BEGIN
 
     def open(self, **options):
@@ -43,7 +45,8 @@ class Bench:
 
     def stray(self, peer, sequence, ssrc, payload=NOISE, **changes):
         fields = {"payload_type": 0, "sequence": sequence, "timestamp": 160 * sequence, "ssrc": ssrc} | changes
-        self.lines.stray(0, bytes(RtpPacket(payload=payload, **fields)), peer.getsockname(), self.now)
+        data = bytes(RtpPacket(payload=payload, **fields))
+        self.lines.stray(Stray((0,), data, peer.getsockname(), False), self.now)
 
     def told(self, kind):
         return [notice for notice in self.notices if isinstance(notice, kind)]
@@ -209,4 +212,4 @@ def test_a_flood_of_digits_is_cut_off(bench, peers):
     [("2001:DB8:0::01", ("2001:db8::1", 4000)), ("192.0.2.1", ("192.0.2.1", 4000)), ("a.name.test", None)],
 )
 def test_addresses_are_written_as_the_kernel_does(host, address):
-    assert signalled_address(Connect(slot=0, host=host, port=4000, payload_type=0)) == address
+    assert signalled_address(host, 4000) == address

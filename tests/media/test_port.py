@@ -97,8 +97,8 @@ async def test_flush_without_an_engine_returns_what_is_known(owner, port):
 
 
 def test_codecs_we_cannot_speak_are_refused(owner, port):
-    with pytest.raises(ValueError, match="payload type 9 is neither PCMU"):
-        port.connect("192.0.2.1", 4000, 9)
+    with pytest.raises(ValueError, match="payload type 18 is none of 0, 8, 9"):
+        port.connect("192.0.2.1", 4000, 18)
     assert owner.sent == []
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sipagent.media.jitter import JitterBuffer
 from sipagent.media.reception import Reception
 from sipagent.media.rings import Counter, len_of
 
@@ -23,8 +24,7 @@ class Stream:
         """For each whether it was fresh."""
         fresh = []
         for sequence in sequences:
-            accepted = self.reception.accept(np.array([SLOT]), np.array([sequence & 0xFFFF]))
-            fresh.append(True if accepted is None else bool(accepted.fresh[0]))
+            fresh.append(self.reception.accept(SLOT, sequence & 0xFFFF).fresh)
         return fresh
 
     def count(self, counter):
@@ -101,39 +101,48 @@ def test_nothing_is_lost_while_nobody_listens(stream):
     assert stream.count(Counter.LOST) == 0
 
 
+def play_stream(stream, buffer, count, first_ns=1_000_000_000):
+    """So many packets of 20 ms into the buffer, every second one 10 ms late; looks at them every 100 ms."""
+    stream.start(0)
+    for n in range(count):
+        arrival = first_ns + n * 20_000_000 + (n % 2) * 10_000_000
+        buffer.insert(SLOT, 0xFFFFFF60 + 160 * n & 0xFFFFFFFF, np.zeros(160, np.int16), True, arrival)
+        buffer.position[SLOT] = buffer.end[SLOT]  # it has been played
+        if n % 5 == 4:
+            stream.reception.measure(np.arange(3), buffer)
+
+
 def test_jitter_is_that_of_the_rfc(stream):
     """A.8 by hand: transit changes of 10 ms each way give J(n) = J + (80 - J) / 16."""
-    stream.start(0)
-    stream.reception.time_first(SLOT, 0xFFFFFF60, 1_000_000_000)
-    expected, timestamp = 0.0, 0xFFFFFF60
-    for n in range(1, 50):
-        timestamp = (timestamp + 160) & 0xFFFFFFFF
-        arrival = 1_000_000_000 + n * 20_000_000 + (n % 2) * 10_000_000
-        stream.reception.time(np.array([SLOT]), np.array([timestamp]), arrival)
+    play_stream(stream, JitterBuffer(3, 8000, 20, 400, stream.counters), 50)
+    expected = 0.0
+    for _ in range(1, 50):
         expected += (80 - expected) / 16
     assert stream.count(Counter.JITTER_US) == pytest.approx(expected * 125, abs=1)
 
 
-def test_slots_in_one_batch_do_not_touch_one_another(stream):
-    reception = stream.reception
-    slots = np.arange(3)
-    for slot in slots:
-        reception.reset(slot)
-        reception.start(slot, 1, 100 * slot)
-    assert reception.accept(slots, np.array([0, 100, 200])) is None
-    accepted = reception.accept(slots, np.array([1, 100, 203]))
-    assert accepted is not None
-    assert accepted.fresh.tolist() == [True, False, True]
-    assert accepted.contiguous.tolist() == [True, False, False]
-    reception.publish(slots)
-    assert stream.counters[:, Counter.LOST].tolist() == [0, 0, 2]
-    assert stream.counters[:, Counter.DUPLICATE].tolist() == [0, 1, 0]
+def test_arrivals_of_the_call_before_are_no_jitter(stream):
+    buffer = JitterBuffer(3, 8000, 20, 400, stream.counters)
+    play_stream(stream, buffer, 50)
+    stream.reception.reset(SLOT)
+    buffer.reset(SLOT)
+    stream.reception.measure(np.arange(3), buffer)  # the next call is up, and silent
+    assert stream.count(Counter.JITTER_US) == 0
+
+
+def test_what_follows_simply_and_what_was_left_out_are_told(stream):
+    stream.start(10)
+    accept = stream.reception.accept
+    assert accept(SLOT, 11) == (True, True, False, 0)
+    assert accept(SLOT, 14) == (True, False, False, 2)
+    assert accept(SLOT, 12) == (True, False, False, 0)
+    assert accept(SLOT, 15) == (True, True, False, 0)
 
 
 def test_a_successor_goes_on_from_the_figures_published_before(stream):
     stream.start(10)
     stream.take(14)
-    stream.reception._jitter[SLOT] = 16.0
+    stream.reception._jitter[SLOT] = 2_000_000.0
     assert stream.count(Counter.LOST) == 3
     stream.reception = Reception(3, stream.counters)
     stream.reception.reset(SLOT)

@@ -16,7 +16,11 @@ def test_defaults_hold_together():
         ({"port_min": 80}, "no range"),
         ({"capacity": 0}, "capacity is 0"),
         ({"port_min": 20000, "port_max": 20010}, "fewer even ports"),
-        ({"playout_delay_ms": 5}, "playout_delay_ms is 5"),
+        ({"playout_min_ms": 5}, "playout_min_ms 5 to"),
+        ({"playout_max_ms": 500}, "playout_max_ms 500 is no range"),
+        ({"playout_min_ms": 60, "playout_max_ms": 40}, "no range within 20..400"),
+        ({"shared_ports": 65}, "shared_ports is 65"),
+        ({"capacity": 5000, "shared_ports": 1}, "fewer even ports"),
         ({"media_timeout_s": -1.0}, "must not be negative"),
     ],
 )
