@@ -9,8 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import msgspec
+
 from sipagent.core import clock
 from sipagent.core.events import (
+    AudioTrouble,
+    CallQuality,
     DigitReceived,
     EventSink,
     LegAnswered,
@@ -26,6 +30,8 @@ from sipagent.core.ids import CallId, LegId, new_leg_id, new_transfer_id
 from sipagent.core.states import Direction, LegState, TransferState, advance
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, from_sip_status
 from sipagent.media.client import MediaPort
+from sipagent.media.quality import QualityFigures
+from sipagent.media.protocol import Crypto
 from sipagent.sip import protocol as sip
 from sipagent.sip import sdp
 
@@ -47,7 +53,14 @@ class LegIdentity:
 
 class Leg:
     def __init__(
-        self, handle: int, lane: LaneSender, port: MediaPort, events: EventSink, identity: LegIdentity, media_host: str
+        self,
+        handle: int,
+        lane: LaneSender,
+        port: MediaPort,
+        events: EventSink,
+        identity: LegIdentity,
+        media_host: str,
+        terms: sdp.Terms = sdp.CLEAR,
     ) -> None:
         self.id: LegId = new_leg_id()
         self.handle = handle
@@ -59,6 +72,7 @@ class Leg:
         self._lane = lane
         self._events = events
         self._media_host = media_host
+        self._terms = terms
         self._session_id = clock.mono_ns() // 1000 & 0x7FFFFFFF
         self._offer: sdp.Sdp | None = None
         self._dialog_over = asyncio.Event()
@@ -71,6 +85,8 @@ class Leg:
         self.ended_at: clock.Stamp | None = None
         port.on_digit = self._digit
         port.on_source = self._source
+        port.on_quality = self._quality
+        port.on_trouble = self._trouble
         port.on_interrupted = self._interrupted
 
     @property
@@ -97,26 +113,36 @@ class Leg:
         """The inbound INVITE's offer, "" when it had none. Raises ValueError (NoCommonCodec) when it cannot be met."""
         if text:
             self._offer = sdp.parse(text)
-            sdp.negotiate(self._offer)
+            sdp.negotiate(self._offer, self._terms)
 
     def answer(self) -> None:
         """200 with our SDP; media starts at once (or with the ACK, when the INVITE had no offer)."""
         if self._offer is None:
-            text = sdp.build_offer(host=self._media_host, port=self.port.port, session_id=self._session_id)
+            text = self._our_offer()
         else:
-            self._connect(sdp.negotiate(self._offer))
+            self._connect(sdp.negotiate(self._offer, self._terms))
             text = sdp.build_answer(
-                self._offer, host=self._media_host, port=self.port.port, session_id=self._session_id
+                self._offer,
+                host=self._media_host,
+                port=self.port.port,
+                session_id=self._session_id,
+                terms=self._terms,
             )
         self._tell_media()
         self._lane.send(sip.Answer(call=self.handle, sdp=text))
 
     def call(self, account: str, target: str, from_uri: str, headers: dict[str, str]) -> None:
         """INVITE with our offer."""
-        text = sdp.build_offer(host=self._media_host, port=self.port.port, session_id=self._session_id)
         self._tell_media()
         self._lane.send(
-            sip.MakeCall(call=self.handle, account=account, target=target, sdp=text, from_uri=from_uri, headers=headers)
+            sip.MakeCall(
+                call=self.handle,
+                account=account,
+                target=target,
+                sdp=self._our_offer(),
+                from_uri=from_uri,
+                headers=headers,
+            )
         )
 
     def reject(self, status: int, reason: str, termination: Termination) -> None:
@@ -205,7 +231,8 @@ class Leg:
             case sip.Answered():
                 self._confirmed(fact)
             case sip.MediaChanged():
-                self._negotiated(fact.sdp)
+                self._terms = sdp.with_keys_of(self._terms, sdp.parse(fact.answer))
+                self._negotiated(fact.sdp, offered=False)
             case sip.Ended():
                 self._dialog_over.set()
                 self._end(self._remote_end(fact))
@@ -241,7 +268,9 @@ class Leg:
     def _confirmed(self, fact: sip.Answered) -> None:
         if self.is_answered or self.ended.done():  # a 200 that crossed our CANCEL answers nothing any more
             return
-        if fact.sdp and not self._negotiated(fact.sdp, only_if_new=self._offer is not None):
+        if fact.sdp and not self._negotiated(
+            fact.sdp, offered=self._offer is None, only_if_new=self._offer is not None
+        ):
             return
         self.state = advance(self.state, LegState.ANSWERED)
         self.answered.set()
@@ -257,12 +286,20 @@ class Leg:
             )
         )
 
-    def _negotiated(self, text: str, *, only_if_new: bool = False) -> bool:
-        """Connects the media to what the peer's SDP says; hangs up when nothing in it can be spoken."""
+    def _our_offer(self) -> str:
+        return sdp.build_offer(
+            host=self._media_host, port=self.port.port, session_id=self._session_id, terms=self._terms
+        )
+
+    def _negotiated(self, text: str, *, offered: bool = True, only_if_new: bool = False) -> bool:
+        """Connects the media to what the peer's SDP says; hangs up when nothing in it can be spoken.
+
+        ``offered``: it is the answer to our offer.
+        """
         if only_if_new and self._codec:
             return True
         try:
-            self._connect(sdp.negotiate(sdp.parse(text)))
+            self._connect(sdp.negotiate(sdp.parse(text), self._terms, offered=offered))
         except ValueError as error:
             self.hangup(
                 Termination(
@@ -277,6 +314,7 @@ class Leg:
         return True
 
     def _connect(self, agreed: sdp.Negotiated) -> None:
+        keys = agreed.crypto
         self._codec = agreed.codec
         self._remote_media = f"{agreed.host}:{agreed.port}"
         self.port.connect(
@@ -286,11 +324,22 @@ class Leg:
             agreed.telephone_event,
             send=agreed.send,
             receive=agreed.receive,
+            comfort_noise=agreed.comfort_noise,
+            rtcp_host=agreed.rtcp_host,
+            rtcp_port=agreed.rtcp_port,
+            rtcp_mux=agreed.rtcp_mux,
+            crypto=Crypto(suite=keys.suite, local_key=keys.local_key, remote_key=keys.remote_key) if keys else None,
         )
 
     def _tell_media(self) -> None:
         self._lane.send(
-            sip.SetMedia(call=self.handle, host=self._media_host, port=self.port.port, session_id=self._session_id)
+            sip.SetMedia(
+                call=self.handle,
+                host=self._media_host,
+                port=self.port.port,
+                session_id=self._session_id,
+                terms=self._terms,
+            )
         )
 
     def _remote_end(self, fact: sip.Ended) -> Termination:
@@ -346,6 +395,29 @@ class Leg:
                 leg_id=self.id,
                 digit=digit,
                 duration_ms=duration_ms,
+            )
+        )
+
+    def _quality(self, figures: QualityFigures, final: bool) -> None:
+        self._events.emit(
+            CallQuality(
+                at=clock.now(),
+                call_id=self.identity.call_id,
+                leg_id=self.id,
+                final=final,
+                **msgspec.structs.asdict(figures),
+            )
+        )
+
+    def _trouble(self, kind: str, active: bool, seconds: float) -> None:
+        self._events.emit(
+            AudioTrouble(
+                at=clock.now(),
+                call_id=self.identity.call_id,
+                leg_id=self.id,
+                kind=kind,
+                active=active,
+                seconds=seconds,
             )
         )
 

@@ -26,6 +26,7 @@ from sipagent.media.protocol import (
     Command,
     Digit,
     DigitsSent,
+    LineTrouble,
     OpenPort,
     PortClosed,
     PortFailed,
@@ -403,6 +404,8 @@ class MediaClient:
                 pass  # said before the engine knew that the port is closed
             case Quality(final=final, figures=figures):
                 self._call(port.on_quality, figures, final)
+            case LineTrouble(kind=kind, active=active, seconds=seconds):
+                self._call(port.on_trouble, kind, active, seconds)
             case DigitsSent():
                 self._call(port.on_digits_sent)
             case Digit(digit=digit, duration_ms=duration_ms):

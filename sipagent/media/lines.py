@@ -24,6 +24,7 @@ from sipagent.media.protocol import (
     Connect,
     Digit,
     DigitsSent,
+    LineTrouble,
     Notice,
     OpenPort,
     PortClosed,
@@ -55,9 +56,10 @@ from sipagent.media.telephone_event import (
     UnnegotiatedEvents,
 )
 from sipagent.media.tones import ToneDetector, tones
+from sipagent.media.watch import Watch
 
 BIND_TRIES = 16
-ADAPT_NS = 200_000_000
+LOOK_NS = 200_000_000
 _NO_TONE = np.zeros(0, np.int16)
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
 
@@ -118,7 +120,8 @@ class Lines:
         self.narrow = JitterBuffer(rings.capacity, 8000, *limits)
         self.wide = JitterBuffer(rings.capacity, 16000, *limits)
         self.expected = Expected(rings.capacity)
-        self._reports = Reports(rings, self.reception, sockets, settings.playout_max_ms, notify)
+        self._troubles = Watch(rings)
+        self._reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
         self.detector = ToneDetector(rings.capacity)
         self.is_wide = np.zeros(rings.capacity, np.bool_)
         self.by_packet = np.zeros(rings.capacity, np.bool_)  # its outgoing packets are made one by one
@@ -126,7 +129,8 @@ class Lines:
         self.receiving = np.zeros(rings.capacity, np.bool_)
         self.heard_ns = np.zeros(rings.capacity, np.int64)
         self._told_silent = np.zeros(rings.capacity, np.bool_)
-        self._adapted_ns = 0
+        self._looked_ns = 0
+        self._pausing = np.zeros(rings.capacity, np.bool_)  # the newest packet was comfort noise
         self._pressing: set[int] = set()  # slots with an unfinished telephone-event
         self.slots = np.zeros(0, np.int64)
         self.changed = True  # since the engine grouped its slots: which there are, and how they are served
@@ -164,6 +168,8 @@ class Lines:
             if line.opened.resume:
                 self._resume(slot, now_ns)
             self._rings.ticked_ns[slot] = now_ns
+            self._pausing[slot] = False
+            self._troubles.start(slot, now_ns)
             self._sockets.listen(slot)
         started_receiving = command.receive and not self.receiving[slot]
         payload_types = frozenset({command.payload_type, command.telephone_event, command.comfort_noise} - {-1})
@@ -367,9 +373,9 @@ class Lines:
         for slot in tuple(self._pressing):
             self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
         slots = self.slots
-        if now_ns - self._adapted_ns >= ADAPT_NS:
-            self._adapted_ns = now_ns
-            self._adapt(slots, now_ns)
+        if now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
+            self._look(slots, now_ns)
         self.reception.publish(slots)
         self._reports.watch(slots, now_ns)
         limit = self._settings.media_timeout_s
@@ -380,12 +386,15 @@ class Lines:
             self._notify(Silent(slot=int(slot), seconds=float((now_ns - self.heard_ns[slot]) / 1e9)))
         self._told_silent[slots] = quiet
 
-    def _adapt(self, slots: NDArray[np.int64], now_ns: int) -> None:
-        """How late packets have been lately."""
+    def _look(self, slots: NDArray[np.int64], now_ns: int) -> None:
+        """How late packets have been lately, and whether something is wrong."""
         for buffer, part in ((self.narrow, slots[~self.is_wide[slots]]), (self.wide, slots[self.is_wide[slots]])):
             if len(part):
                 self.reception.measure(part, buffer)
                 buffer.adapt(part, now_ns)
+        flags = (self.receiving[slots], self.outgoing.sending[slots], self._pausing[slots], self.is_wide[slots])
+        for slot, trouble, active, seconds in self._troubles.look(slots, *flags, now_ns):
+            self._notify(LineTrouble(slot=slot, kind=trouble.name.lower(), active=active, seconds=seconds))
 
     def _bind(self, slot: int, wanted: int, now_ns: int) -> int | str:
         """The port bound, or the sentence why there is none."""
@@ -485,7 +494,11 @@ class Lines:
             self._take_audio(slot, line, packet, now_ns)
             return
         if packet.ssrc == self.reception.ssrc[slot]:
-            self.reception.accept(slot, packet.sequence)
+            accepted = self.reception.accept(slot, packet.sequence)
+            if accepted.restarted:
+                self._reports.restarted(slot)
+            if accepted.fresh:
+                self._reports.took(slot, accepted, True)
         if packet.payload_type == line.connect.telephone_event:
             self._take_event(slot, line, packet, now_ns)
         elif packet.payload_type == line.connect.comfort_noise:
@@ -526,21 +539,21 @@ class Lines:
     def _take_noise(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
         buffer = self._buffer(slot)
         if packet.ssrc == self.reception.ssrc[slot] and buffer.anchored(slot):
+            self._pausing[slot] = True
             buffer.noise(slot, packet.timestamp, packet.payload, now_ns)
 
     def _play_later(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
         buffer = self._buffer(slot)
+        self._pausing[slot] = False
         accepted = self.reception.accept(slot, packet.sequence)
         if accepted.restarted:
             buffer.reset(slot)
             self._reports.restarted(slot)
-        if accepted.missing:
-            self._reports.missing(slot, accepted.missing)
         if accepted.fresh:
             assert line.decoder is not None
             pcm = line.decoder.decode(packet.payload)
-            if not buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns):
-                self._reports.late(slot)
+            in_time = buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns)
+            self._reports.took(slot, accepted, in_time)
         self._expect(slot)
 
     def _expect(self, slot: int) -> None:

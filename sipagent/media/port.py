@@ -54,6 +54,7 @@ class MediaPort:
         self.on_quality: Callable[[QualityFigures, bool], None] | None = (
             None  # every 5 s, and finally of the whole call
         )
+        self.on_trouble: Callable[[str, bool, float], None] | None = None  # kind, active, seconds it has lasted
         self.on_silent: Callable[[float], None] | None = None  # seconds without RTP
         self.on_source: Callable[[str, int], None] | None = None  # where the peer's RTP comes from
         self.on_interrupted: Callable[[float], None] | None = None  # ms of audio missed by a restart

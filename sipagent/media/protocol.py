@@ -148,9 +148,28 @@ class Quality(Notice):
     figures: QualityFigures
 
 
+class LineTrouble(Notice):
+    """Something is wrong with the line's audio, or is no longer (`watch.Trouble`)."""
+
+    slot: int
+    kind: str  # "no_media", "silent", "not_heard" or "one_way"
+    active: bool
+    seconds: float  # it has lasted
+
+
 AnyCommand = OpenPort | Connect | ClosePort | SendDigits | Stop
 AnyNotice = (
-    Ready | PortOpened | PortFailed | PortClosed | Resumed | Digit | DigitsSent | Quality | SourceChanged | Silent
+    Ready
+    | PortOpened
+    | PortFailed
+    | PortClosed
+    | Resumed
+    | Digit
+    | DigitsSent
+    | Quality
+    | LineTrouble
+    | SourceChanged
+    | Silent
 )
 
 encoder = msgspec.msgpack.Encoder()

@@ -68,6 +68,7 @@ class PeerReport(NamedTuple):
     fraction_lost: float  # since its report before, 0..1
     lost: int  # since the beginning, 0 at least
     jitter: int  # timestamp units
+    highest: int  # extended sequence number it has received
 
 
 class PeerClock(NamedTuple):
@@ -225,7 +226,7 @@ class RtcpSession:
                     continue
                 if round_trip_ms is not None:
                     self.round_trip_ms = round_trip_ms
-            self.peer = PeerReport(now_ns, block.fraction_lost / 256, max(block.lost, 0), block.jitter)
+            self.peer = PeerReport(now_ns, block.fraction_lost / 256, max(block.lost, 0), block.jitter, block.highest)
 
     def _take_extended(self, packet: ExtendedReport, now_ns: int) -> None:
         for block in packet.blocks:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from sipagent.media.protocol import Connect, Notice, Quality
 from sipagent.media.quality import LossPattern
-from sipagent.media.reception import Reception
+from sipagent.media.reception import Accepted, Reception
 from sipagent.media.reporting import LineQuality, RtcpSession, StreamStats
 from sipagent.media.rings import Counter, Rings
 from sipagent.media.rtp import FRAME
 from sipagent.media.sockets import CallSockets
 from sipagent.media.source import Address
 from sipagent.media.srtp import Refused, SrtpSession
+from sipagent.media.watch import Watch
 
 Ints = NDArray[np.int64]
 
@@ -44,12 +45,14 @@ class Reports:
         rings: Rings,
         reception: Reception,
         sockets: CallSockets,
+        watch: Watch,
         playout_max_ms: int,
         notify: Callable[[Notice], None],
     ) -> None:
         self._rings = rings
         self._reception = reception
         self._sockets = sockets
+        self._watch = watch
         self._playout_max_ms = playout_max_ms
         self._notify = notify
         self._slots: dict[int, _Reported] = {}
@@ -60,7 +63,9 @@ class Reports:
         """What the SDP says now; `host` is the address of the peer's RTP."""
         line = self._slots.get(slot)
         if line is None:
-            line = self._slots[slot] = _Reported(LineQuality(now_ns))
+            line = self._slots[slot] = _Reported(
+                LineQuality(now_ns, int(self._rings.counters[slot, Counter.CONCEALED_MS]))
+            )
         rtcp_host = command.rtcp_host or host
         line.srtp, line.mux = srtp, command.rtcp_mux
         line.hosts = frozenset({host, rtcp_host} - {""})
@@ -81,17 +86,20 @@ class Reports:
             if line.target is not None:
                 line.target = (source[0], source[1] + 1)
 
-    def missing(self, slot: int, count: int) -> None:
-        """So many packets were left out before the one just received."""
+    def took(self, slot: int, accepted: Accepted, in_time: bool) -> None:
+        """A fresh packet that `Reception.accept` has just counted."""
+        if accepted.contiguous and in_time:
+            return
         line = self._slots[slot]
-        self._count(slot, line)
-        line.losses.lost(count)
-
-    def late(self, slot: int) -> None:
-        """A packet came and could not be played any more."""
-        line = self._slots[slot]
-        self._count(slot, line)
-        line.losses.came_late()
+        self._count(slot, line, but=1)
+        if accepted.missing:
+            line.losses.lost(accepted.missing)
+        if not accepted.contiguous and not accepted.missing:  # it had been told as lost
+            (line.losses.came_in_time if in_time else line.losses.came_late)()
+        elif in_time:
+            line.losses.received()
+        else:
+            line.losses.discarded()
 
     def restarted(self, slot: int) -> None:
         """The numbering begins again: what was counted of it no longer is."""
@@ -117,6 +125,9 @@ class Reports:
             counters[slot, Counter.FOREIGN] += 1
             return
         counters[slot, Counter.RTCP_IN] += 1
+        peer = line.rtcp.peer
+        if peer is not None and peer.at_ns == now_ns:
+            self._watch.reported(slot, peer.highest, now_ns)
         if sender is not None:
             line.target = sender  # symmetric RTCP (RFC 4961)
 
@@ -154,19 +165,12 @@ class Reports:
                 self._send(slot, line, packet)
         self._notify(Quality(slot=slot, final=True, figures=line.quality.final(stats, line.rtcp)))
 
-    def told_by_peer(self, slot: int) -> tuple[int, float] | None:
-        """When the peer last reported on our audio (ns), and the share it lost since its report before."""
-        line = self._slots.get(slot)
-        if line is None or line.rtcp is None or line.rtcp.peer is None:
-            return None
-        return line.rtcp.peer.at_ns, line.rtcp.peer.fraction_lost
-
     def _plan(self, slot: int, line: _Reported) -> None:
         self._due_ns[slot] = min(line.quality.due_ns, line.rtcp.due_ns if line.rtcp is not None else _NEVER)
 
-    def _count(self, slot: int, line: _Reported) -> None:
+    def _count(self, slot: int, line: _Reported, but: int = 0) -> None:
         received = int(self._reception.received[slot])
-        line.losses.received(max(received - line.counted, 0))
+        line.losses.received(max(received - but - line.counted, 0))
         line.counted = received
 
     def _send(self, slot: int, line: _Reported, packet: bytes) -> None:

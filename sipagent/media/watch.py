@@ -1,6 +1,6 @@
 """Troubles of a line's audio, noticed within 5 s: nothing comes, only silence comes, the peer does not hear us.
 
-Ten times a second all lines are looked at at once. A trouble begins when nothing was right for `AFTER_NS` and ends when
+Five times a second all lines are looked at at once. A trouble begins when nothing was right for `AFTER_NS` and ends when
 nothing was wrong for `ENDS_NS`, so that a single packet or click in the midst of it neither ends nor begins one. While
 the SDP lets no audio in (hold), none is missed.
 """
@@ -23,7 +23,7 @@ PAUSE_NS = 30_000_000_000  # a sender that has announced silence (RFC 3389) may 
 # -dBov: at most this is silence. A-law has no smaller signal, and no comfort noise in use is as weak (-40 to -66).
 SILENT_LEVEL = 72
 ENOUGH_SENT = 50  # packets between two of the peer's reports for the second one to prove something
-_FRAMES = 6  # a look, with one to spare
+_FRAMES = 11  # a look, with one to spare
 
 
 class Trouble(IntEnum):
