@@ -1,8 +1,8 @@
 """Troubles of a line's audio, noticed within 5 s: nothing comes, only silence comes, the peer does not hear us.
 
-Five times a second all lines are looked at at once. A trouble begins when nothing was right for `AFTER_NS` and ends when
-nothing was wrong for `ENDS_NS`, so that a single packet or click in the midst of it neither ends nor begins one. While
-the SDP lets no audio in (hold), none is missed.
+Five times a second all lines are looked at at once. A trouble begins when nothing was right for `AFTER_NS` and ends
+when nothing was wrong for `ENDS_NS`, so that a single packet or click in the midst of it neither ends nor begins one.
+While the SDP lets no audio in (hold), none is missed.
 """
 
 from enum import IntEnum
