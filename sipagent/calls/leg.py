@@ -30,8 +30,8 @@ from sipagent.core.ids import CallId, LegId, new_leg_id, new_transfer_id
 from sipagent.core.states import Direction, LegState, TransferState, advance
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, from_sip_status
 from sipagent.media.client import MediaPort
-from sipagent.media.quality import QualityFigures
 from sipagent.media.protocol import Crypto
+from sipagent.media.quality import QualityFigures
 from sipagent.sip import protocol as sip
 from sipagent.sip import sdp
 
