@@ -18,7 +18,7 @@ from functools import partial
 
 from bench.engine import Engine
 from bench.peers import AsteriskEcho
-from bench.rig import Column, Load, Result, Subject, alive, arguments, medians, prepare, table, where
+from bench.rig import Column, Load, Result, Subject, arguments, medians, prepare, served, table, where
 
 COLUMNS = (
     Column("calls", "calls", "{:.0f}"),
@@ -54,7 +54,7 @@ async def interleaved(subjects: list[Callable[[], Subject]], load: Load, rounds:
     for number in range(rounds):
         for place in range(len(subjects)):
             which = (place + number) % len(subjects)
-            results[which].append(await alive(subjects[which], load))
+            results[which].append(await served(subjects[which], load))
     return results
 
 
