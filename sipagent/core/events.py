@@ -264,6 +264,8 @@ class CallQuality(LegEvent):
     round_trip_ms: float | None
     mos_lq: float | None  # listening, 1 to 4.5, by the E-model (ITU-T G.107)
     mos_cq: float | None  # in conversation: delay counts too
+    level_in_dbov: float | None  # of the speech, pauses left out
+    level_out_dbov: float | None
     peer_lost_percent: float | None
     peer_jitter_ms: float | None
     peer_mos_lq: float | None

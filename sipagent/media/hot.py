@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sipagent.media.batch import Batch
 from sipagent.media.g711 import decode_rows
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.levels import level
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
 from sipagent.media.rings import RX_FRAMES, Counter, Rings
@@ -26,7 +27,6 @@ _RX_MASK = RX_FRAMES - 1
 _NOT_MARKER = np.uint16(int.from_bytes(b"\xff\x7f", sys.byteorder))
 _NO_HEADER = np.uint16(int.from_bytes(b"\x00\x80", sys.byteorder))  # equals none whose marker bit is left out
 _SIZES = (80, 160, 240, 320, 400, 480)  # samples: packets of 10 to 60 ms
-_FULL_SCALE = 10 * np.log10(32768.0**2 * FRAME)
 
 
 class Expected:
@@ -185,12 +185,3 @@ class HotPath:
         self._outgoing.prepare(slots, sending, now_ns)
         sockets.send(sending, self._packets)
         self._outgoing.sent(sending)
-
-
-def level(pcm: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """-dBov of each row, 0 (full scale) to 127 (digital silence), as RFC 6464 counts."""
-    samples = pcm.astype(np.float32)
-    power = np.einsum("ij,ij->i", samples, samples)
-    full = _FULL_SCALE + 10 * np.log10(pcm.shape[1] / FRAME)
-    quiet: NDArray[np.uint8] = np.clip(np.rint(full - 10 * np.log10(power + 1e-3)), 0, 127).astype(np.uint8)
-    return quiet

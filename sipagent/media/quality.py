@@ -261,6 +261,8 @@ class QualityFigures(msgspec.Struct, kw_only=True, frozen=True):
     round_trip_ms: float | None
     mos_lq: float | None  # as heard by us, listening only; None when no packet was due
     mos_cq: float | None  # in conversation: delay counts too, as far as it is known
+    level_in_dbov: float | None  # of the speech, pauses left out
+    level_out_dbov: float | None
     peer_lost_percent: float | None  # of our packets, as its RTCP says; so the rest
     peer_jitter_ms: float | None
     peer_mos_lq: float | None

@@ -37,6 +37,7 @@ MAX_ROUND_TRIP_MS = 10_000  # more is a mistake or a lie
 _MAX_JITTER_MS = 60_000  # likewise
 _REMEMBERED = 16  # timestamps of ours that may still come back: 80 s of reports
 _ERA = 0xFFFFFFFFFFFFFFFF  # NTP's seconds start over in 2036
+_DBM0_OF_DBOV = -6  # a level of 0 dBov, the power of a full square wave, is 6.2 dBm0 (ITU-T G.711 and G.100.1)
 _COMPENSATION = math.e - 1.5  # reconsideration waits longer by this (section 6.3.1)
 _RECEIVER_CONFIG = 0b10_11_0000  # enhanced concealment, adaptive jitter buffer (RFC 3611 section 4.7.6)
 
@@ -59,6 +60,8 @@ class StreamStats:
     playout_max_ms: int  # most that the jitter buffer may hold
     packet_ms: int = 20  # of the peer's packets
     rate: int = 8000  # timestamp units a second
+    level_in: float | None = None  # dBov of the speech in the last 5 s; None when there was none
+    level_out: float | None = None
 
 
 class PeerReport(NamedTuple):
@@ -292,6 +295,7 @@ class LineQuality:
         self._losses = LossCounts()
         self._concealed_ms = concealed_ms
         self._jitter_ms, self._playout_delay_ms, self._round_trip_ms = _Mean(), _Mean(), _Mean()
+        self._level_in, self._level_out = _Mean(), _Mean()
 
     def interval(self, stats: StreamStats, rtcp: RtcpSession | None, now_ns: int) -> QualityFigures:
         """Since the last time."""
@@ -309,6 +313,7 @@ class LineQuality:
             jitter_ms=_jitter_ms(stats.jitter, stats),
             playout_delay_ms=stats.playout_delay_ms,
             round_trip_ms=rtcp.round_trip_ms if rtcp else None,
+            levels=(stats.level_in, stats.level_out),
             rtcp=heard,
             peer_lost=heard.peer.fraction_lost if heard and heard.peer else None,
         )
@@ -324,6 +329,7 @@ class LineQuality:
             jitter_ms=self._jitter_ms.value or 0.0,
             playout_delay_ms=self._playout_delay_ms.value or 0.0,
             round_trip_ms=self._round_trip_ms.value,
+            levels=(self._level_in.value, self._level_out.value),
             rtcp=rtcp,
             peer_lost=peer_lost,
         )
@@ -333,6 +339,9 @@ class LineQuality:
         self._playout_delay_ms.add(stats.playout_delay_ms)
         if rtcp is not None and rtcp.round_trip_ms is not None:
             self._round_trip_ms.add(rtcp.round_trip_ms)
+        for mean, level in ((self._level_in, stats.level_in), (self._level_out, stats.level_out)):
+            if level is not None:
+                mean.add(level)
 
 
 class _Mean:
@@ -365,7 +374,7 @@ def voip_metrics(
         gap_duration=_in_16_bits(losses.gap_length * stats.packet_ms),
         round_trip=_in_16_bits(round_trip_ms or 0),
         end_system_delay=_in_16_bits(stats.playout_delay_ms + stats.packet_ms),
-        signal_level=UNAVAILABLE,
+        signal_level=UNAVAILABLE if stats.level_in is None else round(stats.level_in) - _DBM0_OF_DBOV & 0xFF,
         noise_level=UNAVAILABLE,
         echo_return_loss=UNAVAILABLE,
         gmin=GMIN,
@@ -401,6 +410,7 @@ def _figures(
     jitter_ms: float,
     playout_delay_ms: float,
     round_trip_ms: float | None,
+    levels: tuple[float | None, float | None],
     rtcp: RtcpSession | None,
     peer_lost: float | None,
 ) -> QualityFigures:
@@ -425,6 +435,8 @@ def _figures(
         round_trip_ms=None if round_trip_ms is None else round(round_trip_ms, 1),
         mos_lq=round(mos(listening_rating(losses)), 2) if due else None,
         mos_cq=round(mos(conversational_rating(losses, delay_ms)), 2) if due else None,
+        level_in_dbov=None if levels[0] is None else round(levels[0], 1),
+        level_out_dbov=None if levels[1] is None else round(levels[1], 1),
         peer_lost_percent=None if peer_lost is None else _percent(peer_lost),
         peer_jitter_ms=None if peer_jitter_ms is None or peer_jitter_ms > _MAX_JITTER_MS else round(peer_jitter_ms, 2),
         peer_mos_lq=_told_mos(metrics.mos_lq) if metrics else None,

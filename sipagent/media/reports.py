@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media import levels
 from sipagent.media.protocol import Connect, Notice, Quality
 from sipagent.media.quality import LossPattern
 from sipagent.media.reception import Accepted, Reception
@@ -202,6 +203,8 @@ class Reports:
             concealed_ms=int(row[Counter.CONCEALED_MS]),
             playout_delay_ms=int(row[Counter.PLAYOUT_DELAY_US]) / 1000,
             playout_max_ms=self._playout_max_ms,
+            level_in=levels.received(self._rings, slot),
+            level_out=levels.sent(self._rings, slot),
         )
 
 

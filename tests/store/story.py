@@ -197,6 +197,8 @@ class Story:
             peer_jitter_ms=1.88,
             peer_mos_lq=None,
             peer_mos_cq=None,
+            level_in_dbov=-27.5,
+            level_out_dbov=None,
         )
 
     def whole(self) -> list[Event]:
