@@ -32,7 +32,7 @@ OVER_NOISE = 4.0  # what is weaker is noise
 IDLE_FRAMES = 40  # after so much silence of the agent no echo can come
 QUIET_LEARNS = 4  # every so many quiet frames the path is told that nothing came back
 
-CAUTIOUS_FRAMES = 20  # how many frames may be taken for echo before one is found: it takes 100 to 300 ms
+CAUTIOUS_FRAMES = 12  # so many frames may be taken for echo before one is found, which takes 100 to 300 ms
 CAUTIOUS_LOSS = 0.25  # an echo is at least 6 dB below the agent
 SURE_FRAMES = 50  # of the agent's speech without a trace of echo: no frame need be taken for one any more
 LOST_FRAMES = 250  # likewise: the echo that was known is gone

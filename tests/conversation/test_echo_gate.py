@@ -74,7 +74,7 @@ def test_a_caller_without_echo_is_heard():
 
 def test_a_caller_who_speaks_first_thing_is_held_back_for_less_than_half_a_second():
     sent, caller = speech(6, seed=1), speech(6, seed=2)
-    heard = line(0.3 * caller)
+    heard = line(0.3 * caller.astype(np.float64))
     assert decide(EchoGate(), heard, sent).sum() < 25
 
 
