@@ -61,7 +61,6 @@ FLUSH_LIMIT_S = 0.1
 WATCH_S = 1.0
 MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
 RESTART_WINDOW_S = 10.0
-MAX_LOAD = 0.75  # of a core: past its edge the engine collapses all at once
 CALL_LOAD = 0.0005  # of a core, what a call takes at least
 ONE_PHASE = 32  # calls up to which the engine serves all in one tick of 20 ms, which costs half of two of 10 ms
 _RX_MASK = RX_FRAMES - 1
@@ -157,9 +156,9 @@ class MediaClient:
             await asyncio.wait([self._restarting])
         if self._engine is None:
             await self.start()
-        if self.load > MAX_LOAD:
+        if self.load > self._settings.max_load:
             raise CapacityError(
-                f"the media process uses {self.load:.0%} of a core: past {MAX_LOAD:.0%} its audio would suffer; "
+                f"the media process uses {self.load:.0%} of a core, and {self._settings.max_load:.0%} is the limit: "
                 "raise [media] processes where there are cores"
             )
         slot = self._free_slot()

@@ -13,6 +13,7 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     port_max: int = 29999  # last RTP port; below Linux's ephemeral range, which begins at 32768
     capacity: int = 64  # slots, calls at once; an unused slot costs address space only
     processes: int | Literal["auto"] = "auto"  # a core each; "auto": one for every 400 calls, on half of the cores
+    max_load: float = 0.75  # share of a core that a process may use and still take calls; past the edge all suffer
     playout_min_ms: int = 20  # least age of audio when it is handed on; one packet of 20 ms
     playout_max_ms: int = 400  # most; a conversation suffers from more than the loss it would avoid
     media_timeout_s: float = 20.0  # seconds without RTP from the peer that end the call; 0 never ends it
@@ -32,6 +33,8 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
             )
         if self.processes != "auto" and not 1 <= self.processes <= 64:
             raise ValueError(f"processes is {self.processes}: it must be from 1 to 64, or auto")
+        if not 0.1 <= self.max_load <= 1.0:
+            raise ValueError(f"max_load is {self.max_load:g}: it must be from 0.1 to 1")
         if not 20 <= self.playout_min_ms <= self.playout_max_ms <= 400:
             raise ValueError(
                 f"playout_min_ms {self.playout_min_ms} to playout_max_ms {self.playout_max_ms} "
