@@ -42,10 +42,11 @@ from sipagent.media.protocol import (
     command_decoder,
     encoder,
 )
-from sipagent.media.rings import FLAG_DIGIT, RX_FRAMES, Header, Rings
+from sipagent.media.rings import FLAG_DIGIT, Header, Rings
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
+from sipagent.media.tones import ToneDetector
 
 Ints = NDArray[np.int64]
 
@@ -74,7 +75,8 @@ class Group:
         self.by_packet: list[int] = slots[by_packet].tolist()
         wide = lines.is_wide[slots]
         self.narrow, self.wide = slots[~wide], slots[wide]
-        self.listening = slots[lines.listening[slots]]
+        listening = lines.listening[slots]
+        self.listening, self.listening_wide = slots[listening & ~wide], slots[listening & wide]
 
 
 class Engine:
@@ -183,15 +185,20 @@ class Engine:
             hot.play(group.narrow, now)
         if len(group.wide):
             hot.deliver(group.wide, *lines.wide.play(group.wide, now))
-        if len(group.listening):
-            self._listen(group.listening, now)
+        rings = self._rings
+        for slots, ring, detector in (
+            (group.listening, rings.rx_pcm, lines.detectors[0]),
+            (group.listening_wide, rings.rx_wide, lines.detectors[1]),
+        ):
+            if len(slots):
+                self._listen(slots, ring, detector, now)
         self._rings.ticked_ns[group.slots] = now
         os.eventfd_write(self._wake, 1)
 
-    def _listen(self, slots: Ints, now: int) -> None:
+    def _listen(self, slots: Ints, ring: NDArray[np.int16], detector: ToneDetector, now: int) -> None:
         """For keys pressed as tones, in the frames just handed over."""
-        place = (self._rings.rx_head[slots] - 1) & (RX_FRAMES - 1)
-        found = self._lines.detector.detect(slots, self._rings.rx_pcm[slots, place])
+        place = (self._rings.rx_head[slots] - 1) % ring.shape[1]
+        found = detector.detect(slots, ring[slots, place])
         if found.active.any():
             self._rings.rx_flags[slots[found.active], place[found.active]] |= FLAG_DIGIT
         if found.pressed:

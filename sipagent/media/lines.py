@@ -122,7 +122,7 @@ class Lines:
         self.expected = Expected(rings.capacity)
         self._troubles = Watch(rings)
         self._reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
-        self.detector = ToneDetector(rings.capacity)
+        self.detectors = (ToneDetector(rings.capacity, 8000), ToneDetector(rings.capacity, 16000))
         self.is_wide = np.zeros(rings.capacity, np.bool_)
         self.by_packet = np.zeros(rings.capacity, np.bool_)  # its outgoing packets are made one by one
         self.listening = np.zeros(rings.capacity, np.bool_)  # for keys pressed as tones
@@ -131,6 +131,7 @@ class Lines:
         self._told_silent = np.zeros(rings.capacity, np.bool_)
         self._looked_ns = 0
         self._pausing = np.zeros(rings.capacity, np.bool_)  # the newest packet was comfort noise
+        self._resting: dict[tuple[int, Address | None], int] = {}  # shared port and address -> ns until when, in order
         self._pressing: set[int] = set()  # slots with an unfinished telephone-event
         self.slots = np.zeros(0, np.int64)
         self.changed = True  # since the engine grouped its slots: which there are, and how they are served
@@ -152,7 +153,8 @@ class Lines:
             self.reception.resume(slot)
         self.narrow.reset(slot)
         self.wide.reset(slot)
-        self.detector.reset(slot)
+        for detector in self.detectors:
+            detector.reset(slot)
         self.expected.nothing(slot)
         self.by_packet[slot] = self.is_wide[slot] = self.listening[slot] = False
         self._lines[slot] = Line(port, command)
@@ -195,7 +197,7 @@ class Lines:
             self._pressed_all(slot, line)
         host = line.source.target[0] if line.source.target is not None else ""
         self._reports.connect(slot, command, host, line.srtp, now_ns)
-        self.listening[slot] = command.receive and command.telephone_event < 0 and not self.is_wide[slot]
+        self.listening[slot] = command.receive and command.telephone_event < 0
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
         self._serve(slot, line)
@@ -209,7 +211,9 @@ class Lines:
             self.reception.publish(np.array([slot]))
             self._reports.close(slot, now_ns)
             self._sockets.close(slot)
-            if not self._is_shared(line.port):
+            if self._is_shared(line.port):
+                self._rest(line, now_ns)
+            else:
                 self._ports.release(line.port, now_ns)
             self.expected.nothing(slot)
             self.receiving[slot] = False
@@ -313,7 +317,7 @@ class Lines:
                 self._reports.receive(reported, stray.data, stray.sender, now_ns)
             return
         slot = self._meant(stray, now_ns)
-        if slot is None:
+        if slot is None or self._rests(slot, stray.sender, now_ns):
             self._counters[list(stray.slots), Counter.FOREIGN] += 1
             return
         line = self._lines[slot]
@@ -444,6 +448,18 @@ class Lines:
     def _is_shared(self, port: int) -> bool:
         return self._shared is not None and port in self._shared.ports
 
+    def _rest(self, line: Line, now_ns: int) -> None:
+        """The peer may go on sending after its call: on a shared port its address rests, as a port of its own would."""
+        while self._resting and next(iter(self._resting.values())) <= now_ns:
+            del self._resting[next(iter(self._resting))]
+        for address in {line.source.learned, line.source.signalled} - {None}:
+            self._resting.pop((line.port, address), None)
+            self._resting[line.port, address] = now_ns + int(self._settings.port_quarantine_s * 1e9)
+
+    def _rests(self, slot: int, sender: Address, now_ns: int) -> bool:
+        line = self._lines[slot]
+        return sender != line.source.signalled and self._resting.get((line.port, sender), 0) > now_ns
+
     def _buffer(self, slot: int) -> JitterBuffer:
         return self.wide if self.is_wide[slot] else self.narrow
 
@@ -535,6 +551,7 @@ class Lines:
         for each, arrival_ns in (first, line.newcomer) if first is held else (first,):
             self._play_later(slot, line, each, arrival_ns)
         line.newcomer = None
+        line.events = EventReceiver()  # its timestamps are others
 
     def _take_noise(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
         buffer = self._buffer(slot)
