@@ -137,7 +137,8 @@ class Outgoing:
 
     def advance(self, slot: int) -> None:
         """A frame's time has passed for a stream that is made packet by packet."""
-        self._rings.tx_timestamp[slot] += np.uint32(FRAME)
+        timestamps = self._rings.tx_timestamp
+        timestamps[slot] = int(timestamps[slot]) + FRAME & 0xFFFFFFFF  # numpy warns of a single number that wraps
 
     def sent(self, slots: Ints) -> None:
         """These packets have left: their markers are not repeated."""
