@@ -218,13 +218,14 @@ class SharedPorts:
             at = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
             self.batch.slots[rows] = np.where(keys[at] == found, slots[at], -1)
         strange = np.flatnonzero(self.batch.slots[rows] < 0)
-        for row in (strange[:MAX_STRAYS] + rows.start).tolist():
+        room = max(MAX_STRAYS - len(self._waiting), 0)
+        everybody = self._slots(port) if len(strange) else ()
+        for row in (strange[:room] + rows.start).tolist():
             data = self.batch.rows[row, : int(self._in["length"][row])].tobytes()
-            if len(self._waiting) < MAX_STRAYS:
-                self._waiting.append(Stray(self._slots(port), data, _address(self._names[row].tobytes()), False))
-        if len(strange) > MAX_STRAYS:
-            for slot in self._slots(port)[:1]:  # nobody's in particular; the record of one call shows the flood
-                self._counters[slot, Counter.FOREIGN] += len(strange) - MAX_STRAYS
+            self._waiting.append(Stray(everybody, data, _address(self._names[row].tobytes()), False))
+        if len(strange) > room:
+            # Nobody's in particular; the record of one call shows the flood.
+            self._counters[list(everybody[:1]), Counter.FOREIGN] += len(strange) - room
 
     def _keep_strays(self) -> None:
         batch = self.batch
