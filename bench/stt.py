@@ -28,11 +28,11 @@ def main(count: int) -> None:
     print("|---|---|---|---|---|---|")
     for window in WINDOWS_S:
         whisper.WINDOW_S = window
-        recogniser.transcribe(said[0][1])
+        recogniser.transcribe(said[0][1], 8000)
         pairs, cpu, confidence = [], [], []
         for text, pcm in said:
             began = time.process_time()
-            heard = recogniser.transcribe(pcm)
+            heard = recogniser.transcribe(pcm, 8000)
             cpu.append(1000 * (time.process_time() - began))
             pairs.append((text, heard.text))
             confidence.append(heard.confidence)

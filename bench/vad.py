@@ -20,6 +20,7 @@ from sipagent.speech.vad import VoiceDetector, make_vad
 from sipagent.speech.whisper import levels_dbfs
 from tests.speech.prompts import Prompt, noise, prompts, ringback, through_ulaw, tones
 
+RATE = 8000
 FRAME = 160
 COLLAR = 5  # frames
 SPEECH_DBFS = -22.0  # level of the active speech
@@ -40,7 +41,7 @@ class Score(NamedTuple):
 
 
 def active_db(pcm: Pcm) -> float:
-    levels = levels_dbfs(pcm)
+    levels = levels_dbfs(pcm, RATE)
     return float(10 * np.log10(np.mean(10 ** (levels[levels > levels.max() - 20] / 10))))
 
 
@@ -56,7 +57,7 @@ def conversation(said: list[Prompt]) -> tuple[NDArray[np.float64], NDArray[np.bo
         parts += [scaled(prompt.pcm, SPEECH_DBFS - active_db(prompt.pcm)), np.zeros(random.integers(6400, 14400))]
     audio = np.concatenate(parts)
     audio = audio[: len(audio) // FRAME * FRAME]
-    truth = levels_dbfs(audio.astype(np.int16)) > SPEECH_DBFS - RANGE_DB
+    truth = levels_dbfs(audio.astype(np.int16), RATE) > SPEECH_DBFS - RANGE_DB
     edges = np.flatnonzero(np.diff(truth.astype(int), prepend=0, append=0))
     for end, begin in zip(edges[1:-1:2], edges[2::2], strict=True):
         if begin - end < BRIDGE:
@@ -126,7 +127,7 @@ def main() -> None:
     voices = babble(len(audio), collection[1::2])
     white = np.random.default_rng(4).normal(size=len(audio))
     kinds: tuple[VadKind, ...] = get_args(VadKind)
-    makers: dict[VadKind, Callable[[], VoiceDetector]] = {k: make_vad(SpeechSettings(vad=k)) for k in kinds}
+    makers: dict[VadKind, Callable[[int], VoiceDetector]] = {k: make_vad(SpeechSettings(vad=k)) for k in kinds}
     print(f"{len(truth)} frames of 20 ms, {100 * truth.mean():.0f} % speech, mu-law\n")
     print("| background | detector | missed % | false alarm % | onset ms p50 / p95 | end ms p50 / p95 | µs per 20 ms |")
     print("|---|---|---|---|---|---|---|")
@@ -135,7 +136,7 @@ def main() -> None:
         lines += [(f"{name} {snr} dB", mixed(audio, background, snr)) for snr in (20, 10, 5)]
     for name, line in lines:
         for kind in kinds:
-            s = score(truth, *decide(makers[kind](), line))
+            s = score(truth, *decide(makers[kind](RATE), line))
             print(
                 f"| {name} | {kind} | {s.missed:.1f} | {s.false:.1f} | {s.onset_ms[0]:.0f} / {s.onset_ms[1]:.0f} "
                 f"| {s.end_ms[0]:.0f} / {s.end_ms[1]:.0f} | {s.us:.0f} |",
@@ -149,7 +150,7 @@ def main() -> None:
         "ringback": ringback(20), "one tone, 1 kHz": tones(1000, seconds=5),
     }  # fmt: skip
     for name, line in others.items():
-        results = [decide(makers[kind](), through_ulaw(line)) for kind in kinds]
+        results = [decide(makers[kind](RATE), through_ulaw(line)) for kind in kinds]
         print(f"| {name} | " + " | ".join(f"{100 * heard.mean():.1f}, {us:.0f}" for heard, us in results) + " |")
 
 

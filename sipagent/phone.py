@@ -11,7 +11,8 @@ import numpy as np
 
 from sipagent.calls import sounds
 from sipagent.calls.leg import Leg, LegIdentity
-from sipagent.conversation.interfaces import FRAME_SAMPLES, AudioFrames, Pcm, VoiceDetector
+from sipagent.conversation.audio import frame_samples, join, whole_frames
+from sipagent.conversation.interfaces import AudioFrames, MakeDetector, Pcm
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.settings import ConversationSettings
@@ -20,6 +21,7 @@ from sipagent.core import clock
 from sipagent.core.errors import ProviderError, SetupError, SipagentError
 from sipagent.core.events import EventHub, MediaFigures
 from sipagent.core.ids import new_call_id
+from sipagent.core.resample import convert
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import MediaClient, MediaPort
@@ -35,6 +37,7 @@ from sipagent.speech.vad import make_vad
 _EARS = ConversationSettings(endpointing_ms=700, pause_ms=300)
 # A second speaker out of the same voice: a little higher and quicker than the agent.
 PITCH, SPEED = 1.12, 1.05
+LEAST_RATE = 8000  # of a recording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +51,26 @@ class PhoneSettings:
 class Tape:
     """Both directions of a call on one time line, in frames of 20 ms since the first tick."""
 
-    said: list[tuple[int, Pcm]] = field(default_factory=list)  # (frame index, 160 samples)
+    said: list[tuple[int, Pcm]] = field(default_factory=list)  # (frame index, frame)
     heard: list[Pcm] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """A stereo WAV: the phone left, the other side right."""
-        heard = np.concatenate(self.heard) if self.heard else np.zeros(0, np.int16)
-        end = max([len(heard), *(FRAME_SAMPLES * (at + 1) for at, _ in self.said)])
-        said = np.zeros(end, np.int16)
+        """A stereo WAV at the highest rate of the call: the phone left, the other side right."""
+        said: list[Pcm] = []
         for at, frame in self.said:
-            said[at * FRAME_SAMPLES : (at + 1) * FRAME_SAMPLES] = frame
-        sounds.write_stereo_wav(path, said, heard)
+            said += [np.zeros_like(frame)] * (at - len(said))
+            said.append(frame)
+        (left, left_rate), (right, right_rate) = (
+            join(frames) if frames else (np.zeros(0, np.int16), LEAST_RATE) for frames in (said, self.heard)
+        )
+        rate = max(left_rate, right_rate)
+        sounds.write_stereo_wav(path, convert(left, left_rate, rate), convert(right, right_rate, rate), rate)
 
 
 class PhoneCall:
     """One call as the person at the phone lives it. Waiting methods return early when the call ends."""
 
-    def __init__(self, leg: Leg, speech: SpeechClient | None, vad: Callable[[], VoiceDetector] | None) -> None:
+    def __init__(self, leg: Leg, speech: SpeechClient | None, make_vad: MakeDetector | None) -> None:
         self.leg = leg
         self.heard: list[str] = []  # what the other side said, utterance by utterance
         self.on_heard: Callable[[str], None] = lambda text: None
@@ -73,9 +79,9 @@ class PhoneCall:
         self._speaker = Speaker(leg.port, _EARS.ahead_ms)
         self._tick = asyncio.Event()
         self._listener: Listener | None = None
-        if speech is not None and vad is not None:
+        if speech is not None and make_vad is not None:
             ears = LocalRecogniser(speech, _EARS)
-            self._listener = Listener(_EARS, vad(), ears, self, on_partial=lambda text: None)
+            self._listener = Listener(_EARS, make_vad, ears, self, on_partial=lambda text: None)
         self._recognising: set[asyncio.Task[None]] = set()
         self._heard_speech = False  # since the phone last spoke
         self._speech_began_ns = 0
@@ -100,17 +106,16 @@ class PhoneCall:
         """Speaks a text to its end. Raises ProviderError."""
         if self._speech is None:
             raise ProviderError("this phone has no voice", retryable=False)
-        return await self.play(await self._speech.synthesize(text, speed=SPEED, pitch=PITCH), text)
+        rate = self.leg.port.rate
+        return await self.play(await self._speech.synthesize(text, rate, speed=SPEED, pitch=PITCH), rate, text)
 
-    async def play(self, pcm: Pcm, text: str = "") -> Utterance:
-        """Plays 8 kHz audio to its end."""
-        frames = -(-len(pcm) // FRAME_SAMPLES)
-        padded = np.zeros(frames * FRAME_SAMPLES, np.int16)
-        padded[: len(pcm)] = pcm
+    async def play(self, pcm: Pcm, rate: int, text: str = "") -> Utterance:
+        """Plays audio to its end."""
+        padded = whole_frames(pcm, rate)
         start = self.leg.port.written
-        self._queued |= {start + i: frame for i, frame in enumerate(padded.reshape(-1, FRAME_SAMPLES))}
+        self._queued |= {start + i: frame for i, frame in enumerate(padded.reshape(-1, frame_samples(rate)))}
         utterance = self._speaker.utterance()
-        adding = asyncio.create_task(utterance.add(text, padded, clock.mono_ns()))
+        adding = asyncio.create_task(utterance.add(text, padded, rate, clock.mono_ns()))
         while not adding.done() and not self.over:
             await self._next_tick()
         if self.over:
@@ -216,7 +221,7 @@ class Phone:
         low, high = settings.media_ports
         self._media = MediaClient(MediaSettings(host=settings.host, port_min=low, port_max=high, capacity=4), self.hub)
         self._speech = SpeechClient(speech, self.hub) if settings.ears else None
-        self._vad = make_vad(speech) if settings.ears else None
+        self._make_vad = make_vad(speech) if settings.ears else None
         self._lane = LaneClient(SipSettings(host=settings.host, port=_free_port(settings.host), tcp=False), self.hub)
         self._legs: dict[int, Leg] = {}
         self._lane.on_fact = self._on_fact
@@ -265,7 +270,7 @@ class Phone:
         handle = self._lane.next_handle()
         leg = Leg(handle, self._lane, port, self.hub, identity, self._settings.host)
         self._legs[handle] = leg
-        call = PhoneCall(leg, self._speech, self._vad)
+        call = PhoneCall(leg, self._speech, self._make_vad)
         leg.created("")
         leg.call("", uri, f"sip:{from_user}@{self._settings.host}", {})
         return call

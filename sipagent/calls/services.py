@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from sipagent.calls.settings import LimitSettings
-from sipagent.conversation.interfaces import Agent, Recogniser, Tts, VoiceDetector
+from sipagent.conversation.interfaces import Agent, MakeDetector, Recogniser, Tts
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
@@ -20,7 +20,7 @@ class Services:
     events: EventSink
     tts: Tts
     recogniser: Recogniser
-    make_vad: Callable[[], VoiceDetector]
+    make_vad: MakeDetector
     make_agent: Callable[[str, AgentSpec], Awaitable[Agent]]  # by dialplan/agent name
     trunks: Sequence[TrunkSettings]
     conversation: ConversationSettings

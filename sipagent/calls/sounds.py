@@ -1,48 +1,69 @@
-"""WAV files as 8 kHz audio."""
+"""WAV files as telephone audio."""
 
 import wave
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from sipagent.conversation.interfaces import Pcm
 from sipagent.core.errors import ConfigError
+from sipagent.core.resample import convert
 
 MAX_SECONDS = 600
-RATE = 8000
+CACHED_BYTES = 1 << 20  # a larger file, about a minute at 8 kHz, is read each time it is played
+CACHED_FILES = 32
 
 
-def read_wav(path: Path) -> Pcm:
-    """A mono or stereo (first channel is taken) 16-bit WAV file of any rate, at 8 kHz. Raises ConfigError."""
+def read_wav(path: Path, rate: int) -> Pcm:
+    """A mono or stereo (first channel is taken) 16-bit WAV file of any rate, at `rate`. Raises ConfigError.
+
+    The result may be shared and is read-only. A file that has changed is read again.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if status.st_size > CACHED_BYTES:
+        return _read(path, rate)
+    return _cached(path, status.st_mtime_ns, status.st_size, rate)
+
+
+@lru_cache(maxsize=CACHED_FILES)
+def _cached(path: Path, changed_ns: int, size: int, rate: int) -> Pcm:
+    return _read(path, rate)
+
+
+def _read(path: Path, rate: int) -> Pcm:
     try:
         with wave.open(str(path), "rb") as file:
-            rate, channels, width, count = (
+            recorded, channels, width, count = (
                 file.getframerate(),
                 file.getnchannels(),
                 file.getsampwidth(),
                 file.getnframes(),
             )
-            if width != 2 or count > MAX_SECONDS * rate:
+            if width != 2 or count > MAX_SECONDS * recorded:
                 raise ConfigError(f"{path}: needs 16-bit samples and at most {MAX_SECONDS} s")
             pcm = np.frombuffer(file.readframes(count), "<i2")[::channels]
     except (OSError, EOFError, wave.Error) as error:
-        raise ConfigError(f"{path}: not a readable WAV file ({error})") from error
-    if rate == RATE:
-        return pcm.astype(np.int16)
-    divisor = int(np.gcd(rate, RATE))
-    scaled = resample_poly(pcm.astype(np.float64), RATE // divisor, rate // divisor)
-    eight: Pcm = np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
-    return eight
+        raise _unreadable(path, error) from error
+    sound = convert(pcm.astype(np.int16), recorded, rate)
+    sound.setflags(write=False)
+    return sound
 
 
-def write_stereo_wav(path: Path, left: Pcm, right: Pcm) -> None:
-    """Two 8 kHz int16 signals as one stereo file; the shorter one is filled with silence."""
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path}: not a readable WAV file ({error})")
+
+
+def write_stereo_wav(path: Path, left: Pcm, right: Pcm, rate: int) -> None:
+    """Two signals as one stereo file; the shorter one is filled with silence."""
     both = np.zeros((max(len(left), len(right)), 2), "<i2")
     both[: len(left), 0] = left
     both[: len(right), 1] = right
     with wave.open(str(path), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes(both.tobytes())

@@ -84,7 +84,9 @@ async def _say(call: "Call", text: str) -> None:
         utterance = speaker.utterance()
         try:
             for clause in chunking.split(text):
-                await utterance.add(clause, await call.services.tts.synthesize(clause), clock.mono_ns())
+                rate = utterance.rate
+                pcm = await call.services.tts.synthesize(clause, rate)
+                await utterance.add(clause, pcm, rate, clock.mono_ns())
             utterance.complete()
             await utterance.played()
         except ProviderError as error:
@@ -94,10 +96,11 @@ async def _say(call: "Call", text: str) -> None:
 
 
 async def _play(call: "Call", path: Path) -> None:
-    pcm = await asyncio.to_thread(sounds.read_wav, path)
+    rate = call.leg.port.rate
+    pcm = await asyncio.to_thread(sounds.read_wav, path, rate)
     with _mouth(call) as speaker:
         utterance = speaker.utterance()
-        await utterance.add("", pcm, clock.mono_ns())
+        await utterance.add("", pcm, rate, clock.mono_ns())
         utterance.complete()
         await utterance.played()
 
@@ -120,7 +123,7 @@ async def _agent(call: "Call", name: str) -> None:
         agent=await services.make_agent(f"{call.match.dialplan.name}/{name}", spec),
         manners=spec,
         out=call.leg.port,
-        vad=services.make_vad(),
+        make_vad=services.make_vad,
         recogniser=services.recogniser,
         tts=services.tts,
         events=services.events,

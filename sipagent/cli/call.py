@@ -119,7 +119,8 @@ async def _converse(call: PhoneCall, script: list[str | Path], quiet: bool) -> N
         if isinstance(item, Path):
             if not quiet:
                 click.echo(f"  played {item}")
-            await call.play(sounds.read_wav(item))
+            rate = call.leg.port.rate
+            await call.play(sounds.read_wav(item, rate), rate)
         else:
             if not quiet:
                 click.echo(f"  said   {item}")

@@ -1,6 +1,7 @@
 """What a conversation needs from others, as protocols: nothing here knows which vendor or process is behind it.
 
-Audio everywhere is 8 kHz mono int16; a frame is 160 samples (20 ms).
+Audio is mono int16 at 8 or 16 kHz, as the line has it; a frame is 20 ms, so its length tells the rate. A re-INVITE may
+change the rate in the middle of a call.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 Pcm = NDArray[np.int16]
 
-FRAME_SAMPLES = 160
 FRAME_MS = 20
 
 
@@ -20,7 +20,7 @@ class AudioFrames(Protocol):
     """New audio from the caller since the last tick."""
 
     @property
-    def pcm(self) -> Pcm: ...  # (n, 160)
+    def pcm(self) -> Pcm: ...  # (n, 160) at 8 kHz, (n, 320) at 16 kHz
     @property
     def arrival(self) -> NDArray[np.int64]: ...  # (n,) monotonic ns, 0 where no packet contributed
     @property
@@ -30,7 +30,9 @@ class AudioFrames(Protocol):
 class AudioOut(Protocol):
     """The way to the wire. Positions count frames since the port opened."""
 
-    def write(self, pcm: Pcm) -> int: ...  # returns the samples taken
+    @property
+    def rate(self) -> int: ...  # of what is written now, 8000 or 16000
+    def write(self, pcm: Pcm) -> int: ...  # whole frames; returns the samples taken
     @property
     def queued(self) -> int: ...
     @property
@@ -42,9 +44,12 @@ class AudioOut(Protocol):
 
 
 class VoiceDetector(Protocol):
-    """Voice activity of one call."""
+    """Voice activity of one call, at the rate it was made for."""
 
-    def push(self, frames: Pcm) -> NDArray[Any]: ...  # (n, 160) -> n decisions or probabilities
+    def push(self, frames: Pcm) -> NDArray[Any]: ...  # (n, samples) -> n decisions or probabilities
+
+
+MakeDetector = Callable[[int], VoiceDetector]  # for audio of this rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,10 @@ class Transcript:
 class Recognition(Protocol):
     """One utterance of the caller on its way to words."""
 
-    def push(self, frame: Pcm) -> None: ...
+    def push(self, frame: Pcm) -> None:
+        """20 ms; the rate need not be that of the frame before."""
+        ...
+
     def pause(self) -> None:
         """The caller has paused; words so far may be worked out ahead."""
         ...
@@ -79,8 +87,8 @@ class Recogniser(Protocol):
 
 
 class Tts(Protocol):
-    async def synthesize(self, text: str) -> Pcm:
-        """One clause as audio. Raises ProviderError."""
+    async def synthesize(self, text: str, rate: int) -> Pcm:
+        """One clause as audio of this rate. Raises ProviderError."""
         ...
 
 

@@ -5,8 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from sipagent.conversation.audio import rate_of
 from sipagent.conversation.endpointing import Change, Endpointer
-from sipagent.conversation.interfaces import FRAME_MS, AudioFrames, Pcm, Recogniser, Recognition, VoiceDetector
+from sipagent.conversation.interfaces import (
+    FRAME_MS,
+    AudioFrames,
+    MakeDetector,
+    Pcm,
+    Recogniser,
+    Recognition,
+    VoiceDetector,
+)
 from sipagent.conversation.settings import ConversationSettings
 
 VOICED = 0.5  # of a detector that gives probabilities; decisions are 0 or 1
@@ -39,12 +48,14 @@ class Listener:
     def __init__(
         self,
         settings: ConversationSettings,
-        vad: VoiceDetector,
+        make_vad: MakeDetector,
         recogniser: Recogniser,
         events: ListenerEvents,
         on_partial: Callable[[str], None],
     ) -> None:
-        self._vad = vad
+        self._make_vad = make_vad
+        self._vad: VoiceDetector | None = None
+        self._rate = 0
         self._recogniser = recogniser
         self._events = events
         self._on_partial = on_partial
@@ -59,6 +70,9 @@ class Listener:
 
     def push(self, frames: AudioFrames, now: int) -> None:
         """Takes the frames of one tick; `now` is monotonic ns."""
+        rate = rate_of(frames.pcm)
+        if self._vad is None or rate != self._rate:  # another codec: a sentence may go on across it
+            self._vad, self._rate = self._make_vad(rate), rate
         voiced = self._vad.push(frames.pcm)
         for i in range(len(frames.pcm)):
             self._frame(frames.pcm[i], frames.position + i, bool(voiced[i] >= VOICED), int(frames.arrival[i]), now)

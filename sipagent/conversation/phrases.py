@@ -5,8 +5,10 @@ from collections.abc import Iterable
 
 from sipagent.conversation.interfaces import Pcm, Tts
 from sipagent.core.errors import ProviderError
+from sipagent.core.resample import convert
 
-MAX_BYTES = 64 << 20  # about an hour of audio; the least recently used go first
+MAX_BYTES = 64 << 20  # about 20 minutes of audio; the least recently used go first
+NARROW, WIDE = 8000, 16_000
 
 
 class PhraseCache:
@@ -14,30 +16,39 @@ class PhraseCache:
 
     def __init__(self, tts: Tts) -> None:
         self._tts = tts
-        self._kept: OrderedDict[str, Pcm] = OrderedDict()
+        self._kept: OrderedDict[str, dict[int, Pcm]] = OrderedDict()  # by text, then by rate
         self._bytes = 0
 
-    async def synthesize(self, text: str) -> Pcm:
+    async def synthesize(self, text: str, rate: int) -> Pcm:
         kept = self._kept.get(text)
         if kept is not None:
             self._kept.move_to_end(text)
-            return kept
-        return await self._tts.synthesize(text)
+            return kept[rate]
+        return await self._tts.synthesize(text, rate)
 
     async def prepare(self, texts: Iterable[str]) -> int:
-        """Makes and keeps these; returns how many could not be made."""
+        """Makes and keeps these, for both kinds of line; returns how many could not be made."""
         failed = 0
         for text in dict.fromkeys(texts):
             if text in self._kept:
                 continue
             try:
-                pcm = await self._tts.synthesize(text)
+                wide = await self._tts.synthesize(text, WIDE)
             except ProviderError:
                 failed += 1
                 continue
-            pcm.setflags(write=False)
-            self._kept[text] = pcm
-            self._bytes += pcm.nbytes
-            while self._bytes > MAX_BYTES and len(self._kept) > 1:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            # One synthesis serves both, so that a node is ready as soon as with one of them.
+            self._keep(text, {WIDE: wide, NARROW: convert(wide, WIDE, NARROW)})
         return failed
+
+    def _keep(self, text: str, spoken: dict[int, Pcm]) -> None:
+        for pcm in spoken.values():
+            pcm.setflags(write=False)
+        self._kept[text] = spoken
+        self._bytes += _size(spoken)
+        while self._bytes > MAX_BYTES and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(spoken: dict[int, Pcm]) -> int:
+    return sum(pcm.nbytes for pcm in spoken.values())

@@ -90,15 +90,16 @@ class Reply:
         """The filler, when nothing else is on its way to the wire by then: recogniser, agent or voice may be slow."""
         await asyncio.sleep(self._manners.filler_after_s)
         clauses = chunking.split(self._manners.filler)
+        rate = turn.utterance.rate
         try:
-            spoken = [await self._tts.synthesize(clause) for clause in clauses]
+            spoken = [await self._tts.synthesize(clause, rate) for clause in clauses]
         except ProviderError as error:
             self._problem("tts", error)
             return
         if not turn.utterance.first_write_ns:
             turn.clause_ns = turn.clause_ns or self._now()
             for clause, pcm in zip(clauses, spoken, strict=True):
-                await turn.utterance.add(clause, pcm, self._now())
+                await turn.utterance.add(clause, pcm, rate, self._now())
 
     async def _think(self, turn: Turn, answer: _Answer, history: History) -> None:
         """The agent's pieces as clauses into the queue."""
@@ -140,8 +141,9 @@ class Reply:
 
     async def _say(self, turn: Turn, clause: str) -> None:
         turn.clause_ns = turn.clause_ns or self._now()
+        rate = turn.utterance.rate
         try:
-            pcm = await self._tts.synthesize(clause)
+            pcm = await self._tts.synthesize(clause, rate)
         except ProviderError as error:
             self._problem("tts", error)
             if turn.apologising:
@@ -150,4 +152,4 @@ class Reply:
             turn.apologising = True
             await self.speak(turn, self._manners.apology)
             return
-        await turn.utterance.add(clause, pcm, self._now())
+        await turn.utterance.add(clause, pcm, rate, self._now())

@@ -22,11 +22,11 @@ from sipagent.conversation.interfaces import (
     AudioFrames,
     AudioOut,
     EndCall,
+    MakeDetector,
     Recogniser,
     Transcript,
     TransferCall,
     Tts,
-    VoiceDetector,
 )
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.reply import Manners, Reply
@@ -74,7 +74,7 @@ class Session:
         agent: Agent,
         manners: Manners,
         out: AudioOut,
-        vad: VoiceDetector,
+        make_vad: MakeDetector,
         recogniser: Recogniser,
         tts: Tts,
         events: EventSink,
@@ -100,7 +100,7 @@ class Session:
         self._settings = settings
         self._history = History()
         self._speaker = Speaker(out, settings.ahead_ms)
-        self._listener = Listener(settings, vad, recogniser, self, self._partial)
+        self._listener = Listener(settings, make_vad, recogniser, self, self._partial)
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
         self._happenings: asyncio.Queue[Heard | _BargeIn | _FloorFree | SilenceAct | Outcome] = asyncio.Queue(
             HAPPENINGS

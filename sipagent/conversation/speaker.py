@@ -7,9 +7,9 @@ caller does) and wakes whoever waits for room or for the end of an utterance.
 import asyncio
 from dataclasses import dataclass
 
-import numpy as np
-
-from sipagent.conversation.interfaces import FRAME_MS, FRAME_SAMPLES, AudioOut, Pcm
+from sipagent.conversation.audio import frame_samples, whole_frames
+from sipagent.conversation.interfaces import FRAME_MS, AudioOut, Pcm
+from sipagent.core.resample import convert
 
 
 @dataclass(slots=True)
@@ -33,6 +33,11 @@ class Utterance:
         self.interrupted = False
         self._first_sent_ns = 0
         self.first_write_ns = 0  # monotonic, when the first audio was queued
+
+    @property
+    def rate(self) -> int:
+        """Of the audio that the wire takes now."""
+        return self._speaker.out.rate
 
     @property
     def text(self) -> str:
@@ -72,23 +77,27 @@ class Utterance:
             return True
         return self._complete and (not self._clauses or self._speaker.out.played >= self._clauses[-1].end)
 
-    async def add(self, text: str, pcm: Pcm, now: int) -> None:
-        """Queues one clause; waits while more than the limit is queued. Without effect once interrupted."""
+    async def add(self, text: str, pcm: Pcm, rate: int, now: int) -> None:
+        """Queues one clause; waits while more than the limit is queued. Without effect once interrupted.
+
+        Audio of another rate than the wire's by then is converted.
+        """
+        out = self._speaker.out
         await self._speaker.room()
         if self.interrupted or not len(pcm):
             return
-        frames = -(-len(pcm) // FRAME_SAMPLES)
-        padded = np.zeros(frames * FRAME_SAMPLES, np.int16)
-        padded[: len(pcm)] = pcm
-        start = self._speaker.out.written
+        rest = whole_frames(pcm, rate)
+        start = out.written
         self.first_write_ns = self.first_write_ns or now
-        self._clauses.append(_Clause(text, start, start + frames))
-        taken = self._speaker.out.write(padded)
-        while taken < len(padded):  # a clause longer than the ring: the rest follows as it plays
-            await self._speaker.next_tick()
+        self._clauses.append(_Clause(text, start, start + len(rest) // frame_samples(rate)))
+        while True:
+            rest, rate = convert(rest, rate, out.rate), out.rate
+            rest = rest[out.write(rest) :]
+            if not len(rest):
+                return
+            await self._speaker.next_tick()  # a clause longer than the ring: the rest follows as it plays
             if self.interrupted:
                 return
-            taken += self._speaker.out.write(padded[taken:])
 
     def complete(self) -> None:
         """No more clauses will be added."""

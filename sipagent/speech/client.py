@@ -94,16 +94,20 @@ class SpeechClient:
             raise
 
     async def transcribe(
-        self, pcm: NDArray[np.int16], *, prompt: str = "", droppable: bool = False
+        self, pcm: NDArray[np.int16], rate: int, *, prompt: str = "", droppable: bool = False
     ) -> Recognised | None:
-        """The words of one utterance (8 kHz, at most 120 s). None when it was droppable and the workers are behind.
+        """The words of one utterance (at most 120 s). None when it was droppable and the workers are behind.
 
         ProviderError when it failed or took over 15 s.
         """
-        if len(pcm) > LONGEST_PCM_S * 8000:
+        if len(pcm) > LONGEST_PCM_S * rate:
             raise ProviderError(f"an utterance of over {LONGEST_PCM_S} s is not recognised", retryable=False)
         request = Transcribe(
-            id=next(self._ids), pcm=pcm.astype(np.int16, copy=False).tobytes(), prompt=prompt, droppable=droppable
+            id=next(self._ids),
+            pcm=pcm.astype(np.int16, copy=False).tobytes(),
+            rate=rate,
+            prompt=prompt,
+            droppable=droppable,
         )
         reply = await self._ask(request, (Transcribed, Dropped))
         if isinstance(reply, Dropped):
@@ -111,9 +115,10 @@ class SpeechClient:
         assert isinstance(reply, Transcribed)
         return Recognised(reply.text, reply.confidence, reply.no_speech, reply.cpu_ms)
 
-    async def synthesize(self, text: str, *, speed: float = 1.0, pitch: float = 1.0) -> NDArray[np.int16]:
-        """8 kHz speech for one clause; empty when there is nothing to say. Errors as `transcribe`."""
-        reply = await self._ask(Synthesize(id=next(self._ids), text=text, speed=speed, pitch=pitch), (Synthesized,))
+    async def synthesize(self, text: str, rate: int, *, speed: float = 1.0, pitch: float = 1.0) -> NDArray[np.int16]:
+        """Speech for one clause at `rate`; empty when there is nothing to say. Errors as `transcribe`."""
+        request = Synthesize(id=next(self._ids), text=text, rate=rate, speed=speed, pitch=pitch)
+        reply = await self._ask(request, (Synthesized,))
         assert isinstance(reply, Synthesized)
         return np.frombuffer(reply.pcm, np.int16)
 

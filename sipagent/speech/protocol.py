@@ -1,6 +1,6 @@
 """What main and a speech worker say to each other. `id` pairs answers with requests; main chooses it.
 
-Audio is 8 kHz mono signed 16-bit little-endian.
+Audio is mono signed 16-bit little-endian, of the `rate` that the request names (Hz).
 """
 
 import msgspec
@@ -16,12 +16,14 @@ class Reply(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
 
 class Transcribe(Request):
     pcm: bytes
+    rate: int
     prompt: str = ""  # words that are likely here; biases the recogniser
     droppable: bool = False  # an interim transcript: answered by Dropped when the recogniser is behind
 
 
 class Synthesize(Request):
     text: str  # one clause or sentence
+    rate: int
     speed: float = 1.0
     pitch: float = 1.0  # 1.0 is the voice as it is; made by resampling, so that two speakers can be told apart
 

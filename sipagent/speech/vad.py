@@ -1,9 +1,9 @@
-"""Voice activity of one call, a decision per 20 ms frame of 8 kHz audio.
+"""Voice activity of one call, a decision per 20 ms frame of 8 or 16 kHz audio.
 
 Three detectors, compared by `bench/vad.py`:
 
 - `webrtc`: the Gaussian-mixture detector of WebRTC in its strictest mode. Takes every key tone for speech.
-- `silero`: Silero's recurrent network at its native 8 kHz. Knows noise and tones from speech.
+- `silero`: Silero's recurrent network, which takes either rate as it is. Knows noise and tones from speech.
 - `gated`: Silero, running only while the line is loud enough to hold speech: a quiet line costs next to nothing.
 """
 
@@ -20,14 +20,13 @@ from sipagent.core.errors import SetupError
 from sipagent.speech.models import INSTALL_COMMAND, locate
 from sipagent.speech.settings import SpeechSettings
 
-RATE = 8000
-FRAME = 160
+FRAME_S = 0.02
 
 QUIET_DBFS = -55.0  # a frame below this is no speech on a telephone; G.711's noise is at -70, a quiet talker at -45
 STRICTEST = 3  # of WebRTC's modes; 0 to 2 call noise at 10 dB, ringback and comfort noise speech
 
-WINDOW = 256  # samples Silero takes at 8 kHz (32 ms), with the 32 before them
-CONTEXT = 32
+WINDOW_MS = 32  # of audio that Silero takes at once, with the 4 ms before them
+CONTEXT_MS = 4
 BEGIN, GO_ON = 0.5, 0.35  # probability that starts speech, and that which keeps it; the model's authors' own pair
 
 GATE_OVER_FLOOR_DB = 4.0  # the gate opens for a frame this far above the noise floor; steady noise varies by 1 dB
@@ -38,7 +37,7 @@ RESET_FRAMES = 100  # after 2 s of quiet the network's state belongs to another 
 
 
 class VoiceDetector(Protocol):
-    """Hears one call, in order. `push` takes frames (n, 160) and gives n decisions (bool)."""
+    """Hears one call, in order. `push` takes frames (n, samples of 20 ms) and gives n decisions (bool)."""
 
     def push(self, frames: NDArray[np.int16]) -> NDArray[np.bool_]: ...
 
@@ -49,7 +48,7 @@ def _ratio(db: float) -> float:
 
 QUIET_POWER = _ratio(QUIET_DBFS) * 32768.0**2
 _OVER_FLOOR = _ratio(GATE_OVER_FLOOR_DB)
-_FLOOR_RISE = _ratio(FLOOR_RISE_DB_S * FRAME / RATE)
+_FLOOR_RISE = _ratio(FLOOR_RISE_DB_S * FRAME_S)
 
 
 def power(frame: NDArray[np.int16]) -> float:
@@ -61,13 +60,15 @@ def power(frame: NDArray[np.int16]) -> float:
 class WebrtcDetector:
     """WebRTC's detector, not asked about frames too quiet to matter. 4 µs a frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int) -> None:
         self._vad = webrtcvad.Vad(STRICTEST)
+        self._rate = rate
 
     def push(self, frames: NDArray[np.int16]) -> NDArray[np.bool_]:
         # Asked even about quiet frames: its noise model learns from them.
         return np.array(
-            [self._vad.is_speech(frame.tobytes(), RATE) and power(frame) > QUIET_POWER for frame in frames], np.bool_
+            [self._vad.is_speech(frame.tobytes(), self._rate) and power(frame) > QUIET_POWER for frame in frames],
+            np.bool_,
         )
 
 
@@ -84,11 +85,12 @@ class Silero:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._rate = np.array(RATE, np.int64)
 
-    def run(self, window: NDArray[np.float32], state: NDArray[np.float32]) -> tuple[float, NDArray[np.float32]]:
-        """Probability of speech in a window (1, 288) and the next state (2, 1, 128)."""
-        probability, state = self._session.run(None, {"input": window, "state": state, "sr": self._rate})
+    def run(
+        self, window: NDArray[np.float32], state: NDArray[np.float32], rate: NDArray[np.int64]
+    ) -> tuple[float, NDArray[np.float32]]:
+        """Probability of speech in a window (1, samples of 36 ms) at `rate` (), and the next state (2, 1, 128)."""
+        probability, state = self._session.run(None, {"input": window, "state": state, "sr": rate})
         return float(probability[0, 0]), state
 
 
@@ -98,9 +100,12 @@ class SileroDetector:
     A frame's decision is that of the last whole window by its end.
     """
 
-    def __init__(self, network: Silero) -> None:
+    def __init__(self, network: Silero, rate: int) -> None:
         self._network = network
-        self._samples = np.zeros((1, CONTEXT + WINDOW), np.float32)
+        self._rate = np.array(rate, np.int64)
+        self._window = rate * WINDOW_MS // 1000
+        self._context = rate * CONTEXT_MS // 1000
+        self._samples = np.zeros((1, self._context + self._window), np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -115,14 +120,14 @@ class SileroDetector:
     def hear(self, frame: NDArray[np.int16]) -> bool:
         audio = frame.astype(np.float32) / np.float32(32768.0)
         while len(audio):
-            part = audio[: WINDOW - self._filled]
-            begin = CONTEXT + self._filled
+            part = audio[: self._window - self._filled]
+            begin = self._context + self._filled
             self._samples[0, begin : begin + len(part)] = part
             self._filled += len(part)
             audio = audio[len(part) :]
-            if self._filled == WINDOW:
-                probability, self._state = self._network.run(self._samples, self._state)
-                self._samples[0, :CONTEXT] = self._samples[0, -CONTEXT:]
+            if self._filled == self._window:
+                probability, self._state = self._network.run(self._samples, self._state, self._rate)
+                self._samples[0, : self._context] = self._samples[0, -self._context :]
                 self._filled = 0
                 self.speaking = probability > (GO_ON if self.speaking else BEGIN)
         return self.speaking
@@ -134,8 +139,8 @@ class GatedDetector:
     Closed while the line is at its noise floor. When a frame is louder, the network hears the last 160 ms first.
     """
 
-    def __init__(self, network: Silero) -> None:
-        self._silero = SileroDetector(network)
+    def __init__(self, network: Silero, rate: int) -> None:
+        self._silero = SileroDetector(network, rate)
         self._recent: deque[NDArray[np.int16]] = deque(maxlen=RECALL_FRAMES)  # heard by nobody yet
         self._floor = QUIET_POWER
         self._since_loud = RESET_FRAMES
@@ -163,11 +168,14 @@ class GatedDetector:
         return False
 
 
-def make_vad(settings: SpeechSettings) -> Callable[[], VoiceDetector]:
-    """What makes a detector for a call. SetupError when the chosen kind's package or model is missing."""
+def make_vad(settings: SpeechSettings) -> Callable[[int], VoiceDetector]:
+    """What makes a detector for a call's audio of a rate.
+
+    SetupError when the chosen kind's package or model is missing.
+    """
     if settings.vad == "webrtc":
         return WebrtcDetector
     network = Silero(locate(settings.vad_model, "vad", settings.model_dir))
     if settings.vad == "silero":
-        return lambda: SileroDetector(network)
-    return lambda: GatedDetector(network)
+        return lambda rate: SileroDetector(network, rate)
+    return lambda rate: GatedDetector(network, rate)

@@ -15,12 +15,11 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from sipagent.core.resample import resample, to_float
 from sipagent.speech.loopcut import cut_loop
 from sipagent.speech.mel import RATE, log_mel
-from sipagent.speech.resample import resample, to_float
 
-LINE_RATE = 8000
-FRAME = 160  # 20 ms of the line, the unit of the level measurements here
+FRAMES_PER_S = 50  # the unit of the level measurements here is 20 ms
 
 # By bench/stt.py: 30, 15, 10 and 6 s get 3.3, 4.1, 3.8 and 4.2 % of words wrong, for 5, 1.5, 1 and 0.8 times the CPU.
 WINDOW_S = 10.0
@@ -68,12 +67,12 @@ class Recogniser:
             raise ValueError(f"the recogniser's tokenizer has no {name}: wrong model, or a language it does not know")
         return int(number)
 
-    def transcribe(self, pcm: NDArray[np.int16], prompt: str = "") -> Decoded:
-        """The words of one utterance (8 kHz). `prompt` holds words that are likely; it biases the choice of words.
+    def transcribe(self, pcm: NDArray[np.int16], rate: int, prompt: str = "") -> Decoded:
+        """The words of one utterance at `rate` Hz. `prompt` holds words that are likely; it biases their choice.
 
         More than 28 s are recognised in pieces, divided where it is quietest.
         """
-        pieces = [self._piece(piece, prompt) for piece in divide(pcm)]
+        pieces = [self._piece(piece, rate, prompt) for piece in divide(pcm, rate)]
         spoken = [piece for piece in pieces if piece.text]
         if not spoken:
             return min(pieces, key=lambda piece: piece.no_speech)
@@ -83,11 +82,11 @@ class Recogniser:
             min(piece.no_speech for piece in spoken),
         )
 
-    def _piece(self, pcm: NDArray[np.int16], prompt: str) -> Decoded:
-        speech_s = speech_seconds(pcm)
+    def _piece(self, pcm: NDArray[np.int16], rate: int, prompt: str) -> Decoded:
+        speech_s = speech_seconds(pcm, rate)
         if not speech_s:
             return _NOTHING
-        audio = resample(to_float(pcm), LINE_RATE, RATE)
+        audio = resample(to_float(pcm), rate, RATE)
         audio_s = len(audio) / RATE
         # Two mel frames make one position of the encoder: the number of frames must be even.
         samples = int(max(WINDOW_S, audio_s + MARGIN_S) * RATE) // 320 * 320
@@ -116,31 +115,32 @@ class Recogniser:
         return [self._before, *words[-PROMPT_TOKENS:], *self._start]
 
 
-def levels_dbfs(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+def levels_dbfs(pcm: NDArray[np.int16], rate: int) -> NDArray[np.float32]:
     """RMS of each whole 20 ms, in dB relative to full scale; -96 for digital silence."""
-    frames = pcm[: len(pcm) // FRAME * FRAME].reshape(-1, FRAME).astype(np.float32)
+    frame = rate // FRAMES_PER_S
+    frames = pcm[: len(pcm) // frame * frame].reshape(-1, frame).astype(np.float32)
     power = np.mean(frames**2, axis=1)
     levels: NDArray[np.float32] = 10.0 * np.log10(np.maximum(power, np.float32(0.25))) - np.float32(90.3)
     return levels
 
 
-def speech_seconds(pcm: NDArray[np.int16]) -> float:
+def speech_seconds(pcm: NDArray[np.int16], rate: int) -> float:
     """Time from the first to the last frame that may be speech; 0 when there is none."""
-    levels = levels_dbfs(pcm)
+    levels = levels_dbfs(pcm, rate)
     if not len(levels) or levels.max() < QUIET_DBFS:
         return 0.0
     active = np.flatnonzero(levels > levels.max() - SPEECH_RANGE_DB)
-    return float(active[-1] - active[0] + 1) * FRAME / LINE_RATE
+    return float(active[-1] - active[0] + 1) / FRAMES_PER_S
 
 
-def divide(pcm: NDArray[np.int16]) -> list[NDArray[np.int16]]:
+def divide(pcm: NDArray[np.int16], rate: int) -> list[NDArray[np.int16]]:
     """Pieces of at most 28 s, together the whole; cut in the quietest 100 ms before each limit."""
-    longest, search = int(LONGEST_S * LINE_RATE), int(SEARCH_S * LINE_RATE)
+    longest, search, frame = int(LONGEST_S * rate), int(SEARCH_S * rate), rate // FRAMES_PER_S
     pieces: list[NDArray[np.int16]] = []
     while len(pcm) > longest:
-        tail = levels_dbfs(pcm[longest - search : longest])
+        tail = levels_dbfs(pcm[longest - search : longest], rate)
         smooth = np.convolve(tail, np.ones(5), mode="valid")
-        cut = longest - search + (int(np.argmin(smooth)) + 2) * FRAME + FRAME // 2
+        cut = longest - search + (int(np.argmin(smooth)) + 2) * frame + frame // 2
         pieces.append(pcm[:cut])
         pcm = pcm[cut:]
     return [*pieces, pcm]

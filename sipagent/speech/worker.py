@@ -63,13 +63,13 @@ def load_stt(settings: SpeechSettings) -> Handler:
     def transcribe(request: Request) -> AnyReply:
         assert isinstance(request, Transcribe)
         watch = _Stopwatch()
-        said = recogniser.transcribe(np.frombuffer(request.pcm, np.int16), request.prompt)
+        said = recogniser.transcribe(np.frombuffer(request.pcm, np.int16), request.rate, request.prompt)
         return Transcribed(
             id=request.id, text=said.text, confidence=said.confidence, no_speech=said.no_speech, cpu_ms=watch.ms()
         )
 
     noise = np.random.default_rng(0).integers(-3000, 3000, 8000, dtype=np.int16)  # silence would not reach the model
-    transcribe(Transcribe(id=0, pcm=noise.tobytes()))
+    transcribe(Transcribe(id=0, pcm=noise.tobytes(), rate=8000))
     return transcribe
 
 
@@ -81,10 +81,10 @@ def load_tts(settings: SpeechSettings) -> Handler:
     def synthesize(request: Request) -> AnyReply:
         assert isinstance(request, Synthesize)
         watch = _Stopwatch()
-        pcm = voice.synthesize(request.text, request.speed, request.pitch)
+        pcm = voice.synthesize(request.text, request.rate, request.speed, request.pitch)
         return Synthesized(id=request.id, pcm=pcm.tobytes(), cpu_ms=watch.ms())
 
-    synthesize(Synthesize(id=0, text="Ready."))
+    synthesize(Synthesize(id=0, text="Ready.", rate=8000))
     return synthesize
 
 

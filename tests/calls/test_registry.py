@@ -33,6 +33,7 @@ class Port:
     def __init__(self, media: "Media") -> None:
         self.media = media
         self.port = 5000
+        self.rate = 8000
         self.written = self.played = self.queued = 0
         self.on_frames = self.on_silent = self.on_lost = None
 

@@ -15,7 +15,6 @@ from sipagent.core.events import Event, TurnEnded
 from sipagent.core.ids import CallId
 from sipagent.dialplan.model import AgentSpec
 
-FRAME = 160
 TICK_NS = 20_000_000
 
 
@@ -28,8 +27,9 @@ class Batch(NamedTuple):
 class Wire:
     """The media port as a conversation sees it; plays one frame a tick."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int], rate: int) -> None:
         self._clock = clock
+        self.rate = rate
         self.frames: list[Pcm] = []  # as written
         self.sent: dict[int, int] = {}
         self.on_wire: list[bool] = []  # per tick: did the agent's audio leave
@@ -51,7 +51,7 @@ class Wire:
         return self._played
 
     def write(self, pcm: Pcm) -> int:
-        self.frames += list(pcm.reshape(-1, FRAME))
+        self.frames += list(pcm.reshape(-1, self.rate // 50))
         return len(pcm)
 
     def sent_at(self, position: int) -> int:
@@ -77,7 +77,11 @@ class Wire:
 
 
 class LoudnessVad:
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+
     def push(self, frames: Pcm) -> np.ndarray:
+        assert frames.shape[1] == self._rate // 50
         loud: np.ndarray = np.abs(frames).max(axis=1) > 100
         return loud
 
@@ -88,20 +92,22 @@ class Words:
 
     texts: list[str | Exception]
     begun: int = 0
+    last: "Word | None" = None
 
     def begin(self, on_partial: Callable[[str], None]) -> "Word":
         self.begun += 1
         said = self.texts[self.begun - 1] if self.begun <= len(self.texts) else ""
-        return Word(said)
+        self.last = Word(said)
+        return self.last
 
 
 @dataclass
 class Word:
     said: str | Exception
-    frames: int = 0
+    frames: list[Pcm] = field(default_factory=list)
 
     def push(self, frame: Pcm) -> None:
-        self.frames += 1
+        self.frames.append(frame)
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -120,11 +126,11 @@ class Voice:
     broken: set[str] = field(default_factory=set)
     made: list[str] = field(default_factory=list)
 
-    async def synthesize(self, text: str) -> Pcm:
+    async def synthesize(self, text: str, rate: int) -> Pcm:
         if text in self.broken:
             raise ProviderError("the voice is broken", retryable=False)
         self.made.append(text)
-        return np.full(len(text) * 480, 5000, np.int16)
+        return np.full(len(text) * 60 * rate // 1000, 5000, np.int16)
 
 
 class Echo:
@@ -163,10 +169,11 @@ class Scene:
         manners: AgentSpec | None = None,
         voice: Voice | None = None,
         settings: ConversationSettings | None = None,
+        rate: int = 8000,
     ) -> None:
         self.time = 1_000_000_000
         self.events: list[Event] = []
-        self.wire = Wire(lambda: self.time)
+        self.wire = Wire(lambda: self.time, rate)
         self.words = Words(list(texts))
         self.voice = voice or Voice()
         self.position = 0
@@ -175,7 +182,7 @@ class Scene:
             agent=agent,
             manners=manners or AgentSpec(greeting="Hello."),
             out=self.wire,
-            vad=LoudnessVad(),
+            make_vad=LoudnessVad,
             recogniser=self.words,
             tts=self.voice,
             events=self,
@@ -194,7 +201,7 @@ class Scene:
             self.time += TICK_NS
             self.wire.tick()
             level = 3000 if speaking else 0
-            frame = np.full((1, FRAME), level, np.int16)
+            frame = np.full((1, self.wire.rate // 50), level, np.int16)
             self.session.on_frames(Batch(frame, np.array([self.time - 40_000_000]), self.position))
             self.position += 1
         await self._settle()

@@ -135,18 +135,19 @@ async def test_phrases_are_made_once():
     class Counting:
         made = 0
 
-        async def synthesize(self, text):
+        async def synthesize(self, text, rate):
             if text == "broken":
                 raise ProviderError("no", retryable=False)
             self.made += 1
-            return np.zeros(160, np.int16)
+            return np.zeros(rate // 50, np.int16)
 
     voice = Counting()
     cache = PhraseCache(voice)
     assert await cache.prepare(["a", "b", "a", "broken"]) == 1
-    await cache.synthesize("a")
-    await cache.synthesize("b")
+    assert len(await cache.synthesize("a", 8000)) == 160
+    assert len(await cache.synthesize("a", 16_000)) == 320
+    await cache.synthesize("b", 8000)
     assert voice.made == 2
-    await cache.synthesize("c")
-    await cache.synthesize("c")
+    await cache.synthesize("c", 8000)
+    await cache.synthesize("c", 8000)
     assert voice.made == 4  # what was not prepared is not kept: callers' names do not pile up

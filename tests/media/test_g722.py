@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sipagent.core.resample import resample, to_float, to_int16
 from sipagent.media.g722 import RATE, Decoder, Encoder
-from sipagent.speech.resample import resample, to_float, to_int16
 from tests.speech.prompts import prompts
 
 FRAME = 320

@@ -1,4 +1,4 @@
-"""Recorded human speech for tests and benches: Debian's Asterisk prompts with their transcripts, and G.711."""
+"""Recorded human speech for tests and benches: Debian's Asterisk prompts with their transcripts, G.711 and G.722."""
 
 import gzip
 import re
@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.core.resample import convert
+from sipagent.media.g722 import Decoder, Encoder
 from tests.wer import normalise
 
 SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -56,6 +58,11 @@ def through_ulaw(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
     mantissa = (magnitude >> (exponent + 3)) & 15
     result: NDArray[np.int16] = (sign * ((((mantissa << 3) + 132) << exponent) - 132)).astype(np.int16)
     return result
+
+
+def through_g722(pcm: NDArray[np.int16]) -> NDArray[np.int16]:
+    """8 kHz audio as a G.722 line brings it, at 16 kHz."""
+    return Decoder().decode(Encoder().encode(convert(pcm, 8000, 16_000)))
 
 
 def tones(*hz: float, seconds: float = 2.0, amplitude: float = 4000.0) -> NDArray[np.int16]:

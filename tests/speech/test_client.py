@@ -33,7 +33,7 @@ def workers_left() -> list[int]:
 
 async def test_recorded_prompts_behind_mu_law_are_recognised(client: SpeechClient) -> None:
     said = prompts(48)
-    heard = [await client.transcribe(through_ulaw(prompt.pcm)) for prompt in said]
+    heard = [await client.transcribe(through_ulaw(prompt.pcm), 8000) for prompt in said]
     rate = wer((prompt.text, each.text) for prompt, each in zip(said, heard, strict=True) if each)
     print(f"\nWER over {len(said)} prompts: {100 * rate:.1f} %")
     assert rate < 0.10
@@ -53,16 +53,25 @@ async def test_what_the_voice_says_is_recognised(client: SpeechClient) -> None:
     pairs = []
     for pitch in (1.0, 1.2):
         for text in texts:
-            heard = await client.transcribe(through_ulaw(await client.synthesize(text, pitch=pitch)))
+            heard = await client.transcribe(through_ulaw(await client.synthesize(text, 8000, pitch=pitch)), 8000)
             assert heard
             pairs.append((text, heard.text))
     assert wer(pairs) < 0.12
 
 
+async def test_both_kinds_of_line_are_spoken_and_understood(client: SpeechClient) -> None:
+    text = "We are open from nine to five on weekdays."
+    for rate in (8000, 16_000):
+        spoken = await client.synthesize(text, rate)
+        assert 1.5 < len(spoken) / rate < 6
+        heard = await client.transcribe(spoken, rate)
+        assert heard and wer([(text, heard.text)]) < 0.15
+
+
 async def test_interims_are_dropped_when_the_recogniser_is_behind_and_finals_are_not(client: SpeechClient) -> None:
     pcm = through_ulaw(prompts(1)[0].pcm)
-    interims = [asyncio.create_task(client.transcribe(pcm, droppable=True)) for _ in range(12)]
-    final = asyncio.create_task(client.transcribe(pcm))
+    interims = [asyncio.create_task(client.transcribe(pcm, 8000, droppable=True)) for _ in range(12)]
+    final = asyncio.create_task(client.transcribe(pcm, 8000))
     answers = await asyncio.gather(*interims)
     assert (await final) is not None
     assert 1 <= sum(answer is None for answer in answers) < 12
@@ -70,19 +79,19 @@ async def test_interims_are_dropped_when_the_recogniser_is_behind_and_finals_are
 
 async def test_a_cancelled_request_leaves_the_worker_free(client: SpeechClient) -> None:
     pcm = np.tile(through_ulaw(prompts(1)[0].pcm), 4)
-    tasks = [asyncio.create_task(client.transcribe(pcm)) for _ in range(20)]
+    tasks = [asyncio.create_task(client.transcribe(pcm, 8000)) for _ in range(20)]
     await asyncio.sleep(0.05)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    assert await client.transcribe(pcm)
+    assert await client.transcribe(pcm, 8000)
     assert loop.time() - began < 4.0  # not behind nineteen others
 
 
 async def test_too_many_requests_are_refused(client: SpeechClient) -> None:
-    tasks = [asyncio.create_task(client.synthesize("One.")) for _ in range(client_module.OUTSTANDING + 1)]
+    tasks = [asyncio.create_task(client.synthesize("One.", 8000)) for _ in range(client_module.OUTSTANDING + 1)]
     with pytest.raises(ProviderError, match="outstanding") as refused:
         await tasks[-1]
     assert refused.value.retryable
@@ -93,7 +102,7 @@ async def test_too_many_requests_are_refused(client: SpeechClient) -> None:
 
 async def test_an_absurd_utterance_is_refused(client: SpeechClient) -> None:
     with pytest.raises(ProviderError):
-        await client.transcribe(np.zeros(8000 * 130, np.int16))
+        await client.transcribe(np.zeros(8000 * 130, np.int16), 8000)
 
 
 async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered(local_models: None) -> None:
@@ -105,7 +114,7 @@ async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered
         prompt = prompts(2)[1]
         pcm = through_ulaw(prompt.pcm)
 
-        waiting = [asyncio.create_task(speech.transcribe(pcm)) for _ in range(4)]
+        waiting = [asyncio.create_task(speech.transcribe(pcm, 8000)) for _ in range(4)]
         await asyncio.sleep(0.02)
         os.kill(first, signal.SIGKILL)
         answers = await asyncio.gather(*waiting)  # by the other worker
@@ -119,7 +128,7 @@ async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered
             os.kill(pid, signal.SIGKILL)
         while both & set(speech.pids):
             await asyncio.sleep(0.005)
-        assert await speech.transcribe(pcm)
+        assert await speech.transcribe(pcm, 8000)
 
         ended = [event for event in events.seen if isinstance(event, ProcessEnded)]
         assert {first, second} <= {event.pid for event in ended}
@@ -128,7 +137,7 @@ async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered
         assert len([event for event in events.seen if isinstance(event, ProcessStarted)]) >= 5
 
         with pytest.raises(ProviderError, match="no local model for tts"):
-            await speech.synthesize("Hello")
+            await speech.synthesize("Hello", 8000)
     finally:
         await speech.close()
 

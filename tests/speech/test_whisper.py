@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.speech.prompts import noise, prompts, ringback, through_ulaw, tones
+from tests.speech.prompts import noise, prompts, ringback, through_g722, through_ulaw, tones
 from tests.wer import wer
 
 if TYPE_CHECKING:
@@ -39,10 +39,17 @@ def test_a_short_window_costs_hardly_any_words(recogniser: "Recogniser", monkeyp
     from sipagent.speech import whisper
 
     said = prompts(9)
-    short = wer((prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm)).text) for prompt in said)
+    short = wer((prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm), 8000).text) for prompt in said)
     monkeypatch.setattr(whisper, "WINDOW_S", 30.0)
-    full = wer((prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm)).text) for prompt in said)
+    full = wer((prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm), 8000).text) for prompt in said)
     assert short <= full + 0.03
+
+
+def test_a_wideband_line_is_understood_as_well(recogniser: "Recogniser") -> None:
+    said = prompts(9)
+    narrow = wer((prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm), 8000).text) for prompt in said)
+    wide = wer((prompt.text, recogniser.transcribe(through_g722(prompt.pcm), 16_000).text) for prompt in said)
+    assert wide <= narrow + 0.03
 
 
 NOT_SPEECH = {
@@ -65,19 +72,20 @@ NOT_SPEECH = {
 @pytest.mark.parametrize("name", NOT_SPEECH)
 def test_what_is_no_speech_has_no_words(name: str, recogniser: "Recogniser") -> None:
     pcm = NOT_SPEECH[name]
-    heard = recogniser.transcribe(through_ulaw(pcm) if len(pcm) else pcm)
+    heard = recogniser.transcribe(through_ulaw(pcm) if len(pcm) else pcm, 8000)
     assert heard.text == ""
     assert heard.confidence == 0.0 and heard.no_speech > 0.52
 
 
 def test_silence_never_reaches_the_decoder(recogniser: "Recogniser", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recogniser, "_model", None)
-    assert recogniser.transcribe(noise(-66)).text == ""
+    assert recogniser.transcribe(noise(-66), 8000).text == ""
 
 
 def test_a_single_word_is_heard(recogniser: "Recogniser") -> None:
     pairs = [
-        (prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm)).text) for prompt in prompts(25, words=(1, 1))
+        (prompt.text, recogniser.transcribe(through_ulaw(prompt.pcm), 8000).text)
+        for prompt in prompts(25, words=(1, 1))
     ]
     assert all(heard for _, heard in pairs)  # none is taken for noise
     assert wer(pairs) < 0.6  # out of context single words are hard; several of these are names of letters
@@ -99,14 +107,14 @@ def test_an_utterance_longer_than_the_model_is_divided_in_a_pause(recogniser: "R
     from sipagent.speech.whisper import LONGEST_S, divide
 
     text, pcm = joined(45.0)
-    pieces = divide(pcm)
+    pieces = divide(pcm, 8000)
     assert np.array_equal(np.concatenate(pieces), pcm)
     assert len(pieces) > 1 and all(len(piece) <= LONGEST_S * 8000 for piece in pieces)
     for piece in pieces[:-1]:
         assert np.abs(piece[-400:].astype(int)).max() < 200
-    assert wer([(text, recogniser.transcribe(through_ulaw(pcm)).text)]) < 0.1
+    assert wer([(text, recogniser.transcribe(through_ulaw(pcm), 8000).text)]) < 0.1
 
 
 def test_a_prompt_leans_the_choice_of_words(recogniser: "Recogniser") -> None:
-    heard = recogniser.transcribe(through_ulaw(prompts(1)[0].pcm), prompt="agent, number, pound key, " * 60)
+    heard = recogniser.transcribe(through_ulaw(prompts(1)[0].pcm), 8000, prompt="agent, number, pound key, " * 60)
     assert heard.text  # a prompt longer than allowed is cut, not an error

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-
+from sipagent.conversation.audio import join
 from sipagent.conversation.interfaces import FRAME_MS, Pcm, Transcript
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError, SipagentError
@@ -25,7 +24,9 @@ class Recognised(Protocol):
 class Transcriber(Protocol):
     """The speech worker's client. None when a droppable request was dropped."""
 
-    async def transcribe(self, pcm: Pcm, *, prompt: str = "", droppable: bool = False) -> Recognised | None: ...
+    async def transcribe(
+        self, pcm: Pcm, rate: int, *, prompt: str = "", droppable: bool = False
+    ) -> Recognised | None: ...
 
 
 class LocalRecogniser:
@@ -59,12 +60,12 @@ class LocalRecognition:
         self._frames.append(frame)
         if len(self._frames) - self._partial_at >= self._every and (self._partial is None or self._partial.done()):
             self._partial_at = len(self._frames)
-            self._partial = asyncio.create_task(self._decode_partial(self._audio()))
+            self._partial = asyncio.create_task(self._decode_partial(*join(self._frames)))
 
     def pause(self) -> None:
         if self._ahead is not None:
             self._ahead.cancel()
-        self._ahead = asyncio.create_task(self._decode(self._audio()))
+        self._ahead = asyncio.create_task(self._decode(*join(self._frames)))
         # Its failure is raised by finish(), or does not matter because the caller went on speaking.
         self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -78,7 +79,7 @@ class LocalRecognition:
         if self._partial is not None:
             self._partial.cancel()
         if self._ahead is None or self._ahead.cancelled():
-            self._ahead = asyncio.create_task(self._decode(self._audio()))
+            self._ahead = asyncio.create_task(self._decode(*join(self._frames)))
         return await self._ahead
 
     def cancel(self) -> None:
@@ -86,18 +87,15 @@ class LocalRecognition:
             if task is not None:
                 task.cancel()
 
-    def _audio(self) -> Pcm:
-        return np.concatenate(self._frames)
-
-    async def _decode(self, pcm: Pcm) -> Transcript:
-        recognised = await self._transcriber.transcribe(pcm, prompt=self._prompt)
+    async def _decode(self, pcm: Pcm, rate: int) -> Transcript:
+        recognised = await self._transcriber.transcribe(pcm, rate, prompt=self._prompt)
         if recognised is None:
             raise ProviderError("the recogniser dropped an utterance that it may not drop", retryable=True)
         return Transcript(recognised.text, recognised.confidence)
 
-    async def _decode_partial(self, pcm: Pcm) -> None:
+    async def _decode_partial(self, pcm: Pcm, rate: int) -> None:
         try:
-            recognised = await self._transcriber.transcribe(pcm, prompt=self._prompt, droppable=True)
+            recognised = await self._transcriber.transcribe(pcm, rate, prompt=self._prompt, droppable=True)
         except SipagentError:
             return  # a partial is a convenience; the final one reports what is wrong
         if recognised is not None and recognised.text:

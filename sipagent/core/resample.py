@@ -1,7 +1,7 @@
 """Sampling-rate conversion by polyphase filters whose stop-band begins where aliasing would.
 
-A telephone channel ends at 4 kHz. Speech synthesis at 22 kHz has sibilants far above that; decimated carelessly they
-fold down and the voice rasps. 65 dB is below the noise of G.711 (ITU-T G.711: about 38 dB).
+A telephone channel ends at 4 kHz, a wideband one at 8. Speech synthesis at 22 kHz has sibilants above that; decimated
+carelessly they fold down and the voice rasps. 65 dB is below the noise of G.711 (ITU-T G.711: about 38 dB).
 """
 
 from fractions import Fraction
@@ -34,6 +34,11 @@ def resample(audio: NDArray[np.float32], source_hz: float, target_hz: int) -> ND
     up, down = ratio.numerator, ratio.denominator
     result: NDArray[np.float32] = scipy.signal.resample_poly(audio, up, down, window=_filter(up, down))
     return result
+
+
+def convert(pcm: NDArray[np.int16], source_hz: int, target_hz: int) -> NDArray[np.int16]:
+    """As `resample`, of 16-bit samples."""
+    return pcm if source_hz == target_hz else to_int16(resample(to_float(pcm), source_hz, target_hz))
 
 
 def to_float(pcm: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sipagent.speech.resample import resample, to_float, to_int16
+from sipagent.core.resample import resample, to_float, to_int16
 
 
 def tone(hz: float, rate: int, seconds: float = 0.5) -> np.ndarray:

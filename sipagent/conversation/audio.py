@@ -1,0 +1,35 @@
+"""Frames of 20 ms at 8 or 16 kHz, and how audio of one rate becomes audio of another."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from sipagent.conversation.interfaces import FRAME_MS, Pcm
+from sipagent.core.resample import convert
+
+
+def frame_samples(rate: int) -> int:
+    return rate * FRAME_MS // 1000
+
+
+def rate_of(frames: Pcm) -> int:
+    """The rate of one frame (samples,) or several (n, samples)."""
+    samples: int = frames.shape[-1]
+    return samples * 1000 // FRAME_MS
+
+
+def whole_frames(pcm: Pcm, rate: int) -> Pcm:
+    """`pcm` followed by silence up to the end of its last frame."""
+    missing = -len(pcm) % frame_samples(rate)
+    return np.concatenate([pcm, np.zeros(missing, np.int16)]) if missing else pcm
+
+
+def join(frames: Sequence[Pcm]) -> tuple[Pcm, int]:
+    """Frames as one signal at the highest of their rates, and that rate. There must be at least one."""
+    rate = max(rate_of(frame) for frame in frames)
+    runs = [np.concatenate(list(run)) for _, run in groupby(frames, len)]
+    if len(runs) == 1:
+        return runs[0], rate
+    rates = [each for each, _ in groupby(rate_of(frame) for frame in frames)]
+    return np.concatenate([convert(run, each, rate) for run, each in zip(runs, rates, strict=True)]), rate
