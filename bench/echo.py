@@ -142,7 +142,7 @@ def trials(said: list[Prompt], count: int, dbfs: float, first_s: float) -> Itera
         yield as_pcm(speech(said, len(caller) / 8000, AGENT_DBFS, 100 + i)), caller, begin // FRAME
 
 
-def alone(agent: list[Prompt], seconds: float, makers: dict[VadKind, Callable[[], VoiceDetector]]) -> None:
+def alone(agent: list[Prompt], seconds: float, makers: dict[VadKind, Callable[[int], VoiceDetector]]) -> None:
     sent = as_pcm(speech(agent, seconds, AGENT_DBFS, 1))
     minutes = len(sent) / 8000 / 60
     print(
@@ -159,13 +159,13 @@ def alone(agent: list[Prompt], seconds: float, makers: dict[VadKind, Callable[[]
                 passed, us = gated(pcm, sent)
                 costs.append(us)
                 for row, kind in zip(counts, KINDS, strict=True):
-                    heard = voiced(makers[kind](), pcm)
+                    heard = voiced(makers[kind](8000), pcm)
                     row += len(barge_ins(heard)), len(barge_ins(heard & passed))
             rates = " | ".join(f"{a:.1f} | {b:.2f}" for a, b in counts / minutes / len(DELAYS_MS))
             print(f"| {line.name} | -{loss} | {rates} | {np.median(costs):.0f} |", flush=True)
 
 
-def together(said: list[Prompt], count: int, makers: dict[VadKind, Callable[[], VoiceDetector]]) -> None:
+def together(said: list[Prompt], count: int, makers: dict[VadKind, Callable[[int], VoiceDetector]]) -> None:
     print(f"\nDouble-talk, {count} prompts a cell; the caller speaks 3 to 5 s after the agent, or in its first 2 s\n")
     print("| line | echo dB | caller dBFS | " + " | ".join(f"{k}: missed | added ms p50 / p95" for k in KINDS) + " |")
     print("|---|---|---|" + "---|---|" * len(KINDS))
@@ -181,10 +181,10 @@ def together(said: list[Prompt], count: int, makers: dict[VadKind, Callable[[], 
                 passed, _ = gated(pcm, sent)
                 clean = received(caller, line, i)
                 for k, kind in enumerate(KINDS):
-                    wanted = [at for at in barge_ins(voiced(makers[kind](), clean)) if at >= begin]
+                    wanted = [at for at in barge_ins(voiced(makers[kind](8000), clean)) if at >= begin]
                     if not wanted:
                         continue
-                    got = [at for at in barge_ins(voiced(makers[kind](), pcm) & passed) if at >= begin]
+                    got = [at for at in barge_ins(voiced(makers[kind](8000), pcm) & passed) if at >= begin]
                     if got:
                         added[k].append(20.0 * (got[0] - wanted[0]))
                     else:
@@ -199,7 +199,7 @@ def together(said: list[Prompt], count: int, makers: dict[VadKind, Callable[[], 
 
 def main(seconds: float) -> None:
     collection = prompts(80)
-    makers: dict[VadKind, Callable[[], VoiceDetector]] = {k: make_vad(SpeechSettings(vad=k)) for k in KINDS}
+    makers: dict[VadKind, Callable[[int], VoiceDetector]] = {k: make_vad(SpeechSettings(vad=k)) for k in KINDS}
     alone(collection[0::2], seconds, makers)
     together(collection[1::2], int(seconds / 2), makers)
 

@@ -548,10 +548,10 @@ class Lines:
         self.reception.start(slot, packet.ssrc, first[0].sequence)
         self._reports.restarted(slot)
         self._buffer(slot).reset(slot)
+        line.decoder, line.events = line.codec.decoder(), EventReceiver()  # the sender's are new as well
         for each, arrival_ns in (first, line.newcomer) if first is held else (first,):
             self._play_later(slot, line, each, arrival_ns)
         line.newcomer = None
-        line.events = EventReceiver()  # its timestamps are others
 
     def _take_noise(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
         buffer = self._buffer(slot)
@@ -565,6 +565,7 @@ class Lines:
         accepted = self.reception.accept(slot, packet.sequence)
         if accepted.restarted:
             buffer.reset(slot)
+            line.decoder = line.codec.decoder()
             self._reports.restarted(slot)
         if accepted.fresh:
             assert line.decoder is not None

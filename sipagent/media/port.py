@@ -128,7 +128,7 @@ class MediaPort:
         ring = rings.tx_pcm[slot] if frame == FRAME else rings.tx_wide[slot]
         room = len(ring)
         head = int(rings.tx_head[slot])
-        count = min(len(pcm) // frame, room - (head - int(rings.tx_tail[slot])))
+        count = max(0, min(len(pcm) // frame, room - (head - int(rings.tx_tail[slot]))))
         frames = pcm[: count * frame].reshape(count, frame)
         done = 0
         while done < count:
