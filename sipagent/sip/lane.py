@@ -19,6 +19,7 @@ import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
+from sipagent.sip import sdes
 from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
 from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, error_text
 from sipagent.sip.names import HostsFile
@@ -56,7 +57,7 @@ _ORPHAN_NS = 500_000_000  # main is gone: BYE sent
 _LOG_LINES = 20  # per window
 _LOG_WINDOW_NS = 10_000_000_000
 _TOO_MANY_CALLS = "too many calls"  # PJSIP's line, for builds without onRejectedIncomingCall
-_PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|inline:\S+|\+?[0-9]{5,}")
+_PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|\+?[0-9]{5,}")
 
 
 class Lane:
@@ -337,7 +338,7 @@ class Lane:
 def _scrubbed(text: str) -> str:
     """The first line of a log text, at most 200 characters, numbers and user parts of addresses taken out."""
     lines = text.strip().splitlines()
-    return _PRIVATE_IN_LOG.sub("…", lines[0].strip())[:200] if lines else ""
+    return _PRIVATE_IN_LOG.sub("…", sdes.redacted(lines[0].strip()))[:200] if lines else ""
 
 
 def serve(main: socket.socket) -> NoReturn:

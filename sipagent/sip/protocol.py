@@ -6,15 +6,22 @@
 
 import msgspec
 
+from sipagent.sip import sdes
 from sipagent.sip.sdp import CLEAR, Terms
 
 
 class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     """Main to lane."""
 
+    def __repr__(self) -> str:
+        return sdes.redacted(super().__repr__())
+
 
 class Fact(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     """Lane to main."""
+
+    def __repr__(self) -> str:
+        return sdes.redacted(super().__repr__())
 
 
 # --- commands -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ MAX_LINES = 16  # of one media line; the rest is passed over
 _MAX_LIFETIME = 48  # 2**48 packets is all a key may seal (RFC 3711 section 9.2)
 _TAG = re.compile(r"[0-9]{1,9}")
 _LIFETIME = re.compile(r"2\^([0-9]{1,2})|([0-9]{1,15})")
+_SHOWN = re.compile(r"inline:[A-Za-z0-9+/=]*", re.IGNORECASE)
 _WINDOW = re.compile(r"WSH=[0-9]{1,5}", re.IGNORECASE)
 
 
@@ -51,6 +52,11 @@ def parse(argument: str) -> CryptoLine | None:
 
 def build(line: CryptoLine) -> str:
     return f"a=crypto:{line.tag} {line.suite} inline:{base64.b64encode(line.key).decode()}\r\n"
+
+
+def redacted(text: str) -> str:
+    """SDP, or a text with SDP in it, fit to be shown: without keys."""
+    return _SHOWN.sub("inline:…", text)
 
 
 def new_keys() -> tuple[bytes, ...]:

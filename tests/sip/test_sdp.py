@@ -4,6 +4,7 @@ import pytest
 
 from sipagent.sip import sdes
 from sipagent.sip.description import MAX_MEDIA_LINES, MAX_TEXT
+from sipagent.sip.protocol import Answer, Answered
 from sipagent.sip.sdes import SUITES, CryptoLine
 from sipagent.sip.sdp import (
     Crypto,
@@ -454,6 +455,10 @@ def test_keys_are_shown_by_no_repr() -> None:
     seen = offer(secure(crypto()))
     shown = repr([seen, negotiate(seen, keyed("required")), keyed("required")])
     assert repr(THEIRS) not in shown and repr(OURS[1]) not in shown and "inline" not in shown
+    key = crypto().rpartition(":")[2]
+    text = build_offer(host="192.0.2.2", port=2, session_id=1, terms=keyed("required")) + crypto()
+    for message in (Answer(call=1, sdp=text), Answered(call=1, sdp=text, sip_call_id="x")):
+        assert key in text and key not in repr(message) and repr(message).count("inline:…\\r\\n") == 2
 
 
 def test_terms_with_too_few_keys() -> None:

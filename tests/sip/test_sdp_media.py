@@ -137,9 +137,8 @@ async def test_an_encrypted_call_that_outlives_a_media_process() -> None:
         os.kill(caller.media.pid, signal.SIGKILL)
         await asyncio.sleep(0.5)
         await talk(caller, callee)
+        assert leg.port.figures().malformed == 0
         leg.hangup(DONE)
-        figures = leg.port.figures()
-        assert figures.packets_in > 50
 
 
 @pytest.mark.parametrize(("ours", "theirs", "encrypted"), [("optional", "optional", True), ("optional", "off", False)])
