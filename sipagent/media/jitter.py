@@ -380,6 +380,7 @@ class JitterBuffer:
             start = base
             self.lateness.restart(slot)
         self._settle(slot, pause=contiguous)
+        self._let_go(slot)
         self.pcm[slot] = 0
         self.arrived[slot] = 0
         self.position[slot] = self.solid[slot] = self.end[slot] = start
