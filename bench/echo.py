@@ -109,7 +109,7 @@ def voiced(detector: VoiceDetector, pcm: Pcm) -> Bools:
 
 def gated(pcm: Pcm, sent: Pcm) -> tuple[Bools, float]:
     """Frames that are not echo, and CPU µs a frame."""
-    gate = EchoGate(8000)
+    gate = EchoGate()
     pairs = list(zip(pcm.reshape(-1, FRAME), sent.reshape(-1, FRAME), strict=True))
     began = time.process_time()
     decisions = [not gate.feed(frame, away if away.any() else None) for frame, away in pairs]

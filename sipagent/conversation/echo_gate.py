@@ -67,10 +67,10 @@ _TINY = np.float32(1e-3)
 
 
 class EchoGate:
-    """One call. `feed` takes a frame a time, in order, at the call's rate: 8,000 or 16,000."""
+    """One call. `feed` takes a frame a time, in order, at 8 or 16 kHz, as its length tells."""
 
-    def __init__(self, rate: int = RATE) -> None:
-        self._signals = _Signals(rate // RATE)
+    def __init__(self) -> None:
+        self._signals = _Signals()
         self._search = _Search()
         self._path = _Path()
         self._noise = FULL_SCALE
@@ -174,8 +174,7 @@ class _Signals:
 
     _KEPT = 2 * SEARCH
 
-    def __init__(self, fold: int) -> None:
-        self._fold = fold
+    def __init__(self) -> None:
         self._both = np.zeros((2, 4 * self._KEPT), np.float32)  # filled to the end, then begun again
         self._end = self._KEPT
         self._windows = np.zeros((2, WINDOW), np.float32)
@@ -194,7 +193,7 @@ class _Signals:
         return power, self._put(both[1, end : end + FRAME], sent)
 
     def _put(self, place: Floats, frame: Pcm) -> float:
-        place[:] = frame if self._fold == 1 else frame.reshape(-1, self._fold).mean(1)
+        place[:] = frame if len(frame) == FRAME else frame.reshape(FRAME, -1).mean(1)
         return float(np.dot(place, place)) / FRAME
 
     def received(self, count: int) -> Floats:

@@ -40,6 +40,10 @@ class AudioOut(Protocol):
     @property
     def played(self) -> int: ...
     def sent_at(self, position: int) -> int: ...  # monotonic ns, 0 if not sent
+    def sent_beside(self, position: int, count: int) -> Pcm | None:
+        """What left in the same ticks as the received frames from `position` on; None when nothing did."""
+        ...
+
     async def flush(self) -> int: ...  # drops what is queued; the position where playing stopped
 
 

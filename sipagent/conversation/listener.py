@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sipagent.conversation.audio import rate_of
+from sipagent.conversation.echo_gate import EchoGate
 from sipagent.conversation.endpointing import Change, Endpointer
 from sipagent.conversation.interfaces import (
     FRAME_MS,
@@ -56,6 +57,7 @@ class Listener:
         self._make_vad = make_vad
         self._vad: VoiceDetector | None = None
         self._rate = 0
+        self._echo = EchoGate()
         self._recogniser = recogniser
         self._events = events
         self._on_partial = on_partial
@@ -68,14 +70,16 @@ class Listener:
         """The caller is speaking, as far as is known."""
         return self._heard is not None
 
-    def push(self, frames: AudioFrames, now: int) -> None:
-        """Takes the frames of one tick; `now` is monotonic ns."""
+    def push(self, frames: AudioFrames, sent: Pcm | None, now: int) -> None:
+        """Takes the frames of one tick; `sent` left meanwhile, None for silence; `now` is monotonic ns."""
         rate = rate_of(frames.pcm)
         if self._vad is None or rate != self._rate:  # another codec: a sentence may go on across it
             self._vad, self._rate = self._make_vad(rate), rate
         voiced = self._vad.push(frames.pcm)
         for i in range(len(frames.pcm)):
-            self._frame(frames.pcm[i], frames.position + i, bool(voiced[i] >= VOICED), int(frames.arrival[i]), now)
+            echo = self._echo.feed(frames.pcm[i], None if sent is None else sent[i])
+            speaks = bool(voiced[i] >= VOICED) and not echo
+            self._frame(frames.pcm[i], frames.position + i, speaks, int(frames.arrival[i]), now)
 
     def take(self) -> Heard | None:
         """No more frames will come: the utterance that was being said, if any."""

@@ -96,6 +96,7 @@ class Session:
             failed=lambda: self._happen(Outcome(Ending.FAILED)),
             now=now,
         )
+        self._out = out
         self._events = events
         self._settings = settings
         self._history = History()
@@ -124,7 +125,7 @@ class Session:
     def on_frames(self, frames: AudioFrames) -> None:
         now = self._now()
         self._speaker.tick()
-        self._listener.push(frames, now)
+        self._listener.push(frames, self._out.sent_beside(frames.position, len(frames.pcm)), now)
         turn = self._turn
         if turn is not None and not turn.announced and turn.utterance.audible:
             turn.announced = True

@@ -57,6 +57,12 @@ class Wire:
     def sent_at(self, position: int) -> int:
         return self.sent.get(position, 0)
 
+    def sent_beside(self, position: int, count: int) -> Pcm | None:
+        """The clock's ticks are the caller's frames: only the newest is ever asked for."""
+        if count != 1 or not self.on_wire or not self.on_wire[-1]:
+            return None
+        return self.frames[self._played - 1][np.newaxis]
+
     async def flush(self) -> int:
         """Like the engine, obeys at its next tick."""
         self._flush_to = len(self.frames)
@@ -200,8 +206,9 @@ class Scene:
             await self._settle()
             self.time += TICK_NS
             self.wire.tick()
-            level = 3000 if speaking else 0
-            frame = np.full((1, self.wire.rate // 50), level, np.int16)
+            frame = np.zeros((1, self.wire.rate // 50), np.int16)
+            if speaking:  # unlike the agent's voice, or it would be its echo
+                frame = np.random.default_rng(self.position).integers(-6000, 6000, frame.shape, np.int16)
             self.session.on_frames(Batch(frame, np.array([self.time - 40_000_000]), self.position))
             self.position += 1
         await self._settle()

@@ -128,7 +128,7 @@ def test_a_wide_line():
     sent, caller = speech(10, seed=10), speech(10, seed=11).astype(np.float64)
     caller[: 6 * 8000] = 0
     received = line(echo_of(sent, 150, 15), caller)
-    gate = EchoGate(16000)
+    gate = EchoGate()
     echo = decide(gate, received.repeat(2), sent.repeat(2), 2 * FRAME)
     assert echo[50:300][loud(received)[50:300]].mean() > 0.97
     assert echo[300:][loud(caller.astype(np.int16), 800)[300:]].mean() < 0.1

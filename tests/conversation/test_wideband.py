@@ -82,6 +82,9 @@ class Ring:
     def sent_at(self, position: int) -> int:
         return 1
 
+    def sent_beside(self, position: int, count: int) -> Pcm | None:
+        return None
+
     async def flush(self) -> int:
         return self.played
 
