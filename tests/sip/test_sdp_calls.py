@@ -62,6 +62,17 @@ async def test_a_caller_with_keys(suite: sdes.Suite, policy: sdp.SrtpPolicy, pro
         )
 
 
+async def test_an_offer_asked_for_in_mid_call_keeps_the_keys() -> None:
+    ours = terms("required")
+    async with Agent(terms=ours) as agent:
+        (await sipp.run("uac-reinvite-srtp-without-offer.xml", target=agent.address)).check()
+        (change,) = agent.all(MediaChanged)
+    assert sdp.with_keys_of(ours, sdp.parse(change.answer)) == ours
+    agreed = sdp.negotiate(sdp.parse(change.sdp), ours)
+    assert (agreed.codec, agreed.port) == ("PCMA", 34570)
+    assert agreed.crypto == sdp.Crypto(sdes.SUITES[0], ours.keys[0], bytes(range(30)))
+
+
 @pytest.mark.parametrize(
     ("policy", "profile", "crypto"),
     [
