@@ -84,7 +84,7 @@ class Reports:
         line = self._slots.get(slot)
         if line is not None and source[0] not in line.hosts:
             line.hosts |= {source[0]}
-            if line.target is not None:
+            if line.target is not None and source[1] < 65535:
                 line.target = (source[0], source[1] + 1)
 
     def took(self, slot: int, accepted: Accepted, in_time: bool) -> None:
