@@ -14,6 +14,7 @@ from sipagent.media.protocol import SRTP_SUITES, Crypto
 
 MAX_STREAMS = 64  # SSRCs of the peer's in one session; libsrtp keeps about 500 bytes for each
 RTP_OVERHEAD = 10  # bytes a packet grows by, at most (the 80-bit tag)
+_REPORTS_UNSEEN = 8  # may have gone out after the progress was written down; a gap in their numbers costs nothing
 _STEP = 30_000  # less than half the sequence's circle, so that libsrtp sees no step back
 _PROFILES = dict(
     zip(SRTP_SUITES, (Policy.SRTP_PROFILE_AES128_CM_SHA1_80, Policy.SRTP_PROFILE_AES128_CM_SHA1_32), strict=True)
@@ -34,7 +35,10 @@ class Refused(Exception):
 
 
 class Progress(NamedTuple):
-    """How far a session has come. An index is 2**16 times the number of wraps plus the sequence; -1: no packet yet."""
+    """How far a session has come. An index is 2**16 times the number of wraps plus the sequence; -1: no packet yet.
+
+    One that is up to 30,000 packets and 8 reports old still does: the sequence to go on with is not taken from here.
+    """
 
     sent_ssrc: int = 0
     sent_index: int = -1
@@ -136,7 +140,7 @@ class SrtpSession:
         for dummy in _way_to(progress.sent_ssrc, progress.sent_index):
             self._out.protect(dummy)
         self._sent_ssrc, self._sent_index = progress.sent_ssrc, progress.sent_index
-        self._reports_owed = progress.reports
+        self._reports_owed = progress.reports + _REPORTS_UNSEEN
         for dummy in _way_to(progress.received_ssrc, progress.received_index):
             self._in.unprotect(peer.protect(dummy))
         if progress.received_index >= 0:

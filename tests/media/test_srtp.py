@@ -148,7 +148,7 @@ def test_a_session_built_anew_goes_on_where_the_old_one_was(start: int, packets:
     progress = we.progress
     assert progress == Progress(7, last, 3, 9, last + 1)
     anew, _ = pair(ours=progress)
-    assert anew.progress == progress
+    assert anew.progress == progress._replace(reports=11)
     with pytest.raises(Refused, match="replay"):
         anew.protect(rtp(last))
     assert reason(anew, heard) == "replay"
@@ -156,7 +156,21 @@ def test_a_session_built_anew_goes_on_where_the_old_one_was(start: int, packets:
     assert peer.unprotect(anew.protect(rtp(last + 1_500))) == rtp(last + 1_500)
     assert anew.unprotect(peer.protect(rtp(last + 1_500, 9))) == rtp(last + 1_500, 9)
     assert peer.unprotect_rtcp(anew.protect_rtcp(report())) == report()
-    assert anew.progress.reports == 4
+    assert anew.progress.reports == 12
+
+
+def test_a_progress_that_is_a_little_old() -> None:
+    we, peer = pair()
+    for sequence in range(65_000, 66_000, 500):
+        peer.unprotect(we.protect(rtp(sequence)))
+    progress = we.progress
+    for sequence in range(66_000, 95_000, 1_000):
+        peer.unprotect(we.protect(rtp(sequence)))
+    for _ in range(8):
+        peer.unprotect_rtcp(we.protect_rtcp(report()))
+    anew, _ = pair(ours=progress)
+    assert peer.unprotect(anew.protect(rtp(95_000))) == rtp(95_000)
+    assert peer.unprotect_rtcp(anew.protect_rtcp(report())) == report()
 
 
 def test_keys_are_checked_and_never_shown() -> None:
