@@ -206,7 +206,8 @@ class PhoneCall:
                 self.tape.said.append((len(self.tape.heard), frame))
         self._taped = played
         if self._listener is not None:
-            self._listener.push(frames, now)
+            sent = self.leg.port.sent_beside(frames.position, len(frames.pcm))
+            self._listener.push(frames, sent, now)
         self._tick.set()
         self._tick = asyncio.Event()
 

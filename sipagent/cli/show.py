@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sipagent.core.states import Direction
-from sipagent.store.records import CallRecord, FullCall, LegRecord, TurnRecord
+from sipagent.store.records import CallRecord, EventRecord, FullCall, LegRecord, TurnRecord
 
 # The parts of a turn's latency: column, word, colour.
 PARTS = (
@@ -74,10 +74,11 @@ def call_record(record: FullCall) -> RenderableType:
             table.add_row(transfer.kind, plain(transfer.target), str(transfer.state), str(transfer.sip_status or ""))
         parts.append(table)
     parts += [_leg(leg) for leg in call.legs]
-    problems = [event for event in record.events if event.type in ("Problem", "MediaInterrupted")]
+    problems = [event for event in record.events if event.type in ("Problem", "MediaInterrupted", "AudioTrouble")]
     for problem in problems:
         words = " ".join(f"{k} {v}" for k, v in problem.data.items() if k not in ("call_id", "leg_id", "at"))
         parts.append(Text(f"{problem.at:%H:%M:%S} {problem.type}: {words}", "yellow"))
+    parts += [_quality(event) for event in record.events if event.type == "CallQuality" and event.data["final"]]
     return Group(*parts)
 
 
@@ -108,6 +109,25 @@ def _leg(leg: LegRecord) -> RenderableType:
         else "no figures yet"
     )
     return Text(f"leg {leg.id}  {leg.codec or 'no codec'}  {leg.remote_address}  RTP: {figures}", "dim")
+
+
+def _quality(event: EventRecord) -> RenderableType:
+    """How good a leg's audio was over the whole call."""
+    known = {name: value for name, value in event.data.items() if value is not None}
+    parts = [
+        f"MOS {known['mos_lq']:.2f} listening, {known['mos_cq']:.2f} in conversation"
+        if "mos_lq" in known
+        else "no audio",
+        f"{known['lost_percent']:.1f} % lost, {known['discarded_percent']:.1f} % too late",
+        f"playout delay {known['playout_delay_ms']:.0f} ms",
+    ]
+    if "round_trip_ms" in known:
+        parts.append(f"round trip {known['round_trip_ms']:.0f} ms")
+    if "level_in_dbov" in known:
+        parts.append(f"speech at {known['level_in_dbov']:.0f} dBov")
+    if "peer_lost_percent" in known:
+        parts.append(f"the peer lost {known['peer_lost_percent']:.1f} %")
+    return Text(f"quality {event.leg_id}  " + ", ".join(parts), "dim")
 
 
 def plain(text: str | None) -> Text:

@@ -25,6 +25,8 @@ class AudioFrames(Protocol):
     def arrival(self) -> NDArray[np.int64]: ...  # (n,) monotonic ns, 0 where no packet contributed
     @property
     def position(self) -> int: ...  # of the first frame since the port opened
+    @property
+    def pressed(self) -> NDArray[np.bool_]: ...  # (n,) a key is held: a tone, no speech
 
 
 class AudioOut(Protocol):

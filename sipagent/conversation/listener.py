@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from sipagent.conversation.audio import rate_of
 from sipagent.conversation.echo_gate import EchoGate
 from sipagent.conversation.endpointing import Change, Endpointer
@@ -75,11 +77,14 @@ class Listener:
         rate = rate_of(frames.pcm)
         if self._vad is None or rate != self._rate:  # another codec: a sentence may go on across it
             self._vad, self._rate = self._make_vad(rate), rate
-        voiced = self._vad.push(frames.pcm)
-        for i in range(len(frames.pcm)):
-            echo = self._echo.feed(frames.pcm[i], None if sent is None else sent[i])
-            speaks = bool(voiced[i] >= VOICED) and not echo
-            self._frame(frames.pcm[i], frames.position + i, speaks, int(frames.arrival[i]), now)
+        pcm, pressed = frames.pcm, frames.pressed
+        if pressed.any():
+            pcm = np.where(pressed[:, None], np.int16(0), pcm)  # a key's tone is neither speech nor to be recognised
+        voiced = self._vad.push(pcm)
+        for i in range(len(pcm)):
+            echo = self._echo.feed(pcm[i], None if sent is None else sent[i])
+            speaks = bool(voiced[i] >= VOICED) and not echo and not pressed[i]
+            self._frame(pcm[i], frames.position + i, speaks, int(frames.arrival[i]), now)
 
     def take(self) -> Heard | None:
         """No more frames will come: the utterance that was being said, if any."""

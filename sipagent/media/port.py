@@ -10,7 +10,7 @@ from sipagent.core.events import MediaFigures
 from sipagent.media.codecs import CODECS
 from sipagent.media.protocol import Command, Connect, Crypto, SendDigits
 from sipagent.media.quality import QualityFigures
-from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Rings
+from sipagent.media.rings import FLAG_DIGIT, RX_FRAMES, TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, RATE
 from sipagent.media.telephone_event import QUEUED, check_keys
 
@@ -26,6 +26,12 @@ class Frames(NamedTuple):
     flags: NDArray[np.uint8]  # (n,) see FLAG_* in `rings`
     arrival: NDArray[np.int64]  # (n,) monotonic ns, 0 when no packet contributed
     position: int  # index of the first frame since the port opened
+
+    @property
+    def pressed(self) -> NDArray[np.bool_]:
+        """(n,) a key is held in the frame: what sounds there is no speech."""
+        held: NDArray[np.bool_] = self.flags & FLAG_DIGIT != 0
+        return held
 
 
 class PortOwner(Protocol):

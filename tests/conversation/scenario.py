@@ -23,6 +23,10 @@ class Batch(NamedTuple):
     arrival: np.ndarray
     position: int
 
+    @property
+    def pressed(self) -> np.ndarray:
+        return np.zeros(len(self.pcm), np.bool_)
+
 
 class Wire:
     """The media port as a conversation sees it; plays one frame a tick."""

@@ -1,5 +1,7 @@
 """Several media processes: how many, which ports each has, and who gets the next call."""
 
+from typing import Any
+
 import pytest
 
 from sipagent.core.errors import CapacityError
@@ -7,7 +9,13 @@ from sipagent.media.pool import MediaPool, process_count, split
 from sipagent.media.rings import Header
 from sipagent.media.settings import MediaSettings
 
-SETTINGS = {"host": "127.0.0.1", "port_min": 44000, "port_max": 44039, "capacity": 4, "media_timeout_s": 0}
+SETTINGS: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port_min": 44000,
+    "port_max": 44039,
+    "capacity": 4,
+    "media_timeout_s": 0,
+}
 
 
 class Quiet:
