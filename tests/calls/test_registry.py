@@ -52,7 +52,7 @@ class Media:
         self.opened = self.closed = 0
         self.delay_s = 0.02
 
-    async def open(self) -> Port:
+    async def open(self, far: tuple[str, int] | None = None) -> Port:
         await asyncio.sleep(self.delay_s)
         self.opened += 1
         return Port(self)

@@ -65,6 +65,13 @@ class Peer:
             self.raw(data)
         return data
 
+    async def paced(self, packets: list[bytes], ms: float = 20.0) -> None:
+        """Sends these packets in real time: of a burst the jitter buffer makes up for the delay."""
+        begin = time.monotonic()
+        for number, data in enumerate(packets):
+            await asyncio.sleep(max(begin + number * ms / 1000 - time.monotonic(), 0))
+            self.raw(data)
+
     def key(self, event: int, payload_type: int = 101, updates: int = 5) -> None:
         """A whole press of 20 ms times `updates`, its end thrice, all at once."""
         for number in [*range(1, updates + 1), updates, updates]:

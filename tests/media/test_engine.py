@@ -97,8 +97,7 @@ def cpu_seconds(pid):
 async def test_audio_both_ways_sample_by_sample(rig, payload_type):
     port, peer, listener = await rig.call(payload_type)
     payloads = codes(20)
-    for payload in payloads:
-        peer.packet(payload)
+    await peer.paced([peer.packet(payload, skip=True) for payload in payloads])
     spoken = pcm_of(codes(30, seed=8), payload_type)
     assert port.write(spoken) == len(spoken) == 4800
     await listener.until(lambda: len(listener.heard()) >= 20)
@@ -114,8 +113,8 @@ async def test_audio_both_ways_sample_by_sample(rig, payload_type):
 async def test_any_packet_time(rig, ptime):
     _, peer, listener = await rig.call()
     stream = b"".join(codes(18))
-    for start in range(0, len(stream), 8 * ptime):
-        peer.packet(stream[start : start + 8 * ptime])
+    starts = range(0, len(stream), 8 * ptime)
+    await peer.paced([peer.packet(stream[start : start + 8 * ptime], skip=True) for start in starts], ptime)
     await listener.until(lambda: len(listener.heard()) >= 18)
     assert listener.heard() == [0] * 18
     assert (listener.audio() == pcm_of([stream])).all()
@@ -185,8 +184,9 @@ async def test_loss_reordering_and_duplicates_are_counted_exactly(rig):
     port, peer, listener = await rig.call()
     payloads = codes(20)
     packets = [peer.packet(payload, skip=True) for payload in payloads]
-    for number in (0, 1, 2, 3, 4, 7, 8, 9, 9, 11, 10, 12, 13, 14, 15, 16, 17, 18, 19, 19):
-        peer.raw(packets[number])
+    await peer.paced(
+        [packets[number] for number in (0, 1, 2, 3, 4, 7, 8, 9, 9, 11, 10, 12, 13, 14, 15, 16, 17, 18, 19, 19)]
+    )
     await listener.until(lambda: len(listener.heard()) >= 20)
     assert listener.heard() == [0] * 5 + [FLAG_CONCEALED] * 2 + [0] * 13
     heard, sent = listener.audio().reshape(-1, 160), pcm_of(payloads).reshape(-1, 160)
@@ -199,9 +199,7 @@ async def test_loss_reordering_and_duplicates_are_counted_exactly(rig):
 async def test_a_late_packet_is_counted_and_its_frame_stays_concealed(rig):
     port, peer, listener = await rig.call()
     packets = [peer.packet(payload, skip=True) for payload in codes(22)]
-    for number in range(22):
-        if number != 3:
-            peer.raw(packets[number])
+    await peer.paced([packets[number] for number in range(22) if number != 3])
     await listener.until(lambda: len(listener.heard()) >= 6)
     peer.raw(packets[3])
     await listener.until(lambda: len(listener.heard()) >= 22)
@@ -212,10 +210,11 @@ async def test_a_late_packet_is_counted_and_its_frame_stays_concealed(rig):
 
 async def test_a_pause_in_the_timestamps_is_silence(rig):
     port, peer, listener = await rig.call()
-    for number, payload in enumerate(codes(12)):
-        if number == 6:
-            peer.timestamp = peer.timestamp + 800 & 0xFFFFFFFF
-        peer.packet(payload)
+    payloads = codes(12)
+    await peer.paced([peer.packet(payload, skip=True) for payload in payloads[:6]])
+    await asyncio.sleep(0.12)
+    peer.timestamp = peer.timestamp + 800 & 0xFFFFFFFF
+    await peer.paced([peer.packet(payload, skip=True) for payload in payloads[6:]])
     await listener.until(lambda: len(listener.heard()) >= 17)
     assert listener.heard() == [0] * 6 + [FLAG_SILENCE] * 5 + [0] * 6
     figures = await port.close()
@@ -295,8 +294,7 @@ async def test_the_source_is_learned_and_a_third_party_changes_nothing(rig):
     peer = rig.peer()
     peer.target = signalled.target
     payloads = codes(20)
-    for payload in payloads[:10]:
-        peer.packet(payload)
+    await peer.paced([peer.packet(payload, skip=True) for payload in payloads[:10]])
     await eventually(lambda: peer.received)
     assert listener.sources == [(peer.host, peer.port)]
     already = len(signalled.received)
@@ -305,8 +303,7 @@ async def test_the_source_is_learned_and_a_third_party_changes_nothing(rig):
     third.target, third.sequence, third.timestamp = peer.target, peer.sequence, peer.timestamp
     for payload in codes(30, seed=666):
         third.packet(payload)
-    for payload in payloads[10:]:
-        peer.packet(payload)
+    await peer.paced([peer.packet(payload, skip=True) for payload in payloads[10:]])
     await listener.until(lambda: len(listener.heard()) >= 20)
     await eventually(lambda: port.figures().foreign == 30)
     assert (listener.audio() == pcm_of(payloads)).all()
