@@ -103,6 +103,7 @@ class Reception:
         In the order of timestamps, from when each packet's audio came; telephone-events repeat a timestamp and are left
         out.
         """
+        slots = slots[self.ssrc[slots] >= 0]  # of others the buffer may hold what an earlier stream left
         stop = buffer.end[slots] // buffer.block
         number = stop[:, None] + _WINDOW
         arrived = buffer.arrived[slots[:, None], number % buffer.arrived.shape[1]]
