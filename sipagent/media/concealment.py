@@ -15,10 +15,10 @@ Ints = NDArray[np.int64]
 
 SHORTEST_MS = 2.5  # of a pitch period: 400 Hz
 LONGEST_MS = 15  # 66 Hz
-TEMPLATE_MS = 15  # of audio that must resemble itself one period earlier
+TEMPLATE_MS = 10  # of audio that must resemble itself one period earlier
 HISTORY_MS = 60  # what `pitch` and `extend` want to see
-_HOLD_MS = 10  # before concealment begins to fade
-_SILENT_MS = 70  # after which it has faded
+_HOLD_MS = 0  # before concealment begins to fade
+_SILENT_MS = 120  # after which it has faded
 _JOIN_MS = 2.5  # of cross-fade where a repetition starts over
 
 
@@ -51,6 +51,12 @@ def fade(start: Ints, count: int, rate: int) -> Signal:
     return np.clip((silent - lasted) / np.float32(silent - hold), 0, 1).astype(np.float32)
 
 
+def rising(count: int) -> Signal:
+    """The weight (count,) of what fades in."""
+    weight: Signal = (np.arange(1, count + 1) / (count + 1)).astype(np.float32)
+    return weight
+
+
 def extend(history: Signal, lag: Ints, start: Ints, count: int, rate: int) -> Signal:
     """`history` carried on by repetition: the samples start .. start + count after it, without fading."""
     length, join = history.shape[1], int(_JOIN_MS * rate) // 1000
@@ -72,7 +78,7 @@ def extend(history: Signal, lag: Ints, start: Ints, count: int, rate: int) -> Si
         closing = np.clip((within - (whole - join_of)) / np.maximum(join_of, 1), 0, 1).astype(np.float32)
         before = history[rows, length - whole + np.where(closing > 0, within - whole, 0)]
         repeated = repeated + (before - repeated) * closing
-        result += (repeated - result) * weight
+        result = (result + (repeated - result) * weight).astype(np.float32)
     # The first samples go on from the very last one of the past.
     click = history[:, -1] - history[np.arange(len(history)), length - lag - 1]
     result += click[:, None] * np.clip(1 - (at + 1) / np.float32(join), 0, 1).astype(np.float32)
@@ -88,6 +94,5 @@ def bridge(past: Signal, future: Signal, start: Ints, count: int, rate: int) -> 
     mirrored = np.ascontiguousarray(future[:, ::-1])
     nothing = np.zeros_like(start)
     backward = extend(mirrored, pitch(mirrored, rate).lag, nothing, count, rate) * fade(nothing, count, rate)
-    weight = (np.arange(1, count + 1) / np.float32(count + 1)).astype(np.float32)
-    result: Signal = forward + (backward[:, ::-1] - forward) * weight
-    return result
+    audio: Signal = (forward + (backward[:, ::-1] - forward) * rising(count)).astype(np.float32)
+    return audio

@@ -35,7 +35,10 @@ _MOST_ISLANDS = 24
 _MERGE_MS = 5  # of cross-fade from invented into received audio
 _BRIDGE_MS = 100  # the longest hole that is bridged from both sides
 _QUIET = 60.0  # RMS of audio in which a cut is not heard
-_ALIKE = 0.85  # normalised correlation that a cut in speech wants
+_FAINT = 0.05  # the same relative to the last 300 ms
+_URGENT = 6  # frames that the delay must be wrong by for a cut in speech
+_ALIKE = 0.9  # normalised correlation that such a cut wants
+_FORCED = 12  # so many frames leave no choice
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -78,6 +81,7 @@ class JitterBuffer:
         self._due = np.zeros(capacity, np.int64)  # ns, when playout begins; 0 when it has
         self._islands: dict[int, list[tuple[int, int]]] = {}
         self._island = np.full(capacity, _NEVER, np.int64)  # where the first one begins
+        self._island_end = np.zeros(capacity, np.int64)
         self._invented_from = np.zeros(capacity, np.int64)  # the newest stretch of invented audio
         self._invented_to = np.zeros(capacity, np.int64)
         self._extending = np.zeros(capacity, np.bool_)  # the invented stretch has no other side yet
@@ -194,6 +198,9 @@ class JitterBuffer:
         if not len(running):
             return
         spare = self.end[running] - self.position[running]
+        for slot in running[spare > self.AHEAD // 2]:
+            if self.end[slot] - self.position[slot] > self._backlog(int(slot)):
+                self._skip(int(slot), int(self.end[slot]), 0)
         change = self.lateness.change(running, self.position[running], spare, now_ns)
         self._stretch[running] = change
         self.hot_out[running[change != 0]] = False
@@ -241,8 +248,8 @@ class JitterBuffer:
         if not len(lacking):
             return
         known = self._island[lacking] < self.position[lacking] + self.frame + _BRIDGE_MS * self.rate // 1000
-        for slot in lacking[known]:
-            self._bridge(int(slot))
+        if known.any():
+            self._bridge(lacking[known])
         dry = lacking[self.position[lacking] + self.frame > self.solid[lacking]]
         if len(dry):
             self._extend(dry)
@@ -269,22 +276,24 @@ class JitterBuffer:
         audio *= concealment.fade(done, count, self.rate)
         return audio
 
-    def _bridge(self, slot: int) -> None:
-        """Fills the hole up to the first island from both sides, and makes it one with what precedes it."""
-        one = np.array([slot])
-        start, stop = np.maximum(self.solid[one], self.position[one]), self._island[one]
-        if stop[0] > start[0]:
-            if not self._extending[slot]:
-                self._past_end[slot] = self._invented_from[slot] = start[0]
-                self._extended[slot] = 0
-            past = self._past(one, self._past_end[one])
-            size = min(self._islands[slot][0][1] - int(stop[0]), self._history())
-            future = np.pad(self._at(one, stop, size), ((0, 0), (0, self._history() - size)))
-            audio = concealment.bridge(past, future, self._extended[one], int(stop[0] - start[0]), self.rate)
-            self._write(one, start, audio, stop)
-            self._invented_to[slot] = stop[0]
-        self._extending[slot] = False
-        self._join_island(slot)
+    def _bridge(self, slots: Ints) -> None:
+        """Fills the holes up to the first islands from both sides, and makes them one with what precedes them."""
+        start, stop = np.maximum(self.solid[slots], self.position[slots]), self._island[slots]
+        count = stop - start
+        fresh = (count > 0) & ~self._extending[slots]
+        self._past_end[slots[fresh]] = self._invented_from[slots[fresh]] = start[fresh]
+        self._extended[slots[fresh]] = 0
+        for size in np.unique(count[count > 0]):
+            same = np.flatnonzero(count == size)
+            rows, begin, end = slots[same], start[same], stop[same]
+            past, future = self._past(rows, self._past_end[rows]), self._at(rows, end, self._history())
+            future[end[:, None] + np.arange(self._history()) >= self._island_end[rows, None]] = 0
+            audio = concealment.bridge(past, future, self._extended[rows], int(size), self.rate)
+            self._write(rows, begin, audio, end)
+            self._invented_to[rows] = end
+        self._extending[slots] = False
+        for slot in slots.tolist():
+            self._join_island(slot)
 
     def _merge(self, slots: Ints) -> None:
         """Where received audio follows invented audio that knew nothing of it, one fades into the other."""
@@ -296,10 +305,9 @@ class JitterBuffer:
         if not len(back):
             return
         count = _MERGE_MS * self.rate // 1000
-        at, audio = self.position[back], self._carried_on(back, count)
-        weight = (np.arange(1, count + 1) / np.float32(count + 1)).astype(np.float32)
+        at, carried = self.position[back], self._carried_on(back, count)
         received = self._at(back, at, count)
-        self._write(back, at, audio + (received - audio) * weight, at + count)
+        self._write(back, at, carried + (received - carried) * concealment.rising(count), at + count)
         self._extending[back] = False
 
     def _stretched(self, slots: Ints) -> tuple[Pcm, Ints]:
@@ -321,9 +329,13 @@ class JitterBuffer:
             else:
                 limit = np.minimum(limit, spare[rows])
                 found = timescale.match(window[:, : self.block + longest], self.rate, limit)
-            quiet = (found.level < _QUIET) & (limit > 0)
+            past = self._at(slots[rows], at[rows] - 15 * self.frame, 15 * self.frame)
+            recent = np.sqrt(np.einsum("ij,ij->i", past, past) / past.shape[1])
+            quiet = (found.level < np.maximum(_QUIET, _FAINT * recent)) & (limit > 0)
             lag = np.where(quiet, np.minimum(np.abs(wants[rows]), limit), found.lag)
-            do = quiet | (found.likeness > _ALIKE)
+            wrong = np.abs(wants[rows])
+            urgent = (wrong >= _URGENT * self.frame) & (found.likeness > _ALIKE)
+            do = quiet | urgent | (wrong >= _FORCED * self.frame) & (limit >= found.lag)
             rows, lag, window = rows[do], lag[do], window[do]
             if not len(rows):
                 continue
@@ -464,7 +476,7 @@ class JitterBuffer:
     def _keep(self, slot: int, islands: list[tuple[int, int]]) -> None:
         if islands:
             self._islands[slot] = islands
-            self._island[slot] = islands[0][0]
+            self._island[slot], self._island_end[slot] = islands[0]
         else:
             self._islands.pop(slot, None)
             self._island[slot] = _NEVER

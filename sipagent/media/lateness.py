@@ -13,13 +13,12 @@ Ints = NDArray[np.int64]
 _MS = 1_000_000
 _BIN_NS = 5 * _MS
 _FIRST_NS = 20 * _MS  # lag until something is known
-_QUANTILE = 0.95
-_KEPT = 0.998  # of a histogram per frame: half of it is gone after 7 s
-_SOONEST = 0.9  # the same for the first frames
+_QUANTILE = 0.99
+_KEPT = 0.996  # of a histogram per frame: half of it is gone after 3.5 s
 _FLOOR_NS = 2_000 * _MS  # half of the window for the least transit
-_LOSS_KEPT = 0.995
-_LOSSY = 0.015  # share of frames missing from which on one more is kept, to see what follows a hole
-_SLACK_NS = 2 * _MS
+_MARGIN_NS = 9 * _MS // 2  # the least lag, for small delays of the packets and of ourselves
+_SLACK_NS = 2 * _MS  # of lateness that is not worth a whole frame of delay
+_EASE_NS = 14 * _MS  # the most delay beyond a whole frame too much before one is taken back
 _TICK_NS = 20 * _MS
 
 
@@ -27,7 +26,8 @@ class Lateness:
     """Arrays over slots; `target_ns` is what the delay of a frame should be, between `min_ms` and `max_ms`."""
 
     def __init__(self, capacity: int, rate: int, min_ms: int, max_ms: int) -> None:
-        self._least, self._most = (min_ms - 20) * _MS, max(max_ms - 20, 0) * _MS
+        self._least = max((min_ms - 20) * _MS, _MARGIN_NS)
+        self._most = max((max_ms - 20) * _MS, self._least)
         self._bins = self._most // _BIN_NS + 2
         self._ns = 1_000_000_000 // rate
         self._frame, self._block = rate // 50, rate // 100
@@ -37,7 +37,6 @@ class Lateness:
         self._lowest = np.zeros((capacity, 2), np.int64)  # of this window, of the last
         self._window_to = np.zeros(capacity, np.int64)  # position at which this window ends
         self._learned_to = np.zeros(capacity, np.int64)
-        self._loss = np.zeros(capacity, np.float32)
         self._phase = np.zeros(capacity, np.int64)  # of the clock by which the slot is played
         self._lag = np.full(capacity, _FIRST_NS, np.int64)
         self.target_ns = np.zeros(capacity, np.int64)
@@ -48,7 +47,6 @@ class Lateness:
         self._histogram[slot] = 0
         self._histogram[slot, _FIRST_NS // _BIN_NS] = 1
         self._count[slot] = 0
-        self._loss[slot] = 0
         self._lag[slot] = min(max(_FIRST_NS, self._least), self._most)
         self.target_ns[slot] = self._lag[slot] + _TICK_NS
         self.restart(slot)
@@ -84,7 +82,6 @@ class Lateness:
             rows, stop = slots[has], newest[has] - back * self._frame
             came = arrived[rows, (stop // block - 1) % blocks]
             got = came > 0
-            self._loss[rows] = self._loss[rows] * _LOSS_KEPT + np.where(got, 0, np.float32(1 - _LOSS_KEPT))
             transit = (came - stop * ns)[got]
             self._see(rows[got], stop[got], transit)
             self._enter(rows[got], transit)
@@ -106,7 +103,8 @@ class Lateness:
         wanted = self._lag[slots]
         frame_ns = self._frame * self._ns
         grow = np.maximum(-(-(wanted - safe - _SLACK_NS) // frame_ns), 0) * self._frame
-        shrink = np.maximum((safe - wanted - _SLACK_NS) // frame_ns, 0) * self._frame
+        ease = np.minimum(_SLACK_NS + wanted // 4, _EASE_NS)  # where lateness varies little, so does its quantile
+        shrink = np.maximum((safe - wanted - ease) // frame_ns, 0) * self._frame
         result: Ints = np.where(grow > 0, grow - part, -shrink - part)
         result[self._window_to[slots] < 0] = 0
         return np.where(np.abs(result) < self._block // 2, 0, result)
@@ -130,7 +128,7 @@ class Lateness:
 
     def _enter(self, slots: Ints, transit: Ints) -> None:
         relative = np.clip((transit - self._floor[slots]) // _BIN_NS, 0, self._bins - 1)
-        kept = np.minimum(_KEPT, _SOONEST + self._count[slots] * 0.002)
+        kept = np.minimum(_KEPT, (self._count[slots] + 1) / (self._count[slots] + 3))  # the first frames count for more
         self._histogram[slots] *= kept[:, None].astype(np.float32)
         self._histogram[slots, relative] += (1 - kept).astype(np.float32)
         self._count[slots] += 1
@@ -138,6 +136,5 @@ class Lateness:
     def _decide(self, slots: Ints) -> None:
         summed = self._histogram[slots].cumsum(axis=1)
         reached = (summed >= _QUANTILE * summed[:, -1:]).argmax(axis=1)
-        lag = reached * _BIN_NS + np.where(self._loss[slots] > _LOSSY, _TICK_NS, 0)
-        self._lag[slots] = np.clip(lag, self._least, self._most)
+        self._lag[slots] = np.clip(reached * _BIN_NS, self._least, self._most)
         self.target_ns[slots] = self._lag[slots] + _TICK_NS
