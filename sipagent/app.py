@@ -165,6 +165,7 @@ class Node:
             recogniser=LocalRecogniser(self.speech, self.config.conversation),
             make_vad=vad,
             make_agent=self._brains.make,
+            sip=self.config.sip,
             trunks=self.config.trunks,
             conversation=self.config.conversation,
             limits=self.config.limits,

@@ -324,6 +324,7 @@ class Leg:
             agreed.telephone_event,
             send=agreed.send,
             receive=agreed.receive,
+            telephone_event_in=agreed.telephone_event_in,
             comfort_noise=agreed.comfort_noise,
             rtcp_host=agreed.rtcp_host,
             rtcp_port=agreed.rtcp_port,

@@ -20,7 +20,7 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching
 from sipagent.dialplan.model import Dialplan
 from sipagent.sip import message, protocol, sdp
-from sipagent.sip.settings import TrunkSettings
+from sipagent.sip.settings import TrunkSettings, media_terms
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,10 @@ class CallRegistry:
         if match is None:
             raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
         account, uri = self._destination(target, trunk)
+        try:
+            terms = self._terms(account)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         remote = _host_of(uri)
         self._originating += 1
         try:
@@ -158,7 +162,7 @@ class CallRegistry:
             remote_address=remote,
         )
         handle = self._services.lane.next_handle()
-        leg = Leg(handle, self._services.lane, port, self._services.events, identity, our_host)
+        leg = Leg(handle, self._services.lane, port, self._services.events, identity, our_host, terms)
         call = self._register(call_id, leg, match, account, ring_timeout_s=ring_timeout_s)
         leg.created("")
         leg.call(account, uri, self._from_uri(account, from_number, our_host), {})
@@ -217,8 +221,9 @@ class CallRegistry:
             return None
         far = None
         try:
+            terms = self._terms(trunk)
             if incoming.sdp:
-                agreed = sdp.negotiate(sdp.parse(incoming.sdp))
+                agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms)
                 far = (agreed.host, agreed.port)
         except ValueError as error:
             self._refuse_call(call_id, incoming.call, 488, Cause.NO_CODEC, str(error))
@@ -250,6 +255,7 @@ class CallRegistry:
             self._services.events,
             identity,
             self._services.media_host(incoming.source),
+            terms,
         )
         leg.take_offer(incoming.sdp)
         call = self._register(call_id, leg, match, trunk, announce=False)
@@ -337,6 +343,12 @@ class CallRegistry:
         if not found:
             return None
         return next((trunk.name for trunk in found if called in (trunk.username, trunk.from_user)), found[0].name)
+
+    def _terms(self, trunk: str) -> sdp.Terms:
+        """What a call over this trunk, "" for none, may agree to. Raises ValueError when no codec is left."""
+        ready = self._services.lane.ready
+        named = next((t for t in self._services.trunks if t.name == trunk), None)
+        return media_terms(self._services.sip, named, ready.codecs if ready is not None else ())
 
     def _from_uri(self, account: str, from_number: str, our_host: str) -> str:
         """Our address with another number in it; "" leaves it to the trunk's own."""

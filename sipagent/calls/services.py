@@ -10,7 +10,7 @@ from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
 from sipagent.media.pool import MediaPool
 from sipagent.sip.client import LaneClient
-from sipagent.sip.settings import TrunkSettings
+from sipagent.sip.settings import SipSettings, TrunkSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class Services:
     recogniser: Recogniser
     make_vad: MakeDetector
     make_agent: Callable[[str, AgentSpec], Awaitable[Agent]]  # by dialplan/agent name
+    sip: SipSettings
     trunks: Sequence[TrunkSettings]
     conversation: ConversationSettings
     limits: LimitSettings

@@ -62,6 +62,7 @@ BIND_TRIES = 16
 LOOK_NS = 200_000_000
 _NO_TONE = np.zeros(0, np.int16)
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
+_NOTED = 63  # of the sequence: how far an encrypted call has come is written down every 64 packets, 1.3 s
 
 
 @dataclass(slots=True)
@@ -174,7 +175,9 @@ class Lines:
             self._troubles.start(slot, now_ns)
             self._sockets.listen(slot)
         started_receiving = command.receive and not self.receiving[slot]
-        payload_types = frozenset({command.payload_type, command.telephone_event, command.comfort_noise} - {-1})
+        payload_types = frozenset(
+            {command.payload_type, command.telephone_event, command.telephone_event_in, command.comfort_noise} - {-1}
+        )
         if line.connect is None or command.crypto != line.connect.crypto:
             self._encrypt(slot, line, command)
         if line.connect is None or command.payload_type != line.connect.payload_type:
@@ -300,7 +303,8 @@ class Lines:
             except Refused:
                 self._counters[slot, Counter.SEND_ERRORS] += 1
                 return
-            self._rings.srtp[slot] = line.srtp.progress
+            if not packet[3] & _NOTED:
+                self._rings.srtp[slot] = line.srtp.progress
         self._sockets.send_one(slot, packet)
 
     def _pressed_all(self, slot: int, line: Line) -> None:
@@ -469,6 +473,7 @@ class Lines:
             return
         progress = Progress(*self._rings.srtp[slot].tolist()) if self._rings.srtp[slot, 0] >= 0 else None
         line.srtp = SrtpSession(command.crypto, progress if line.connect is None else None)
+        self._rings.srtp[slot] = line.srtp.progress if line.connect is None else -1
 
     def _speak(self, slot: int, line: Line, codec: Codec) -> None:
         """From now on this codec, both ways."""
@@ -494,6 +499,8 @@ class Lines:
                 raise ValueError(f"datagram of {len(data)} bytes or more is longer than 60 ms of G.711")
             if line.srtp is not None:
                 data = line.srtp.unprotect(data)
+                if not data[3] & _NOTED:
+                    self._rings.srtp[slot] = line.srtp.progress
             return RtpPacket.parse(data)
         except ValueError:
             self._counters[slot, Counter.MALFORMED] += 1
@@ -515,7 +522,7 @@ class Lines:
                 self._reports.restarted(slot)
             if accepted.fresh:
                 self._reports.took(slot, accepted, True)
-        if packet.payload_type == line.connect.telephone_event:
+        if packet.payload_type in (line.connect.telephone_event, line.connect.telephone_event_in):
             self._take_event(slot, line, packet, now_ns)
         elif packet.payload_type == line.connect.comfort_noise:
             self._take_noise(slot, packet, now_ns)

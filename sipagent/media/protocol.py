@@ -54,7 +54,8 @@ class Connect(Command):
     host: str
     port: int
     payload_type: int  # 0 PCMU, 8 PCMA, 9 G722
-    telephone_event: int = -1  # its payload type, -1 when not negotiated
+    telephone_event: int = -1  # the payload type to send it with, -1 when not negotiated
+    telephone_event_in: int = -1  # the one the peer should send it with, where that is another
     comfort_noise: int = -1  # its payload type (RFC 3389), -1 when not negotiated
     send: bool = True
     receive: bool = True

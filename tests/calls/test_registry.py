@@ -23,8 +23,8 @@ from sipagent.core.events import (
 )
 from sipagent.core.rate import RateLimit
 from sipagent.dialplan.model import AnswerStep, Dialplan, HangupStep, PlayStep, RejectStep, RouteSpec, TransferStep
-from sipagent.sip import protocol, sdp
-from sipagent.sip.settings import TrunkSettings
+from sipagent.sip import protocol, sdes, sdp
+from sipagent.sip.settings import SipSettings, TrunkSettings
 
 OFFER = sdp.build_offer(host="127.0.0.1", port=4000, session_id=1)
 
@@ -60,7 +60,7 @@ class Media:
 
 class Lane:
     def __init__(self) -> None:
-        self.ready = SimpleNamespace(max_calls=4)
+        self.ready = SimpleNamespace(max_calls=4, codecs=("PCMU", "PCMA"))
         self.sent: list[protocol.AnyCommand] = []
         self.handles = 0
 
@@ -90,6 +90,7 @@ class World:
             recogniser=None,  # type: ignore[arg-type]
             make_vad=None,  # type: ignore[arg-type]
             make_agent=None,  # type: ignore[arg-type]
+            sip=SipSettings(),
             trunks=trunks,
             conversation=ConversationSettings(),
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
@@ -302,6 +303,27 @@ async def test_only_trunks_may_call_and_several_may_share_an_address():
     await settle()
     assert [e.sip_status for e in world.of(CallRefused)] == [403]
     assert [e.trunk for e in world.of(CallCreated)] == ["two", "one"]
+
+
+async def test_a_trunk_that_requires_srtp():
+    trunks = (TrunkSettings(name="safe", peers=["127.0.0.1"], domain="sip.carrier.test", srtp="required"),)
+    world = World([AnswerStep(), HangupStep()], trunks)
+    await world.registry.learn_peers()
+    world.rings(1)
+    await settle()
+    assert (world.termination().cause, world.termination().sip_status) == ("no_codec", 488)
+    peer = sdp.Terms(srtp="optional", keys=sdes.new_keys())
+    world.rings(2, offer=sdp.build_offer(host="127.0.0.1", port=4000, session_id=1, terms=peer))
+    await settle()
+    (answer,) = [command for command in world.lane.sent if isinstance(command, protocol.Answer)]
+    agreed = sdp.negotiate(sdp.parse(answer.sdp), peer, offered=True)
+    await world.registry.originate("+4930123")
+    (call,) = [command for command in world.lane.sent if isinstance(command, protocol.MakeCall)]
+    offered = sdp.parse(call.sdp).media[0]
+    assert agreed.crypto is not None and offered.protocol == "RTP/SAVP" and len(offered.crypto) == 2
+    assert agreed.crypto.remote_key not in [line.key for line in offered.crypto]  # each call has its own
+    world.ended(2, was_answered=True)
+    await world.registry.drain()
 
 
 async def test_a_trunks_password_is_for_its_own_host():
