@@ -35,10 +35,11 @@ _MOST_ISLANDS = 24
 _MERGE_MS = 5  # of cross-fade from invented into received audio
 _BRIDGE_MS = 100  # the longest hole that is bridged from both sides
 _QUIET = 60.0  # RMS of audio in which a cut is not heard
-_FAINT = 0.05  # the same relative to the last 300 ms
 _URGENT = 6  # frames that the delay must be wrong by for a cut in speech
 _ALIKE = 0.9  # normalised correlation that such a cut wants
 _FORCED = 12  # so many frames leave no choice
+_PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
+_MOST_PATIENCE_NS = 1_600_000_000
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -90,6 +91,8 @@ class JitterBuffer:
         self._lag = np.zeros(capacity, np.int64)  # the pitch of that
         self._unsettled = np.zeros(capacity, np.int64)  # samples invented that may turn out to be a pause
         self._stretch = np.zeros(capacity, np.int64)  # samples by which the delay should grow, or shrink if negative
+        self._patience_ns = np.full(capacity, _PATIENCE_NS, np.int64)  # until the next try to stretch
+        self._look_ns = np.zeros(capacity, np.int64)  # when that is
         self._marked_to = np.zeros(capacity, np.int64)
         self._kind = np.zeros(self.arrived.shape, np.uint8)  # flags of blocks that no audio will come for
         self._noise = ComfortNoise(capacity)
@@ -203,7 +206,13 @@ class JitterBuffer:
                 self._skip(int(slot), int(self.end[slot]), 0)
         change = self.lateness.change(running, self.position[running], spare, now_ns)
         self._stretch[running] = change
-        self.hot_out[running[change != 0]] = False
+        # Where no place for a stretch is found, looking for one in every frame would cost more than the delay is worth.
+        wants, urgent = change != 0, np.abs(change) >= _URGENT * self.frame
+        looks = running[wants & (urgent | (now_ns >= self._look_ns[running]))]
+        self.hot_out[looks] = False
+        self._look_ns[looks] = now_ns + self._patience_ns[looks]
+        self._patience_ns[looks] = np.minimum(2 * self._patience_ns[looks], _MOST_PATIENCE_NS)
+        self._patience_ns[running[~wants]] = _PATIENCE_NS
         delay = now_ns - self._arrival(running, self.position[running])
         heard = (delay > 0) & (delay < 2_000_000_000)
         self._counters[running[heard], Counter.PLAYOUT_DELAY_US] = delay[heard] // 1000
@@ -329,9 +338,7 @@ class JitterBuffer:
             else:
                 limit = np.minimum(limit, spare[rows])
                 found = timescale.match(window[:, : self.block + longest], self.rate, limit)
-            past = self._at(slots[rows], at[rows] - 15 * self.frame, 15 * self.frame)
-            recent = np.sqrt(np.einsum("ij,ij->i", past, past) / past.shape[1])
-            quiet = (found.level < np.maximum(_QUIET, _FAINT * recent)) & (limit > 0)
+            quiet = (found.level < _QUIET) & (limit > 0)
             lag = np.where(quiet, np.minimum(np.abs(wants[rows]), limit), found.lag)
             wrong = np.abs(wants[rows])
             urgent = (wrong >= _URGENT * self.frame) & (found.likeness > _ALIKE)
@@ -345,6 +352,7 @@ class JitterBuffer:
             if sign > 0:
                 self._write(slots[rows], at[rows] + lag, changed, at[rows] + lag + self.frame)
             left = wants[rows] + sign * lag
+            self._patience_ns[slots[rows]] = _PATIENCE_NS
             self._stretch[slots[rows]] = np.where(np.abs(left) < self.rate // 1000, 0, left)
             column = Counter.ACCELERATED_MS if sign > 0 else Counter.EXPANDED_MS
             self._counters[slots[rows], column] += lag * 1000 // self.rate
@@ -373,7 +381,7 @@ class JitterBuffer:
             & (self._due[slots] == 0)
             & ~self._extending[slots]
             & ~self._noisy[slots]
-            & (self._stretch[slots] == 0)
+            & (np.abs(self._stretch[slots]) < _URGENT * self.frame)
             & (self._invented_to[slots] <= position)
             & past_marks
         )
@@ -418,7 +426,7 @@ class JitterBuffer:
         if self.end[slot] < target:
             self._clear(slot, int(self.end[slot]), target)
             self.end[slot] = self.solid[slot] = target
-        self._after(np.array([slot]))
+        self._refresh(slot)
         return start
 
     def _backlog(self, slot: int) -> int:
@@ -456,7 +464,9 @@ class JitterBuffer:
         if len(islands) >= _MOST_ISLANDS and start > end:
             return False
         solid = max(int(self.solid[slot]), position) if end <= position else int(self.solid[slot])
-        if stop <= solid or any(a <= start and stop <= b for a, b in islands):
+        if stop <= solid:
+            return self._correct(slot, start, pcm, arrival_ns)
+        if any(a <= start and stop <= b for a, b in islands):
             return False
         if start > end:
             self._clear(slot, end, start)
@@ -471,6 +481,23 @@ class JitterBuffer:
         self.solid[slot] = solid
         self.end[slot] = max(end, stop, solid)
         self._keep(slot, merged)
+        return True
+
+    def _correct(self, slot: int, start: int, pcm: Pcm, arrival_ns: int) -> bool:
+        """Audio for a hole that was bridged but not played yet takes the place of what was invented."""
+        stop = start + len(pcm)
+        if start < self._invented_from[slot] or stop > self._invented_to[slot] or arrival_ns == 0:
+            return False
+        blocks = np.arange(start // self.block, -(-stop // self.block)) % self.arrived.shape[1]
+        if self.arrived[slot, blocks].any():
+            return False
+        one, at, count = np.array([slot]), np.array([start]), min(_MERGE_MS * self.rate // 1000, len(pcm))
+        invented = self._at(one, at, count)
+        self._put(slot, start, pcm)
+        self._write(one, at, invented + (pcm[:count] - invented) * concealment.rising(count), at + count)
+        self.arrived[slot, blocks] = arrival_ns
+        if stop == self._invented_to[slot]:
+            self._invented_to[slot] = start
         return True
 
     def _keep(self, slot: int, islands: list[tuple[int, int]]) -> None:
@@ -504,7 +531,22 @@ class JitterBuffer:
         self._marked_to[slot] = max(int(self._marked_to[slot]), stop)
 
     def _refresh(self, slot: int) -> None:
-        self._after(np.array([slot]))
+        """What `_after` does, for one slot whose position stands."""
+        position, solid = int(self.position[slot]), int(self.solid[slot])
+        if self._island[slot] <= max(position, solid):
+            self._join_island(slot)
+            solid = int(self.solid[slot])
+        end, live, marked = int(self.end[slot]), bool(self._live[slot]), bool(self._marked_to[slot] > position)
+        self.hot_in[slot] = live and solid == end and end % self.block == 0 and not marked
+        self.hot_out[slot] = not (
+            not live
+            or marked
+            or self._due[slot]
+            or self._extending[slot]
+            or self._noisy[slot]
+            or self._stretch[slot]
+            or self._invented_to[slot] > position
+        )
 
     # ---- the ring ----
 

@@ -188,6 +188,18 @@ def test_a_hole_is_bridged_when_what_follows_is_there(call):
     assert call.count(Counter.CONCEALED_MS) == 20
 
 
+def test_a_packet_for_a_hole_that_was_bridged_already_still_counts():
+    call = Call(audio=lambda i, n: speech(3)[i : i + n], min_ms=80)
+    arrivals = steady(20)
+    arrivals[8] = float("nan")
+    arrivals[9] = 8 * 20 + 75
+    call.run(arrivals)
+    lost = call.begun + 8
+    assert [i for i, flag in enumerate(call.flags) if flag & FLAG_CONCEALED] == [lost]
+    assert (call.frames[lost + 1][40:] == speech(3)[9 * 160 + 40 : 10 * 160]).all()
+    assert call.count(Counter.CONCEALED_MS) == 20 and call.count(Counter.LATE) == 0
+
+
 def test_concealment_fades_and_the_stream_is_let_go(call):
     call = Call(audio=lambda i, n: speech(3)[i : i + n])
     call.run(steady(10))
