@@ -7,7 +7,7 @@ from sipagent.media.rings import FLAG_CONCEALED, FLAG_DIGIT, FLAG_SILENCE, RX_FR
 from sipagent.media.rtp import FRAME, RATE
 
 WINDOW = 250  # frames: the 5 s between two reports
-_EVERY = 5  # frames looked at: one in five tells the level to 1 dB
+_EVERY = 10  # frames looked at: one in ten tells the level of speech to about 1 dB
 _PAUSE_DB = 20  # this far below the loudest is no speech but a pause
 _SILENCE = 60  # -dBov from which a whole line is silent
 _INVENTED = FLAG_CONCEALED | FLAG_SILENCE | FLAG_DIGIT

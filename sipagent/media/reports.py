@@ -38,6 +38,8 @@ class _Reported:
     hosts: frozenset[str] = frozenset()  # from which its RTCP may come
     mux: bool = False
     srtp: SrtpSession | None = None
+    level_in: float | None = None  # dBov, of the last quality interval
+    level_out: float | None = None
 
 
 class Reports:
@@ -146,6 +148,8 @@ class Reports:
         """Sends and tells what is due."""
         for slot in slots[self._due_ns[slots] <= now_ns].tolist():
             line = self._slots[slot]
+            if line.quality.due_ns <= now_ns:
+                line.level_in, line.level_out = levels.received(self._rings, slot), levels.sent(self._rings, slot)
             stats = self._stats(slot, line)
             if line.rtcp is not None and line.rtcp.due_ns <= now_ns:
                 self._send(slot, line, line.rtcp.report(stats, now_ns, _ntp()))
@@ -159,6 +163,7 @@ class Reports:
         self._due_ns[slot] = _NEVER
         if line is None:
             return
+        line.level_in, line.level_out = levels.received(self._rings, slot), levels.sent(self._rings, slot)
         stats = self._stats(slot, line)
         if line.rtcp is not None:
             packet = line.rtcp.bye(stats, now_ns, _ntp())
@@ -203,8 +208,8 @@ class Reports:
             concealed_ms=int(row[Counter.CONCEALED_MS]),
             playout_delay_ms=int(row[Counter.PLAYOUT_DELAY_US]) / 1000,
             playout_max_ms=self._playout_max_ms,
-            level_in=levels.received(self._rings, slot),
-            level_out=levels.sent(self._rings, slot),
+            level_in=line.level_in,
+            level_out=line.level_out,
         )
 
 
