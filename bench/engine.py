@@ -164,8 +164,10 @@ async def serve(options: argparse.Namespace) -> None:
     setup: list[float] = []
     for number in range(options.calls):
         began = time.process_time()
-        port = await client.open()
-        port.connect("127.0.0.1", SOURCE_PORT + 2 * number, 0)
+        far = SOURCE_PORT + 2 * number
+        port = await client.open(("127.0.0.1", far))
+        # As with a usual trunk: telephone-event negotiated, reports to the port above (where nobody listens).
+        port.connect("127.0.0.1", far, 0, 101, rtcp_port=far + 1)
         setup.append(time.process_time() - began)
         ports.append(port)
     tasks = []
