@@ -42,7 +42,7 @@ from sipagent.media.protocol import (
     command_decoder,
     encoder,
 )
-from sipagent.media.rings import FLAG_DIGIT, Header, Rings
+from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
@@ -55,6 +55,7 @@ TICKS_A_FRAME = 2
 LATE_NS = 5_000_000
 RESYNC_NS = 200_000_000  # further behind, catching up would only burst: the schedule starts over
 PASSES = 16  # packets taken from one port in a tick; more wait in its socket buffer, where the kernel bounds them
+ODD_PACKETS = 32  # of one call's that are looked at one by one in a tick, where a shared port would bring any number
 DRAIN_TICKS = 4
 WATCH_NS = 100_000_000
 FIFO_PRIORITY = 10
@@ -146,7 +147,7 @@ class Engine:
             self._take_odd(*received)
         shared = self._sockets.receive_shared()
         if shared is not None and shared.count:
-            self._take_odd(shared, self._hot.ingest(shared))
+            self._take_odd(shared, self._fair(shared, self._hot.ingest(shared)))
         if self._sockets.waiting:
             self._take_strays()
         if self._rings.flushes[0] != self._flushes:
@@ -167,6 +168,20 @@ class Engine:
         if late > LATE_NS:
             header[Header.LATE_TICKS] += 1
             header[Header.WORST_LATENESS_NS] = max(late, header[Header.WORST_LATENESS_NS])
+
+    def _fair(self, batch: Batch, rows: list[int]) -> list[int]:
+        """Without what one peer sends beyond all measure, lest the others' packets be late: its newest are kept."""
+        if len(rows) <= ODD_PACKETS:
+            return rows
+        kept: list[int] = []
+        taken: dict[int, int] = {}
+        for row, slot in zip(reversed(rows), batch.slots[rows][::-1].tolist(), strict=True):
+            taken[slot] = taken.get(slot, 0) + 1
+            if taken[slot] <= ODD_PACKETS:
+                kept.append(row)
+        for slot, count in taken.items():
+            self._rings.counters[slot, Counter.IGNORED] += max(count - ODD_PACKETS, 0)
+        return kept[::-1]
 
     def _take_odd(self, batch: Batch, rows: list[int]) -> None:
         """What does not simply continue its stream, one by one."""

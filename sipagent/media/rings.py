@@ -44,7 +44,7 @@ class Counter(IntEnum):
     REORDERED = 5
     MALFORMED = 6  # and digits beyond those `PressLimit` admits
     FOREIGN = 7
-    IGNORED = 8  # valid, but of a payload type nobody negotiated, or while receiving was off
+    IGNORED = 8  # of a payload type nobody negotiated, while receiving was off, or beyond all measure (a flood)
     CONCEALED_MS = 9
     JITTER_US = 10  # the present RFC 3550 A.8 estimate
     DIGITS_IN = 11
