@@ -57,7 +57,6 @@ RESYNC_NS = 200_000_000  # further behind, catching up would only burst: the sch
 PASSES = 16  # packets taken from one port in a tick; more wait in its socket buffer, where the kernel bounds them
 ODD_PACKETS = 32  # of one call's that are looked at one by one in a tick, where a shared port would bring any number
 DRAIN_TICKS = 4
-WATCH_NS = 100_000_000
 FIFO_PRIORITY = 10
 RETRY_S = 0.01  # while main does not read and no call is up that would have ticks
 MAX_NOTICES = 1 << 20  # bytes waiting for main to read; beyond, notices are dropped and counted
@@ -97,7 +96,6 @@ class Engine:
         self._hot = HotPath(*state) if library is None else native.NativePath(library, *state)
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
-        self._watched = 0
         self._running = True
         self._groups = [Group(lines, _NOBODY)] * TICKS_A_FRAME
         self._attention = select.epoll()  # what is looked at besides the peers' packets
@@ -159,10 +157,7 @@ class Engine:
         if len(group.slots):
             self._play(group, time.monotonic_ns())
         self._ticks += 1
-        if now - self._watched >= WATCH_NS:
-            self._watched = now
-            self._lines.watch(now)
-            self._rings.header[Header.CPU_NS] = time.process_time_ns()
+        self._lines.watch(now)
         header = self._rings.header
         header[_HEARTBEAT] = self._ticks, now
         if late > LATE_NS:

@@ -5,6 +5,7 @@
 
 import random
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,7 +60,9 @@ from sipagent.media.tones import ToneDetector, tones
 from sipagent.media.watch import Watch
 
 BIND_TRIES = 16
-LOOK_NS = 200_000_000
+LOOK_NS = 200_000_000  # between two looks at a slot
+LOOKED_AT = 200  # slots at once: fewer and the looks cost more, more and a tick gets long
+WATCH_NS = 100_000_000
 _NO_TONE = np.zeros(0, np.int16)
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
 _NOTED = 63  # of the sequence: how far an encrypted call has come is written down every 64 packets, 1.3 s
@@ -130,7 +133,8 @@ class Lines:
         self.receiving = np.zeros(rings.capacity, np.bool_)
         self.heard_ns = np.zeros(rings.capacity, np.int64)
         self._told_silent = np.zeros(rings.capacity, np.bool_)
-        self._looked_ns = 0
+        self._looked_ns = self._watched_ns = 0
+        self._part = 0  # of the slots, that was looked at last
         self._pausing = np.zeros(rings.capacity, np.bool_)  # the newest packet was comfort noise
         self._resting: dict[tuple[int, Address | None], int] = {}  # shared port and address -> ns until when, in order
         self._pressing: set[int] = set()  # slots with an unfinished telephone-event
@@ -377,15 +381,24 @@ class Lines:
             self._counters[slot, Counter.IGNORED] += 1
 
     def watch(self, now_ns: int) -> None:
-        """Ten times a second: unfinished digits, silent peers, derived figures."""
+        """Every tick: what is due, a part of the slots at a time, so that many calls make no tick much longer."""
+        slots = self.slots
+        self._reports.watch(slots, now_ns)
+        parts = len(slots) // LOOKED_AT + 1
+        if now_ns - self._looked_ns >= LOOK_NS // parts:
+            self._looked_ns = now_ns
+            self._part = (self._part + 1) % parts
+            self._look(slots[self._part :: parts], now_ns)
+        if now_ns - self._watched_ns >= WATCH_NS:
+            self._watched_ns = now_ns
+            self._count(slots, now_ns)
+
+    def _count(self, slots: NDArray[np.int64], now_ns: int) -> None:
+        """Unfinished digits, derived figures, silent peers."""
         for slot in tuple(self._pressing):
             self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
-        slots = self.slots
-        if now_ns - self._looked_ns >= LOOK_NS:
-            self._looked_ns = now_ns
-            self._look(slots, now_ns)
         self.reception.publish(slots)
-        self._reports.watch(slots, now_ns)
+        self._rings.header[Header.CPU_NS] = time.process_time_ns()
         limit = self._settings.media_timeout_s
         if not limit:
             return
