@@ -1,4 +1,4 @@
-"""What a caller's speech is worth behind a bad line: `nice python -m bench.line_quality [prompts [cell ...]]`.
+"""What a caller's speech is worth behind a bad line: `nice python -m bench.line_quality [--prompts N] [cell ...]`.
 
 Recorded prompts are cut into PCMU packets of 20 ms, which arrive (or not) as `bench.line_quality_network` says, the
 same ones at the same times for every receiver:
@@ -14,6 +14,8 @@ All play at the same ticks, whose phase against the packets is drawn per prompt.
 quiet before it. Reported per cell and receiver: the mean PESQ (ITU-T P.862, narrowband, against the prompt before
 mu-law), the mean delay from sending to playout, which is found for all in the same way, by correlation of 160 ms
 windows of speech with what was heard (so concealed stretches have no say in it), and the share of frames invented.
+With `--score wer` the local recogniser's word error rate instead of PESQ, with `--score visqol` ViSQOL's MOS (package
+visqol-python, speech mode, signals resampled to 16 kHz; slow, some 10 s for each prompt and receiver).
 """
 
 import os
@@ -35,6 +37,7 @@ from sipagent.media.g711 import LINEAR_TO_ULAW, ULAW_TO_LINEAR
 from sipagent.media.jitter import JitterBuffer
 from sipagent.media.rings import FLAG_CONCEALED, Counter, len_of
 from tests.speech.prompts import Prompt, prompts
+from tests.wer import errors
 
 Pcm = NDArray[np.int16]
 
@@ -44,6 +47,7 @@ LEAD_MS, TAIL_MS = 1000, 300
 ZERO_FILL_MS = 60
 MIN_MS, MAX_MS = 20, 400
 WINDOW = 1280  # samples, 160 ms
+WORKERS = 2
 
 
 class Heard(NamedTuple):
@@ -56,7 +60,7 @@ class Packets(NamedTuple):
 
     payloads: list[bytes]
     events: list[tuple[float, int]]
-    ticks: NDArray[np.float64]
+    ticks: NDArray[np.floating]
 
 
 def make_packets(pcm: Pcm, cell: Cell, seed: int) -> Packets:
@@ -108,13 +112,15 @@ def aiortc(packets: Packets) -> Heard:
     from aiortc.jitterbuffer import JitterBuffer as Theirs
     from aiortc.rtp import RtpPacket
 
-    buffer, queue, frames, empty, begun = Theirs(capacity=16, prefetch=4), [], [], 0, False
+    buffer, empty, begun = Theirs(capacity=16, prefetch=4), 0, False
+    queue: list[bytes] = []
+    frames: list[Pcm] = []
     waiting = iter([*packets.events, (np.inf, -1)])
     at, k = next(waiting)
     for now in packets.ticks:
         while at <= now:
             packet = RtpPacket(payload_type=0, sequence_number=k & 0xFFFF, timestamp=k * FRAME)
-            packet._data = packets.payloads[k]  # type: ignore[attr-defined]  # as its receiver does after decoding
+            packet._data = packets.payloads[k]  # as its receiver does after decoding
             _, frame = buffer.add(packet)
             if frame is not None:
                 queue.append(frame.data)
@@ -179,7 +185,8 @@ def delay_ms(sent: Pcm, heard: Pcm, first_tick_ms: float) -> float:
 class Result(NamedTuple):
     cell: str
     receiver: str
-    pesq: float
+    score: float  # or words wrong
+    words: int
     delay_ms: float
     concealed: float
 
@@ -193,25 +200,63 @@ def sample(prompt: Prompt) -> Pcm:
     return np.concatenate([lead, prompt.pcm, tail])
 
 
-def measure(job: tuple[Cell, Prompt, int, tuple[str, ...]]) -> list[Result]:
-    from pesq import pesq
+def pesq_score(sent: Pcm, heard: Pcm, text: str) -> tuple[float, int]:
+    from pesq import PesqError, pesq
 
-    cell, prompt, seed, receivers = job
-    pcm = sample(prompt)
-    packets, results = make_packets(pcm, cell, seed), []
-    for name in receivers:
+    return float(pesq(8000, sent, heard, "nb", on_error=PesqError.RETURN_VALUES)), 1
+
+
+_visqol = None
+
+
+def visqol_score(sent: Pcm, heard: Pcm, text: str) -> tuple[float, int]:
+    global _visqol
+    from scipy.signal import resample_poly
+    from visqol import VisqolApi
+
+    if _visqol is None:
+        _visqol = VisqolApi()
+        _visqol.create(mode="speech")
+    wide = [resample_poly(pcm / 32768, 2, 1) for pcm in (sent, heard)]
+    return float(_visqol.measure_from_arrays(*wide, 16000).moslqo), 1
+
+
+_recogniser = None
+
+
+def wer_score(sent: Pcm, heard: Pcm, text: str) -> tuple[float, int]:
+    global _recogniser
+    from sipagent.speech import models, whisper
+
+    _recogniser = _recogniser or whisper.Recogniser(models.locate("whisper-tiny.en", "stt"))
+    return errors(text, _recogniser.transcribe(heard, 8000).text)
+
+
+SCORES = {"pesq": pesq_score, "visqol": visqol_score, "wer": wer_score}
+
+
+class Job(NamedTuple):
+    cell: Cell
+    prompt: Prompt
+    seed: int
+    receivers: tuple[str, ...]
+    score: str
+
+
+def measure(job: Job) -> list[Result]:
+    pcm = sample(job.prompt)
+    packets, results = make_packets(pcm, job.cell, job.seed), []
+    for name in job.receivers:
         heard = RECEIVERS[name](packets)
-        score = pesq(8000, pcm, heard.pcm[: len(pcm) + 400 * 8], "nb", on_error=1)
-        results.append(Result(cell.name, name, score, delay_ms(pcm, heard.pcm, packets.ticks[0]), heard.concealed))
+        score, words = SCORES[job.score](pcm, heard.pcm[: len(pcm) + 400 * 8], job.prompt.text)
+        delay = delay_ms(pcm, heard.pcm, packets.ticks[0])
+        results.append(Result(job.cell.name, name, score, words, delay, heard.concealed))
     return results
 
 
-def measured(
-    said: list[Prompt], cells: list[Cell], receivers: tuple[str, ...], workers: int = 2
-) -> dict[tuple[str, str], list[Result]]:
-    jobs = [(cell, prompt, 1000 * i, receivers) for cell in cells for i, prompt in enumerate(said)]
+def measured(jobs: list[Job]) -> dict[tuple[str, str], list[Result]]:
     results = defaultdict(list)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
         for each in pool.imap_unordered(measure, jobs, chunksize=4):
             for result in each:
                 results[result.cell, result.receiver].append(result)
@@ -220,26 +265,29 @@ def measured(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("prompts", type=int, nargs="?", default=48)
-    parser.add_argument("cells", nargs="*", help="only cells whose names contain one of these")
+    parser.add_argument("cells", nargs="*", help="only cells whose names begin with one of these")
+    parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--receivers", default=",".join(RECEIVERS))
+    parser.add_argument("--score", choices=SCORES, default="pesq")
     options = parser.parse_args()
     said = prompts(options.prompts, words=(6, 40))
-    cells = [c for c in CELLS if not options.cells or any(word in c.name for word in options.cells)]
+    cells = [c for c in CELLS if not options.cells or c.name.startswith(tuple(options.cells))]
     receivers = tuple(options.receivers.split(","))
     began = time.monotonic()
-    results = measured(said, cells, receivers)
+    jobs = [Job(cell, p, 1000 * i, receivers, options.score) for cell in cells for i, p in enumerate(said)]
+    results = measured(jobs)
     seconds = sum(len(p.pcm) for p in said) / 8000
-    print(f"{len(said)} prompts, {seconds:.0f} s; PESQ mean / delay ms / frames invented\n")
+    print(f"{len(said)} prompts, {seconds:.0f} s; {options.score} / delay ms / frames invented\n")
     print("| cell | " + " | ".join(receivers) + " |")
     print("|---" * (len(receivers) + 1) + "|")
     for cell in cells:
         row = []
         for name in receivers:
             each = results[cell.name, name]
-            score = np.nanmean([r.pesq for r in each])
+            total = sum(r.score for r in each) / sum(r.words for r in each)
+            score = f"{100 * total:.1f} %" if options.score == "wer" else f"{total:.3f}"
             delay = np.nanmean([r.delay_ms for r in each])
-            row.append(f"{score:.3f} / {delay:.1f} / {100 * np.mean([r.concealed for r in each]):.1f} %")
+            row.append(f"{score} / {delay:.1f} / {100 * np.mean([r.concealed for r in each]):.1f} %")
         print(f"| {cell.name} | " + " | ".join(row) + " |", flush=True)
     print(f"\n{time.monotonic() - began:.0f} s")
 

@@ -84,8 +84,8 @@ class Stream:
         media._check(lib.pjmedia_stream_start(self._stream))
         self._port = ctypes.c_void_p()
         media._check(lib.pjmedia_stream_get_port(self._stream, ctypes.byref(self._port)))
-        operations = ctypes.c_void_p.from_address(self._transport.value + _OP_OFFSET).value
-        address = ctypes.c_void_p.from_address(operations + _SEND_RTP * ctypes.sizeof(ctypes.c_void_p)).value
+        operations = _pointer_at((self._transport.value or 0) + _OP_OFFSET)
+        address = _pointer_at(operations + _SEND_RTP * ctypes.sizeof(ctypes.c_void_p))
         self._send = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)(address)
         self._frame_buffer = np.zeros(160, np.int16)
         self._frame = _Frame()
@@ -116,3 +116,7 @@ class Stream:
     def close(self) -> None:
         self._lib.pjmedia_stream_destroy(self._stream)
         self._lib.pj_pool_release(self._pool)
+
+
+def _pointer_at(address: int) -> int:
+    return ctypes.c_void_p.from_address(address).value or 0

@@ -167,8 +167,7 @@ class JitterBuffer:
         self._noise.describe(slot, payload)
         self._noisy[slot] = True
         self._settle(slot, pause=True)
-        if self._live[slot] and not self._islands.get(slot) and self._place(slot, timestamp) >= self.end[slot]:
-            self.hot_out[slot] = False
+        self.hot_in[slot] = self.hot_out[slot] = False
 
     # ---- playing ----
 
@@ -213,8 +212,9 @@ class JitterBuffer:
         self._look_ns[looks] = now_ns + self._patience_ns[looks]
         self._patience_ns[looks] = np.minimum(2 * self._patience_ns[looks], _MOST_PATIENCE_NS)
         self._patience_ns[running[~wants]] = _PATIENCE_NS
-        delay = now_ns - self._arrival(running, self.position[running])
-        heard = (delay > 0) & (delay < 2_000_000_000)
+        played_ns = now_ns - self.lateness.since(running, now_ns)
+        delay = played_ns - self._arrival(running, self.position[running])
+        heard = (delay >= 0) & (delay < 2_000_000_000)
         self._counters[running[heard], Counter.PLAYOUT_DELAY_US] = delay[heard] // 1000
         self._counters[running, Counter.TARGET_DELAY_US] = self.lateness.target_ns[running] // 1000
         # Now and then each slot takes the general way, which sees at which phase of the clock it is played.
@@ -373,17 +373,16 @@ class JitterBuffer:
         for slot in slots[dry]:
             self._let_go(int(slot))
         solid, end = self.solid[slots], self.end[slots]
-        live = self._live[slots]
-        past_marks = self._marked_to[slots] <= position
-        self.hot_in[slots] = live & (solid == end) & (end % self.block == 0) & past_marks
+        passed = slots[(self._marked_to[slots] > 0) & (self._marked_to[slots] <= position)]
+        self._marked_to[passed] = self._kind[passed] = 0
+        plain = self._live[slots] & (self._marked_to[slots] == 0) & ~self._noisy[slots]
+        self.hot_in[slots] = plain & (solid == end) & (end % self.block == 0)
         self.hot_out[slots] = (
-            live
+            plain
             & (self._due[slots] == 0)
             & ~self._extending[slots]
-            & ~self._noisy[slots]
-            & (np.abs(self._stretch[slots]) < _URGENT * self.frame)
+            & (self._stretch[slots] == 0)
             & (self._invented_to[slots] <= position)
-            & past_marks
         )
 
     # ---- one packet ----
@@ -404,7 +403,8 @@ class JitterBuffer:
         self.pcm[slot] = 0
         self.arrived[slot] = 0
         self.position[slot] = self.solid[slot] = self.end[slot] = start
-        self._invented_from[slot] = self._invented_to[slot] = self._marked_to[slot] = start
+        self._invented_from[slot] = self._invented_to[slot] = start
+        self._marked_to[slot] = self._kind[slot] = 0
         self._live[slot] = True
         self._due[slot] = self.lateness.due_ns(slot, start, size, arrival_ns)
         return start
@@ -536,17 +536,11 @@ class JitterBuffer:
         if self._island[slot] <= max(position, solid):
             self._join_island(slot)
             solid = int(self.solid[slot])
-        end, live, marked = int(self.end[slot]), bool(self._live[slot]), bool(self._marked_to[slot] > position)
-        self.hot_in[slot] = live and solid == end and end % self.block == 0 and not marked
-        self.hot_out[slot] = not (
-            not live
-            or marked
-            or self._due[slot]
-            or self._extending[slot]
-            or self._noisy[slot]
-            or self._stretch[slot]
-            or self._invented_to[slot] > position
-        )
+        end = int(self.end[slot])
+        plain = bool(self._live[slot]) and self._marked_to[slot] <= position and not self._noisy[slot]
+        self.hot_in[slot] = plain and solid == end and end % self.block == 0
+        busy = self._due[slot] or self._extending[slot] or self._stretch[slot] or self._invented_to[slot] > position
+        self.hot_out[slot] = plain and not busy
 
     # ---- the ring ----
 

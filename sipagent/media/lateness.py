@@ -58,6 +58,11 @@ class Lateness:
     def ticked(self, slots: Ints, now_ns: int) -> None:
         self._phase[slots] = now_ns % _TICK_NS
 
+    def since(self, slots: Ints, now_ns: int) -> Ints:
+        """How long ago these slots were played, in ns."""
+        since = (now_ns - self._phase[slots]) % _TICK_NS
+        return np.where(since > _TICK_NS - 2 * _MS, since - _TICK_NS, since)
+
     def due_ns(self, slot: int, start: int, size: int, arrival_ns: int) -> int:
         """When the frame at `start` should be played, which a packet of `size` samples begins; never 0."""
         self._see(np.array([slot]), np.array([start + size]), np.array([arrival_ns - (start + size) * self._ns]))
@@ -95,9 +100,7 @@ class Lateness:
         Whole frames of change are wanted: a delay that ends in the midst of a packet protects no better than one that
         ends before it.
         """
-        since = (now_ns - self._phase[slots]) % _TICK_NS
-        since = np.where(since > _TICK_NS - 2 * _MS, since - _TICK_NS, since)
-        lag = now_ns - since - self._floor[slots] - position * self._ns
+        lag = now_ns - self.since(slots, now_ns) - self._floor[slots] - position * self._ns
         part = np.maximum(spare, 0) % self._frame
         safe = lag - part * self._ns
         wanted = self._lag[slots]
