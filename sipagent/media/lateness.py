@@ -16,10 +16,11 @@ _FIRST_NS = 20 * _MS  # lag until something is known
 _QUANTILE = 0.99
 _KEPT = 0.996  # of a histogram per frame: half of it is gone after 3.5 s
 _FLOOR_NS = 2_000 * _MS  # half of the window for the least transit
-_MARGIN_NS = 9 * _MS // 2  # the least lag, for small delays of the packets and of ourselves
+_MARGIN_NS = 4 * _MS  # the least lag, for small delays of the packets and of ourselves
 _SLACK_NS = 2 * _MS  # of lateness that is not worth a whole frame of delay
 _EASE_NS = 14 * _MS  # the most delay beyond a whole frame too much before one is taken back
 _TICK_NS = 20 * _MS
+_FAR_NS = 1 << 62
 
 
 class Lateness:
@@ -72,24 +73,25 @@ class Lateness:
     def note(self, slot: int, transit_ns: int) -> None:
         """A packet came too late to be played."""
         if self._window_to[slot] >= 0:
-            self._enter(np.array([slot]), np.array([transit_ns]))
+            self._enter(np.array([slot]), np.array([[transit_ns]]), np.ones((1, 1), np.bool_))
 
     def learn(self, slots: Ints, arrived: Ints, solid: Ints, ns: int, block: int) -> None:
         """The arrivals, per block, of the frames that became solid since the last call."""
         slots, solid = slots[self._window_to[slots] >= 0], solid[self._window_to[slots] >= 0]
         if not len(slots):
             return
-        blocks = arrived.shape[1]
+        blocks, most = arrived.shape[1], arrived.shape[1] // 2 - 4
         newest = solid // block * block
-        frames = np.clip((newest - self._learned_to[slots]) // self._frame, 0, blocks // 2 - 4)
-        for back in range(int(frames.max(initial=0)) - 1, -1, -1):
-            has = frames > back
-            rows, stop = slots[has], newest[has] - back * self._frame
-            came = arrived[rows, (stop // block - 1) % blocks]
-            got = came > 0
-            transit = (came - stop * ns)[got]
-            self._see(rows[got], stop[got], transit)
-            self._enter(rows[got], transit)
+        frames = np.clip((newest - self._learned_to[slots]) // self._frame, 0, most)
+        back = np.arange(int(frames.max(initial=0)) - 1, -1, -1)
+        stop = newest[:, None] - back * self._frame
+        came = arrived[slots[:, None], (stop // block - 1) % blocks]
+        got = (frames[:, None] > back) & (came > 0)
+        some = got.any(axis=1)
+        if some.any():
+            rows, got, transit = slots[some], got[some], (came - stop * ns)[some]
+            self._see(rows, newest[some], np.where(got, transit, _FAR_NS).min(axis=1))
+            self._enter(rows, transit, got)
         some = frames > 0
         self._learned_to[slots[some]] = newest[some]
         self._decide(slots[some])
@@ -129,12 +131,18 @@ class Lateness:
         self._lowest[slots, 0] = np.minimum(self._lowest[slots, 0], transit)
         self._floor[slots] = self._lowest[slots].min(axis=1)
 
-    def _enter(self, slots: Ints, transit: Ints) -> None:
-        relative = np.clip((transit - self._floor[slots]) // _BIN_NS, 0, self._bins - 1)
-        kept = np.minimum(_KEPT, (self._count[slots] + 1) / (self._count[slots] + 3))  # the first frames count for more
-        self._histogram[slots] *= kept[:, None].astype(np.float32)
-        self._histogram[slots, relative] += (1 - kept).astype(np.float32)
-        self._count[slots] += 1
+    def _enter(self, slots: Ints, transit: Ints, got: NDArray[np.bool_]) -> None:
+        """Frames (n, k) in their order, those that `got` says, as if the old entries had faded by each in turn."""
+        relative = np.clip((transit - self._floor[slots, None]) // _BIN_NS, 0, self._bins - 1)
+        number = self._count[slots, None] + np.cumsum(got, axis=1)
+        kept = np.where(got, np.minimum(_KEPT, number / (number + 2)), 1.0)  # the first frames count for more
+        fading = np.cumprod(kept[:, ::-1], axis=1)[:, ::-1]  # by this frame and all after it
+        weight = fading * (1 / kept - 1)
+        self._histogram[slots] *= fading[:, :1].astype(np.float32)
+        places = (np.arange(len(slots))[:, None] * self._bins + relative)[got]
+        added = np.bincount(places, weight[got], len(slots) * self._bins).reshape(len(slots), self._bins)
+        self._histogram[slots] += added.astype(np.float32)
+        self._count[slots] = number[:, -1]
 
     def _decide(self, slots: Ints) -> None:
         summed = self._histogram[slots].cumsum(axis=1)
