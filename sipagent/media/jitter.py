@@ -362,7 +362,8 @@ class JitterBuffer:
         """What playing a frame leaves to be looked at: islands reached, streams that dried up, the hot path."""
         position = self.position[slots]
         for slot in slots[self._island[slots] <= np.maximum(position, self.solid[slots])]:
-            self._join_island(int(slot))
+            while self._island[slot] <= max(self.position[slot], self.solid[slot]):
+                self._join_island(int(slot))
         lasting = self._unsettled[slots]
         sure = (lasting > 0) & ~self._extending[slots]
         settled = slots[sure]
@@ -533,7 +534,7 @@ class JitterBuffer:
     def _refresh(self, slot: int) -> None:
         """What `_after` does, for one slot whose position stands."""
         position, solid = int(self.position[slot]), int(self.solid[slot])
-        if self._island[slot] <= max(position, solid):
+        while self._island[slot] <= max(position, solid):
             self._join_island(slot)
             solid = int(self.solid[slot])
         end = int(self.end[slot])
