@@ -11,6 +11,7 @@ alternate between the hot path in numpy and its twin in C.
 """
 
 import argparse
+import gc
 import heapq
 import multiprocessing
 import os
@@ -342,6 +343,7 @@ def work(seed: int, process: int, processes: int, packets: int) -> Work:
         number += 1
         total, seconds = total + result.packets, seconds + result.seconds
         counts += result.counts
+        gc.collect()  # the worlds are cycles
         sizes.append(resident())
         if result.failure:
             failures.append(result.failure)

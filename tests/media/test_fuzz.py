@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from bench import fuzz
 from bench.fuzz_packets import Stream
-from bench.fuzz_world import World, largest
+from bench.fuzz_world import World, check_buffer, largest
 from sipagent.media import native
 from sipagent.media.comfort_noise import MAX_ORDER, ComfortNoise, response
+from sipagent.media.jitter import JitterBuffer
 from sipagent.media.protocol import SRTP_KEY, SRTP_SUITES, Crypto
-from sipagent.media.rings import Counter
+from sipagent.media.rings import Counter, len_of
 from sipagent.media.rtcp import MAX_BYTES, MAX_PARTS, Description, ExtendedReport, Goodbye, Report, parse_compound
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.srtp import Refused, SrtpSession
@@ -78,6 +79,14 @@ def test_audio_ahead_is_forgotten_when_timestamps_jump(strict_numpy):
             packet = call.peer._packet(0, b"\x11" * 160, 160)
             world.receive((0,), [(packet, call.far, False)])
             world.check()
+
+
+def test_a_backlog_is_skipped_with_all_that_came_in_pieces():
+    buffer = JitterBuffer(1, 8000, 20, 200, np.zeros((1, len_of(Counter)), np.int64))
+    for number, timestamp in enumerate((0, 160, 640, 1120, 1600, 5200)):  # holes, and then far ahead
+        buffer.insert(0, timestamp, np.full(160, 1000, np.int16), number == 1, 10**9)
+        check_buffer(buffer, 0)
+    assert len(buffer._islands[0]) == 1  # the last one is still to come
 
 
 # --- parsers --------------------------------------------------------------------------------------------------
