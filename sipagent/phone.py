@@ -25,6 +25,7 @@ from sipagent.core.resample import convert
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import MediaClient, MediaPort
+from sipagent.media.quality import QualityFigures
 from sipagent.media.settings import MediaSettings
 from sipagent.sip import message, protocol
 from sipagent.sip.client import LaneClient
@@ -75,6 +76,7 @@ class PhoneCall:
         self.heard: list[str] = []  # what the other side said, utterance by utterance
         self.on_heard: Callable[[str], None] = lambda text: None
         self.tape = Tape()
+        self.quality: QualityFigures | None = None  # of the whole call, known once it is over
         self._speech = speech
         self._speaker = Speaker(leg.port, _EARS.ahead_ms)
         self._tick = asyncio.Event()
@@ -88,7 +90,10 @@ class PhoneCall:
         self._last_voiced_ns = 0
         self._queued: dict[int, Pcm] = {}
         self._taped = 0
+        self._digits_sent = asyncio.Event()
         leg.port.on_frames = self._on_frames
+        leg.port.on_digits_sent = self._digits_sent.set
+        leg.port.on_quality = self._on_quality
 
     @property
     def over(self) -> bool:
@@ -125,6 +130,14 @@ class PhoneCall:
             await self._next_tick()
         self._heard_speech = False
         return utterance
+
+    async def press(self, digits: str) -> None:
+        """Presses keys, one after another. Raises ValueError for what is no key."""
+        self._digits_sent.clear()
+        self.leg.port.press(digits)
+        while not self._digits_sent.is_set() and not self.over:
+            await self._next_tick()
+        self._heard_speech = False
 
     async def until_quiet(self, quiet_s: float, timeout_s: float) -> bool:
         """Until the other side has spoken and then been silent for so long; False after the timeout."""
@@ -173,6 +186,10 @@ class PhoneCall:
         task.add_done_callback(self._recognising.discard)
 
     # --- inside ---
+
+    def _on_quality(self, figures: QualityFigures, final: bool) -> None:
+        if final:
+            self.quality = figures
 
     async def _recognise(self, heard: Heard) -> None:
         try:

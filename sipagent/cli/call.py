@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,14 @@ import msgspec
 
 from sipagent.calls import sounds
 from sipagent.cli.options import json_option, print_json
+from sipagent.media.telephone_event import check_keys
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
 from sipagent.speech.settings import SpeechSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    digits: str
 
 
 @click.command()
@@ -25,6 +32,12 @@ from sipagent.speech.settings import SpeechSettings
     help="Play this WAV file once the other side is quiet (after what is said). May be repeated.",
 )
 @click.option(
+    "--dtmf",
+    "digits",
+    default="",
+    help="Press these keys once the other side is quiet (after all else); a comma waits.",
+)
+@click.option(
     "--record", type=click.Path(dir_okay=False, path_type=Path), help="Write both sides to a stereo WAV file."
 )
 @click.option("--duration", default=60.0, show_default=True, help="Hang up after this many seconds.")
@@ -36,6 +49,7 @@ def call(
     uri: str,
     texts: tuple[str, ...],
     files: tuple[Path, ...],
+    digits: str,
     record: Path | None,
     duration: float,
     from_user: str,
@@ -51,7 +65,12 @@ def call(
     """
     if deaf and texts:
         raise click.UsageError("--say needs a voice: leave out --deaf")
-    script: list[str | Path] = [*texts, *files]
+    if digits:
+        try:
+            digits = check_keys(digits)
+        except ValueError as error:
+            raise click.UsageError(f"--dtmf: {error}") from error
+    script: list[str | Path | Keys] = [*texts, *files, *([Keys(digits)] if digits else [])]
     facts = asyncio.run(
         _call(uri, script, duration, PhoneSettings(host=host, ears=not deaf), from_user, record, as_json)
     )
@@ -64,6 +83,12 @@ def call(
             f"media: {quality['packets_in']} packets in, {quality['packets_out']} out, {quality['lost']} lost,"
             f" {quality['late']} late, jitter {quality['jitter_ms']:.1f} ms"
         )
+        judged = facts["quality"]
+        if judged is not None and judged["mos_lq"] is not None:
+            click.echo(
+                f"quality: MOS {judged['mos_lq']:.2f}, {judged['concealed_ms']} ms concealed,"
+                f" playout delay {judged['playout_delay_ms']:.0f} ms"
+            )
         if record is not None:
             click.echo(f"recording: {record}")
     if not facts["answered"]:
@@ -72,7 +97,7 @@ def call(
 
 async def _call(
     uri: str,
-    script: list[str | Path],
+    script: list[str | Path | Keys],
     duration: float,
     settings: PhoneSettings,
     from_user: str,
@@ -106,12 +131,13 @@ async def _call(
             "seconds": round(time.monotonic() - began, 1),
             "heard": call.heard,
             "media": msgspec.to_builtins(figures),
+            "quality": msgspec.to_builtins(call.quality),
         }
     finally:
         await phone.close()
 
 
-async def _converse(call: PhoneCall, script: list[str | Path], quiet: bool) -> None:
+async def _converse(call: PhoneCall, script: list[str | Path | Keys], quiet: bool) -> None:
     for item in script:
         await call.until_quiet(1.0, 30.0)
         if call.over:
@@ -121,6 +147,10 @@ async def _converse(call: PhoneCall, script: list[str | Path], quiet: bool) -> N
                 click.echo(f"  played {item}")
             rate = call.leg.port.rate
             await call.play(sounds.read_wav(item, rate), rate)
+        elif isinstance(item, Keys):
+            if not quiet:
+                click.echo(f"  pressed {item.digits}")
+            await call.press(item.digits)
         else:
             if not quiet:
                 click.echo(f"  said   {item}")

@@ -19,6 +19,8 @@ STRAGGLER_NS = 5_000_000_000  # an older timestamp after this is not a late pack
 PRESSES = 20  # in any second: diallers make 12, and each becomes a row of the record
 PRESSES_NS = 1_000_000_000
 SEGMENT = 0xFFFF  # a longer press goes on as a new segment, its timestamp moved by this (section 2.5.1.3)
+KEY_MS = 160  # a key is held
+GAP_MS = 80  # from one to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class EventSender:
     def active(self) -> bool:
         return self._held is not None or bool(self._queue)
 
-    def queue(self, digits: str, duration_ms: int = 160, gap_ms: int = 80) -> None:
+    def queue(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
         """Sends these keys after those that wait already. Raises ValueError that says what is wrong with them."""
         keys = check_keys(digits, duration_ms, gap_ms)
         if len(self._queue) + len(keys) > QUEUED:
@@ -234,7 +236,7 @@ class EventSender:
         return EventPacket(payload, marker, (held.start + held.segment) & 0xFFFFFFFF, payload_type)
 
 
-def check_keys(digits: str, duration_ms: int, gap_ms: int) -> str:
+def check_keys(digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> str:
     """The digits in capitals. Raises ValueError for what cannot be sent, be it as events or as tones."""
     keys = digits.upper()
     wrong = [key for key in keys if key not in DIGITS + PAUSE]
