@@ -17,6 +17,9 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 AFTER_NS = 4_500_000_000
+# A telephone that suppresses noise sends digital silence while its owner listens: once it has been heard, that is long
+# no trouble.
+HEARD_AFTER_NS = 30_000_000_000
 ENDS_NS = 500_000_000
 HEARS_NS = 12_000_000_000  # how long a report of the peer's is believed; they come every 5 s, a little more at times
 PAUSE_NS = 30_000_000_000  # a sender that has announced silence (RFC 3389) may send nothing for so long
@@ -30,7 +33,7 @@ class Trouble(IntEnum):
     """Of one leg. The names in lower case are the kinds of the event `AudioTrouble`."""
 
     NO_MEDIA = 0  # no packets
-    SILENT = 1  # packets of digital silence; a muted telephone is no different
+    SILENT = 1  # packets of digital silence, for 5 s at the start or 30 s later; a muted telephone is no different
     NOT_HEARD = 2  # by its RTCP reports the peer gets nothing of ours
     ONE_WAY = 3  # one of NO_MEDIA and NOT_HEARD, and the other direction is known to work
 
@@ -56,6 +59,7 @@ class Watch:
         self._since_ns = np.zeros(shape, np.int64)  # when the present trouble began
         self._packets = np.zeros(rings.capacity, np.int64)
         self._came_ns = np.zeros(rings.capacity, np.int64)
+        self._sounded = np.zeros(rings.capacity, np.bool_)  # something was heard since the start
         self._highest = np.full(rings.capacity, -1, np.int64)  # of our packets, as the peer says; -1 before it does
         self._sent = np.zeros(rings.capacity, np.int64)  # packets sent by then
         self._unheard = np.zeros(rings.capacity, np.bool_)
@@ -68,6 +72,7 @@ class Watch:
         self._wrong_ns[:, slot] = 0
         self._packets[slot] = self._rings.counters[slot, Counter.PACKETS_IN]
         self._came_ns[slot] = now_ns
+        self._sounded[slot] = False
         self._highest[slot] = -1
         self._unheard[slot] = False
         self._hears_ns[slot] = now_ns - HEARS_NS
@@ -104,7 +109,9 @@ class Watch:
 
         changes: list[Change] = []
         missing = self._update(Trouble.NO_MEDIA, slots, expecting, came, ~came, AFTER_NS, now_ns, changes)
-        self._update(Trouble.SILENT, slots, expecting, loud | ~came, quiet & came & ~loud, AFTER_NS, now_ns, changes)
+        self._sounded[slots] |= loud
+        after = np.where(self._sounded[slots], HEARD_AFTER_NS, AFTER_NS)
+        self._update(Trouble.SILENT, slots, expecting, loud | ~came, quiet & came & ~loud, after, now_ns, changes)
         unheard = self._unheard[slots]
         not_heard = self._update(Trouble.NOT_HEARD, slots, sending, ~unheard, unheard, 0, now_ns, changes)
         heard = now_ns - self._hears_ns[slots] < HEARS_NS
@@ -130,7 +137,7 @@ class Watch:
         possible: Bools,
         right: Bools,
         wrong: Bools,
-        after_ns: int,
+        after_ns: int | Ints,
         now_ns: int,
         changes: list[Change],
     ) -> Bools:

@@ -111,7 +111,6 @@ def test_audio_invented_for_lost_packets_is_not_a_voice(line: Line):
 
 def test_a_wide_line_is_watched_where_its_frames_lie(rings: Rings):
     line = Line(rings, wide=True)
-    assert line.goes_on(10).told == []
     assert line.goes_on(6, level=DIGITAL_SILENCE).told == [(Trouble.SILENT, True)]
 
 
@@ -182,3 +181,11 @@ def test_lines_are_watched_each_for_itself(rings: Rings):
         rings.counters[::2, Counter.PACKETS_IN] += 5
         changes += watch.look(slots, yes, yes, no, no, look * LOOK_NS)
     assert [(change.slot, change.trouble) for change in changes] == [(slot, Trouble.NO_MEDIA) for slot in (1, 3, 5, 7)]
+
+
+def test_one_who_listens_on_a_line_without_noise_is_no_trouble(rings: Rings):
+    line = Line(rings)
+    assert line.goes_on(2).told == []
+    assert line.goes_on(25, level=DIGITAL_SILENCE).told == []
+    assert line.goes_on(2).told == []
+    assert line.goes_on(31, level=DIGITAL_SILENCE).told == [(Trouble.SILENT, True)]
