@@ -39,7 +39,7 @@ _URGENT = 6  # frames that the delay must be wrong by for a cut in speech
 _ALIKE = 0.9  # normalised correlation that such a cut wants
 _FORCED = 12  # so many frames leave no choice
 _PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
-_MOST_PATIENCE_NS = 1_600_000_000
+_MOST_PATIENCE_NS = 800_000_000
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -91,6 +91,7 @@ class JitterBuffer:
         self._lag = np.zeros(capacity, np.int64)  # the pitch of that
         self._unsettled = np.zeros(capacity, np.int64)  # samples invented that may turn out to be a pause
         self._stretch = np.zeros(capacity, np.int64)  # samples by which the delay should grow, or shrink if negative
+        self._barren = np.zeros(capacity, np.bool_)  # no place for it was found: the next look will try again
         self._patience_ns = np.full(capacity, _PATIENCE_NS, np.int64)  # until the next try to stretch
         self._look_ns = np.zeros(capacity, np.int64)  # when that is
         self._marked_to = np.zeros(capacity, np.int64)
@@ -208,7 +209,7 @@ class JitterBuffer:
         # Where no place for a stretch is found, looking for one in every frame would cost more than the delay is worth.
         wants, urgent = change != 0, np.abs(change) >= _URGENT * self.frame
         looks = running[wants & (urgent | (now_ns >= self._look_ns[running]))]
-        self.hot_out[looks] = False
+        self.hot_out[looks] = self._barren[looks] = False
         self._look_ns[looks] = now_ns + self._patience_ns[looks]
         self._patience_ns[looks] = np.minimum(2 * self._patience_ns[looks], _MOST_PATIENCE_NS)
         self._patience_ns[running[~wants]] = _PATIENCE_NS
@@ -343,6 +344,7 @@ class JitterBuffer:
             wrong = np.abs(wants[rows])
             urgent = (wrong >= _URGENT * self.frame) & (found.likeness > _ALIKE)
             do = quiet | urgent | (wrong >= _FORCED * self.frame) & (limit >= found.lag)
+            self._barren[slots[rows]] = ~do & (wrong < _URGENT * self.frame)
             rows, lag, window = rows[do], lag[do], window[do]
             if not len(rows):
                 continue
@@ -382,7 +384,7 @@ class JitterBuffer:
             plain
             & (self._due[slots] == 0)
             & ~self._extending[slots]
-            & (self._stretch[slots] == 0)
+            & ((self._stretch[slots] == 0) | self._barren[slots])
             & (self._invented_to[slots] <= position)
         )
 
@@ -540,7 +542,8 @@ class JitterBuffer:
         end = int(self.end[slot])
         plain = bool(self._live[slot]) and self._marked_to[slot] <= position and not self._noisy[slot]
         self.hot_in[slot] = plain and solid == end and end % self.block == 0
-        busy = self._due[slot] or self._extending[slot] or self._stretch[slot] or self._invented_to[slot] > position
+        stretches = self._stretch[slot] and not self._barren[slot]
+        busy = self._due[slot] or self._extending[slot] or stretches or self._invented_to[slot] > position
         self.hot_out[slot] = plain and not busy
 
     # ---- the ring ----
