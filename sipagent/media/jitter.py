@@ -32,7 +32,7 @@ _DRY_MS = 120  # without anything to play until the stream is let go
 _REWIND_MS = 120  # by which a delay may grow when late audio is taken after all
 _BACKLOG_MS = 300  # above the target that time-stretching takes back; beyond, playout skips
 _MOST_ISLANDS = 24
-_MERGE_MS = 5  # of cross-fade from invented into received audio
+_MERGE_MS = 4  # of cross-fade from invented into received audio
 _BRIDGE_MS = 100  # the longest hole that is bridged from both sides
 _QUIET = 100.0  # RMS of audio in which a cut is not heard
 _URGENT = 6  # frames that the delay must be wrong by for a cut in speech
@@ -334,16 +334,18 @@ class JitterBuffer:
                 continue
             limit = np.minimum(np.abs(wants[rows]) + self.block // 2, longest)
             window = self._at(slots[rows], at[rows] - (longest if sign < 0 else 0), self.frame + longest)
-            if sign < 0:
-                found = timescale.match(window[:, longest + self.block - 1 :: -1], self.rate, limit)
-            else:
+            if sign > 0:
                 limit = np.minimum(limit, spare[rows])
-                found = timescale.match(window[:, : self.block + longest], self.rate, limit)
-            quiet = (found.level < _QUIET) & (limit > 0)
-            lag = np.where(quiet, np.minimum(np.abs(wants[rows]), limit), found.lag)
+            part = window[:, longest + self.block - 1 :: -1] if sign < 0 else window[:, : self.block + longest]
+            quiet = (timescale.level(part) < _QUIET) & (limit > 0)
             wrong = np.abs(wants[rows])
-            urgent = (wrong >= _URGENT * self.frame) & (found.likeness > _ALIKE)
-            do = quiet | urgent | (wrong >= _FORCED * self.frame) & (limit >= found.lag)
+            lag, do = np.minimum(wrong, limit), quiet.copy()
+            serious = np.flatnonzero(~quiet & (wrong >= _URGENT * self.frame))
+            if len(serious):
+                found = timescale.match(part[serious], self.rate, limit[serious])
+                lag[serious] = found.lag
+                forced = (wrong[serious] >= _FORCED * self.frame) & (limit[serious] >= found.lag)
+                do[serious] = (found.likeness > _ALIKE) | forced
             self._barren[slots[rows]] = ~do & (wrong < _URGENT * self.frame)
             rows, lag, window = rows[do], lag[do], window[do]
             if not len(rows):

@@ -19,7 +19,6 @@ LONGEST_MS = 15
 class Match(NamedTuple):
     lag: Ints  # (n,) samples
     likeness: NDArray[np.float32]  # (n,) normalised correlation, up to 1
-    level: NDArray[np.float32]  # (n,) RMS of what was compared
 
 
 def match(window: Signal, rate: int, limit: Ints | None = None) -> Match:
@@ -38,8 +37,13 @@ def match(window: Signal, rate: int, limit: Ints | None = None) -> Match:
     if limit is not None:
         likeness[np.arange(shortest, longest + 1) > limit[:, None]] = -1
     best = likeness.argmax(axis=1)
-    level = np.sqrt(np.einsum("ij,ij->i", window, window) / window.shape[1])
-    return Match((best + shortest).astype(np.int64), likeness[np.arange(len(window)), best], level)
+    return Match((best + shortest).astype(np.int64), likeness[np.arange(len(window)), best])
+
+
+def level(window: Signal) -> NDArray[np.float32]:
+    """RMS (n,)."""
+    rms: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", window, window) / window.shape[1])
+    return rms
 
 
 def crossfade(window: Signal, shift: Ints, frame: int, start: int = 0) -> Signal:
