@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from bench.rig import FIRST_PORT, LAST_PORT, ROOT, SOURCE_PORT, cores, pin, pref
 from sipagent.core.events import Event
 from sipagent.media.client import Frames, MediaClient, MediaPort
 from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings
+from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 
 AGENTS = ("callback", "arrays", "coroutine")
@@ -154,8 +156,23 @@ def _costs(name: str, seconds: Sequence[float]) -> dict[str, float]:
     return {f"{name}_us": float(np.median(us)), f"{name}_mean_us": float(us.mean()), f"{name}_max_us": float(us.max())}
 
 
+async def _first_packets(port: MediaPort, source: int) -> None:
+    """A shared port lets in one call at a time, until its source is known: so the peer's first packets come now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", source))
+        for sequence in (0, 1):
+            packet = RtpPacket(
+                payload_type=0, sequence=sequence, timestamp=160 * sequence, ssrc=source, payload=b"\xff" * 160
+            )
+            peer.sendto(bytes(packet), ("127.0.0.1", port.port))
+        learned = asyncio.Event()
+        port.on_source = lambda host, number: learned.set()
+        await asyncio.wait_for(learned.wait(), 5)
+
+
 async def serve(options: argparse.Namespace) -> None:
-    client = MediaClient(settings_for(options.calls, options.settings), _Quiet())
+    client_settings = settings_for(options.calls, options.settings)
+    client = MediaClient(client_settings, _Quiet())
     await client.start()
     pids = engine_pids(os.getpid())
     for pid, core in zip(pids, cores(len(pids))[0], strict=True):
@@ -170,6 +187,8 @@ async def serve(options: argparse.Namespace) -> None:
         port.connect("127.0.0.1", far, 0, 101, rtcp_port=far + 1)
         setup.append(time.process_time() - began)
         ports.append(port)
+        if client_settings.shared_ports:
+            await _first_packets(port, far)
     tasks = []
     match options.agent:
         case "callback":
