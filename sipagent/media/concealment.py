@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 SHORTEST_MS = 2.5  # of a pitch period: 400 Hz
 LONGEST_MS = 15  # 66 Hz
-TEMPLATE_MS = 10  # of audio that must resemble itself one period earlier
+TEMPLATE_MS = 7  # of audio that must resemble itself one period earlier
 HISTORY_MS = 60  # what `pitch` and `extend` want to see
 _HOLD_MS = 0  # before concealment begins to fade
 _SILENT_MS = 120  # after which it has faded

@@ -39,7 +39,7 @@ _URGENT = 6  # frames that the delay must be wrong by for a cut in speech
 _ALIKE = 0.9  # normalised correlation that such a cut wants
 _FORCED = 12  # so many frames leave no choice
 _PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
-_MOST_PATIENCE_NS = 800_000_000
+_MOST_PATIENCE_NS = 100_000_000
 _NEVER = np.iinfo(np.int64).max
 
 

@@ -12,13 +12,13 @@ Ints = NDArray[np.int64]
 
 _MS = 1_000_000
 _BIN_NS = 5 * _MS
-_FIRST_NS = 20 * _MS  # lag until something is known
-_QUANTILE = 0.99
+_FIRST_NS = 10 * _MS  # lag until something is known
+_QUANTILE = 0.98
 _KEPT = 0.996  # of a histogram per frame: half of it is gone after 3.5 s
 _FLOOR_NS = 2_000 * _MS  # half of the window for the least transit
 _MARGIN_NS = 4 * _MS  # the least lag, for small delays of the packets and of ourselves
 _SLACK_NS = 2 * _MS  # of lateness that is not worth a whole frame of delay
-_EASE_NS = 14 * _MS  # the most delay beyond a whole frame too much before one is taken back
+_EASE_NS = 6 * _MS  # of delay beyond a whole frame too much before one is taken back, and a 19th of the lag
 _TICK_NS = 20 * _MS
 _FAR_NS = 1 << 62
 
@@ -108,7 +108,8 @@ class Lateness:
         wanted = self._lag[slots]
         frame_ns = self._frame * self._ns
         grow = np.maximum(-(-(wanted - safe - _SLACK_NS) // frame_ns), 0) * self._frame
-        ease = np.minimum(_SLACK_NS + wanted // 4, _EASE_NS)  # where lateness varies little, so does its quantile
+        # Where lateness varies little, so does its quantile.
+        ease = np.minimum(_SLACK_NS + wanted // 4, _EASE_NS + wanted // 19)
         shrink = np.maximum((safe - wanted - ease) // frame_ns, 0) * self._frame
         result: Ints = np.where(grow > 0, grow - part, -shrink - part)
         result[self._window_to[slots] < 0] = 0

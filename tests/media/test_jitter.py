@@ -396,7 +396,7 @@ def test_calls_in_one_batch_do_not_touch_one_another():
             if random.random() < 0.9 or n < 2:
                 pcm = speech(7, seed=2)[160 * n + slot : 160 * (n + 1) + slot]
                 for buffer, at in ((together, slot), (alone[slot], 0)):
-                    buffer.insert(at, 160 * n, pcm, bool(slot % 2), now)
+                    buffer.insert(int(at), 160 * n, pcm, bool(slot % 2), now)
         played = together.play(slots, now + 5 * MS)
         one = [buffer.play(np.zeros(1, np.int64), now + 5 * MS) for buffer in alone]
         assert (played.pcm == np.concatenate([p.pcm for p in one])).all()

@@ -52,6 +52,6 @@ def test_a_skewed_clock_is_not_lateness(skew):
 
 def test_other_slots_and_reset():
     lateness = learned(np.random.default_rng(0).uniform(0, 100, 500))
-    assert lateness.target_ns[0] == 40 * MS
+    assert lateness.target_ns[0] == 30 * MS
     lateness.reset(1)
-    assert lateness.target_ns[1] == 40 * MS
+    assert lateness.target_ns[1] == 30 * MS
