@@ -17,6 +17,7 @@ from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
 _LAYOUT = 1
+_KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
     *("header", "ssrc", "timestamp", "highest", "received", "seen_at", "heard_ns", "counters"),
@@ -94,35 +95,49 @@ class NativePath(HotPath):
         )
         self._hot = _Hot(*sizes, *(arrays[name].ctypes.data for name in _ARRAYS))
         self._pointer = ctypes.addressof(self._hot)
+        # Asking numpy for an address costs as much as ten packets: the arrays in use are asked once.
+        self._addresses: dict[int, tuple[NDArray[np.generic], int]] = {}
+        self._rest_at = self._rest.ctypes.data
+        self._read_at = ctypes.addressof(self._read)
 
     def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
-        batch = sockets.batch
-        kept = self._library.hot_receive(
-            *(self._pointer, sockets.busy_fd, sockets.fd_slots.ctypes.data, batch.rows.ctypes.data),
-            *(batch.slots.ctypes.data, batch.lengths.ctypes.data, batch.stamps.ctypes.data),
-            *(len(batch.rows), ctypes.addressof(self._read)),
+        batch, at = sockets.batch, self._at
+        batch.count = kept = self._library.hot_receive(
+            *(self._pointer, sockets.busy_fd, at(sockets.fd_slots), at(batch.rows), at(batch.slots)),
+            *(at(batch.lengths), at(batch.stamps), len(batch.slots), self._read_at),
         )
-        batch.count = kept
         return (batch, list(range(kept))) if self._read.value else None
 
     def ingest(self, batch: Batch) -> list[int]:
+        at = self._at
         kept = self._library.hot_ingest(
-            *(self._pointer, batch.rows.ctypes.data, batch.slots.ctypes.data, batch.lengths.ctypes.data),
-            *(batch.stamps.ctypes.data, batch.count, self._rest.ctypes.data),
+            *(self._pointer, at(batch.rows), at(batch.slots), at(batch.lengths), at(batch.stamps)),
+            *(batch.count, self._rest_at),
         )
         left: list[int] = self._rest[:kept].tolist()
         return left
 
     def play(self, slots: Ints, now_ns: int) -> None:
-        kept = self._library.hot_play(self._pointer, slots.ctypes.data, len(slots), self._rest.ctypes.data)
+        kept = self._library.hot_play(self._pointer, self._at(slots), len(slots), self._rest_at)
         if kept:
             rest = self._rest[:kept].copy()
             self.deliver(rest, *self._buffer.play(rest, now_ns))
 
     def send(self, slots: Ints, sending: Ints, sockets: CallSockets, now_ns: int) -> None:
-        library, rest = self._library, self._rest.ctypes.data
-        self._outgoing.some_marked |= bool(library.hot_prepare(self._pointer, slots.ctypes.data, len(slots), now_ns))
-        kept = library.hot_send(self._pointer, sending.ctypes.data, len(sending), sockets.fds.ctypes.data, rest)
+        library, at, outgoing = self._library, self._at, self._outgoing
+        if library.hot_prepare(self._pointer, at(slots), len(slots), now_ns):
+            outgoing.some_marked = True
+        kept = library.hot_send(self._pointer, at(sending), len(sending), at(sockets.fds), self._rest_at)
         if kept:
             sockets.send(self._rest[:kept].copy(), self._packets)
-        self._outgoing.sent(sending)
+        if outgoing.some_marked:
+            outgoing.sent(sending)
+
+    def _at(self, array: NDArray[np.generic]) -> int:
+        """The address of an array that is used tick after tick."""
+        known = self._addresses.get(id(array))
+        if known is None or known[0] is not array:
+            if len(self._addresses) >= _KEPT:
+                self._addresses.clear()
+            known = self._addresses[id(array)] = (array, array.ctypes.data)
+        return known[1]

@@ -62,6 +62,7 @@ class Reports:
         self._notify = notify
         self._slots: dict[int, _Reported] = {}
         self._due_ns = np.full(rings.capacity, _NEVER, np.int64)
+        self._earliest_ns = _NEVER  # of those
         self._random = Random(secrets.randbits(64))
 
     def connect(self, slot: int, command: Connect, host: str, srtp: SrtpSession | None, now_ns: int) -> None:
@@ -150,6 +151,8 @@ class Reports:
 
     def watch(self, slots: Ints, now_ns: int) -> None:
         """Sends and tells what is due, to be called every tick: some of it now, what has waited longest first."""
+        if now_ns < self._earliest_ns:
+            return
         due = slots[self._due_ns[slots] <= now_ns]
         most = 2 + len(slots) // _SLOTS_A_REPORT
         if len(due) > most:
@@ -164,6 +167,7 @@ class Reports:
             if line.quality.due_ns <= now_ns:
                 self._notify(Quality(slot=slot, final=False, figures=line.quality.interval(stats, line.rtcp, now_ns)))
             self._plan(slot, line)
+        self._earliest_ns = int(self._due_ns[slots].min(initial=_NEVER))
 
     def close(self, slot: int, now_ns: int) -> None:
         """Says goodbye and tells how the whole call was. Before the slot's sockets are closed."""
@@ -180,7 +184,9 @@ class Reports:
         self._notify(Quality(slot=slot, final=True, figures=line.quality.final(stats, line.rtcp)))
 
     def _plan(self, slot: int, line: _Reported) -> None:
-        self._due_ns[slot] = min(line.quality.due_ns, line.rtcp.due_ns if line.rtcp is not None else _NEVER)
+        due_ns = min(line.quality.due_ns, line.rtcp.due_ns if line.rtcp is not None else _NEVER)
+        self._due_ns[slot] = due_ns
+        self._earliest_ns = min(self._earliest_ns, due_ns)
 
     def _count(self, slot: int, line: _Reported, but: int = 0) -> None:
         received = int(self._reception.received[slot])
