@@ -77,6 +77,7 @@ class Group:
         self.narrow, self.wide = slots[~wide], slots[wide]
         listening = lines.listening[slots]
         self.listening, self.listening_wide = slots[listening & ~wide], slots[listening & wide]
+        self.simple = not (len(self.by_packet) or len(self.wide) or len(self.listening))
 
 
 class Engine:
@@ -96,11 +97,14 @@ class Engine:
         self._hot = HotPath(*state) if library is None else native.NativePath(library, *state)
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
+        self._simple = False  # all calls are such that the compiled path may run their ticks by itself
         self._running = True
         self._groups = [Group(lines, _NOBODY)] * TICKS_A_FRAME
         self._attention = select.epoll()  # what is looked at besides the peers' packets
         self._attention.register(control.fileno(), select.EPOLLIN)
         self._attention.register(self._sockets.strays_fd, select.EPOLLIN)
+        if isinstance(self._hot, native.NativePath):
+            self._sockets.attend(self._attention.fileno())
 
     def run(self, scheduling: str) -> None:
         """Returns when told to stop or when main is gone."""
@@ -113,6 +117,11 @@ class Engine:
                 self._attend(RETRY_S if self._unsent else -1)
                 deadline = time.monotonic_ns()
                 continue
+            if self._lines.changed:
+                self._regroup()
+            if self._simple and isinstance(self._hot, native.NativePath):
+                deadline = self._run_native(self._hot, deadline)
+                continue
             now = time.monotonic_ns()
             if now < deadline:
                 time.sleep((deadline - now) / 1e9)
@@ -121,11 +130,36 @@ class Engine:
             if late > RESYNC_NS:
                 deadline += self._skip(late)
             self._tick(now, late)
-            deadline += TICK_NS
-            if not len(self._groups[self._ticks % TICKS_A_FRAME].slots):
-                self._ticks += 1  # a phase that nobody is in
-                deadline += TICK_NS
+            deadline = self._next(deadline)
         self._lines.close_all()
+
+    def _next(self, deadline: int) -> int:
+        """When the next tick is due, after one that was due at `deadline`."""
+        if not len(self._groups[self._ticks % TICKS_A_FRAME].slots):
+            self._ticks += 1  # a phase that nobody is in
+            deadline += TICK_NS
+        return deadline + TICK_NS
+
+    def _run_native(self, hot: native.NativePath, deadline: int) -> int:
+        """Ticks in C until one needs us; returns the next deadline."""
+        run = hot.state
+        run.deadline, run.ticks, run.flushed = deadline, self._ticks, self._flushes
+        run.until = 0 if self._unsent else self._lines.due_ns()
+        needed = hot.run()
+        self._ticks, now, late = run.ticks, run.now, run.lateness
+        match needed:
+            case native.Needed.BEHIND:
+                return int(run.deadline) + self._skip(late)
+            case native.Needed.RECEIVED:
+                self._tick(now, late, int(run.kept))
+                return self._next(int(run.deadline))
+            case native.Needed.PLAYED:
+                hot.finish(self._sockets, now)
+                os.eventfd_write(self._wake, 1)
+        self._lines.watch(now)
+        if self._unsent:
+            self._flush_notices()
+        return int(run.deadline)
 
     def _skip(self, late: int) -> int:
         """Whole frames that are given up; returns their time in ns."""
@@ -134,11 +168,16 @@ class Engine:
         self._rings.header[Header.RESYNCS] += 1
         return frames * TICKS_A_FRAME * TICK_NS
 
-    def _tick(self, now: int, late: int) -> None:
-        self._attend(0)
+    def _tick(self, now: int, late: int, read: int = -1) -> None:
+        """`read`: one datagram of each socket has been read, and so many of them are in the batch to be looked at."""
+        self._attend(0)  # first, for the peer may be answering to what main has said
+        if read > 0:
+            batch = self._sockets.batch
+            batch.count = read
+            self._take_odd(batch, list(range(read)))
         # A second packet of a port waits for the next tick, except now and then, and after a pause of ours.
         passes = PASSES if late > LATE_NS or self._ticks // TICKS_A_FRAME % DRAIN_TICKS == 0 else 1
-        for _ in range(passes):
+        for _ in range(passes if read < 0 else passes - 1):
             received = self._hot.receive(self._sockets)
             if received is None:
                 break
@@ -246,6 +285,11 @@ class Engine:
         self._lines.changed = False
         slots = self._lines.slots
         self._groups = [Group(self._lines, slots[slots % TICKS_A_FRAME == phase]) for phase in range(TICKS_A_FRAME)]
+        self._simple = all(group.simple for group in self._groups) and not self._sockets.shares
+        if self._simple and isinstance(self._hot, native.NativePath):
+            limits = {"wake": self._wake, "tick": TICK_NS, "late": LATE_NS, "resync": RESYNC_NS}
+            limits |= {"passes": PASSES, "drain": DRAIN_TICKS}
+            self._hot.settle([(group.slots, group.sending) for group in self._groups], self._sockets, limits)
 
     def _obey(self, command: AnyCommand, now: int) -> None:
         match command:

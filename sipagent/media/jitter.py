@@ -39,7 +39,7 @@ _URGENT = 6  # frames that the delay must be wrong by for a cut in speech
 _ALIKE = 0.9  # normalised correlation that such a cut wants
 _FORCED = 12  # so many frames leave no choice
 _PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
-_MOST_PATIENCE_NS = 100_000_000
+_MOST_PATIENCE_NS = 1_600_000_000
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -92,6 +92,7 @@ class JitterBuffer:
         self._unsettled = np.zeros(capacity, np.int64)  # samples invented that may turn out to be a pause
         self._stretch = np.zeros(capacity, np.int64)  # samples by which the delay should grow, or shrink if negative
         self._barren = np.zeros(capacity, np.bool_)  # no place for it was found: the next look will try again
+        self._wanted = np.zeros(capacity, np.int64)  # samples to stretch, at the last look
         self._patience_ns = np.full(capacity, _PATIENCE_NS, np.int64)  # until the next try to stretch
         self._look_ns = np.zeros(capacity, np.int64)  # when that is
         self._marked_to = np.zeros(capacity, np.int64)
@@ -205,6 +206,9 @@ class JitterBuffer:
             if self.end[slot] - self.position[slot] > self._backlog(int(slot)):
                 self._skip(int(slot), int(self.end[slot]), 0)
         change = self.lateness.change(running, self.position[running], spare, now_ns)
+        other = running[change != self._wanted[running]]
+        self._patience_ns[other], self._look_ns[other] = _PATIENCE_NS, 0
+        self._wanted[running] = change
         self._stretch[running] = change
         # Where no place for a stretch is found, looking for one in every frame would cost more than the delay is worth.
         wants, urgent = change != 0, np.abs(change) >= _URGENT * self.frame

@@ -370,7 +370,9 @@ class Lines:
 
     def odd(self, slot: int, data: bytes, now_ns: int) -> None:
         """A datagram of the peer that is not plain audio that continues the stream."""
-        line = self._lines[slot]
+        line = self._lines.get(slot)
+        if line is None:
+            return  # closed in the tick in which it was read
         if line.connect is not None and line.connect.rtcp_mux and is_rtcp(data):
             self._reports.receive(slot, data, None, now_ns)
             return
@@ -392,6 +394,11 @@ class Lines:
         if now_ns - self._watched_ns >= WATCH_NS:
             self._watched_ns = now_ns
             self._count(slots, now_ns)
+
+    def due_ns(self) -> int:
+        """When `watch` has something to do."""
+        parts = len(self.slots) // LOOKED_AT + 1
+        return min(self._looked_ns + LOOK_NS // parts, self._watched_ns + WATCH_NS, self._reports.earliest_ns)
 
     def _count(self, slots: NDArray[np.int64], now_ns: int) -> None:
         """Unfinished digits, derived figures, silent peers."""

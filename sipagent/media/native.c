@@ -12,8 +12,9 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { LAYOUT = 1, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 2, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
 
@@ -44,7 +45,27 @@ typedef struct {
     uint8_t *to_ulaw, *to_alaw;
 } Hot;
 
-int64_t hot_layout(void) { return LAYOUT * 10000 + (int64_t)sizeof(Hot); }
+// The ticks of calls that need nothing but what is done here: see hot_run.
+typedef struct {
+    int64_t *slots, *sending;  // of one phase: all of them, and those that send
+    int64_t count, senders;
+} Group;
+
+typedef struct {
+    // what stays as it is while the same calls are up
+    Group groups[2];
+    int64_t *fds, *fd_slots, *slots, *lengths, *stamps, *ticked, *flushes, *header, *unsent, *rest;
+    uint8_t *rows;
+    int64_t epoll, wake, room, tick, late, resync, passes, drain;
+    int64_t header_ticks, header_heartbeat, header_late, header_worst;  // columns of rings.Header
+    int64_t until;  // ns, when the engine has something to do besides
+    // where it stands
+    int64_t flushed, deadline, ticks, now, lateness;
+    // what is left to the engine
+    int64_t kept, attention, unsent_count, rest_count, marked;
+} Run;
+
+int64_t hot_layout(void) { return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run)); }
 
 static inline uint32_t big32(const uint8_t *at) {
     return (uint32_t)at[0] << 24 | at[1] << 16 | at[2] << 8 | at[3];
@@ -105,18 +126,23 @@ int64_t hot_ingest(Hot *h, const uint8_t *rows, const int64_t *slots, const int6
     return kept;
 }
 
-// One datagram of each readable socket; those not as expected go to the rows. Returns how many, or -1 - that number when
-// nothing at all was there.
+// One datagram of each readable socket; those not as expected go to the rows. Returns how many. `read` counts all; a
+// descriptor of no slot is what the engine looks at itself.
 int64_t hot_receive(Hot *h, int epoll, const int64_t *fd_slots, uint8_t *rows, int64_t *slots, int64_t *lengths,
-                    int64_t *stamps, int64_t room, int64_t *read) {
+                    int64_t *stamps, int64_t room, int64_t *read, int64_t *attention) {
     static struct epoll_event events[EVENTS];
     int64_t kept = 0;
-    *read = 0;
+    *read = *attention = 0;
     int ready = epoll_wait(epoll, events, room < EVENTS ? (int)room : EVENTS, 0);
     if (ready <= 0) return 0;
     // The stamps are the wall clock's: what counts is how long ago each was.
     int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME);
     for (int i = 0; i < ready; i++) {
+        int64_t slot = fd_slots[events[i].data.fd];
+        if (slot < 0) {
+            *attention = 1;
+            continue;
+        }
         uint8_t control[64];
         uint8_t *row = rows + kept * h->row;
         struct iovec part = {row, h->row};
@@ -132,7 +158,6 @@ int64_t hot_receive(Hot *h, int epoll, const int64_t *fd_slots, uint8_t *rows, i
             stamp = now - (age < 0 ? 0 : age > SECOND ? SECOND : age);
         }
         ++*read;
-        int64_t slot = fd_slots[events[i].data.fd];
         if (take(h, row, length, slot, stamp)) continue;
         slots[kept] = slot;
         lengths[kept] = length;
@@ -216,4 +241,69 @@ int64_t hot_send(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds
             h->counters[slot * h->counter_columns + SEND_ERRORS]++;
     }
     return kept;
+}
+
+enum { DUE, RECEIVED, PLAYED, BEHIND };
+
+// Ticks until the engine is needed, and why it is:
+//   DUE       the time is `until`; a tick is complete
+//   RECEIVED  a tick has begun: packets that are not as expected, a command, a stranger, a flush
+//   PLAYED    a tick is complete but for those of `unsent` and `rest`
+//   BEHIND    the schedule has to start over
+int64_t hot_run(Hot *h, Run *r) {
+    for (;;) {
+        int64_t now = clock_ns(CLOCK_MONOTONIC);
+        if (now < r->deadline) {
+            struct timespec until = {r->deadline / SECOND, r->deadline % SECOND};
+            while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {}
+            now = clock_ns(CLOCK_MONOTONIC);
+        }
+        r->now = now;
+        r->lateness = now - r->deadline;
+        if (r->lateness > r->resync) return BEHIND;
+
+        int64_t passes = r->lateness > r->late || r->ticks / 2 % r->drain == 0 ? r->passes : 1;
+        r->kept = r->attention = 0;
+        while (passes-- && !r->kept && !r->attention) {
+            int64_t read;
+            r->kept = hot_receive(h, (int)r->epoll, r->fd_slots, r->rows, r->slots, r->lengths, r->stamps, r->room, &read,
+                                  &r->attention);
+            if (!read) break;
+        }
+        if (r->kept || r->attention || __atomic_load_n(r->flushes, __ATOMIC_ACQUIRE) != r->flushed) return RECEIVED;
+
+        Group *group = &r->groups[r->ticks % 2];
+        r->unsent_count = r->rest_count = 0;
+        if (group->count) {
+            int64_t at = clock_ns(CLOCK_MONOTONIC);
+            r->marked = hot_prepare(h, group->slots, group->count, at);
+            r->unsent_count = hot_send(h, group->sending, group->senders, r->fds, r->unsent);
+            if (r->marked)
+                for (int64_t i = 0; i < group->senders; i++) {
+                    int64_t slot = group->sending[i];
+                    if (r->fds[slot] < 0 || !h->marked[slot]) continue;
+                    h->packets[slot * PACKET + 1] &= 0x7F;
+                    h->marked[slot] = 0;
+                }
+            r->rest_count = hot_play(h, group->slots, group->count, r->rest);
+            for (int64_t i = 0; i < group->count; i++) r->ticked[group->slots[i]] = at;
+        }
+        r->ticks++;
+        r->header[r->header_ticks] = r->ticks;
+        r->header[r->header_heartbeat] = now;
+        if (r->lateness > r->late) {
+            r->header[r->header_late]++;
+            if (r->lateness > r->header[r->header_worst]) r->header[r->header_worst] = r->lateness;
+        }
+        int played = group->count > 0;
+        r->deadline += r->tick;
+        if (!r->groups[r->ticks % 2].count) {  // a phase that nobody is in
+            r->ticks++;
+            r->deadline += r->tick;
+        }
+        if (r->unsent_count || r->rest_count) return PLAYED;
+        uint64_t one = 1;
+        if (played && write((int)r->wake, &one, sizeof one) < 0) {}  // full: main has been told often enough
+        if (now >= r->until) return DUE;
+    }
 }

@@ -1,6 +1,7 @@
 """The hot path in C, where `build_native` could compile it: `native.c`, called by ctypes on the arrays of `hot`."""
 
 import ctypes
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from sipagent.media.hot import Expected, HotPath, Ints
 from sipagent.media.jitter import JitterBuffer
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
-from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Rings, len_of
+from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings, len_of
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 1
+_LAYOUT = 2
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -29,10 +30,48 @@ _ARRAYS = (
 )
 
 
+_RUN_ARRAYS = (
+    *("fds", "fd_slots", "slots", "lengths", "stamps", "ticked", "flushes", "header", "unsent", "rest", "rows"),
+)
+_RUN_NUMBERS = (
+    *("epoll", "wake", "room", "tick", "late", "resync", "passes", "drain"),
+    *("header_ticks", "header_heartbeat", "header_late", "header_worst", "until"),
+    *("flushed", "deadline", "ticks", "now", "lateness"),
+    *("kept", "attention", "unsent_count", "rest_count", "marked"),
+)
+
+
 class _Hot(ctypes.Structure):
     """struct Hot of native.c."""
 
     _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [(name, ctypes.c_void_p) for name in _ARRAYS]
+
+
+class _Group(ctypes.Structure):
+    """struct Group of native.c."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("slots", "sending")] + [
+        (name, ctypes.c_int64) for name in ("count", "senders")
+    ]
+
+
+class _Run(ctypes.Structure):
+    """struct Run of native.c."""
+
+    _fields_ = [
+        ("groups", _Group * 2),
+        *((name, ctypes.c_void_p) for name in _RUN_ARRAYS),
+        *((name, ctypes.c_int64) for name in _RUN_NUMBERS),
+    ]
+
+
+class Needed(IntEnum):
+    """Why `NativePath.run` has come back; see native.c."""
+
+    DUE = 0
+    RECEIVED = 1
+    PLAYED = 2
+    BEHIND = 3
 
 
 def load() -> ctypes.CDLL | None:
@@ -40,7 +79,7 @@ def load() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(LIBRARY))
         library.hot_layout.restype = ctypes.c_int64
-        fits = library.hot_layout() == _LAYOUT * 10000 + ctypes.sizeof(_Hot)
+        fits = library.hot_layout() == _LAYOUT * 100000 + ctypes.sizeof(_Hot) + ctypes.sizeof(_Run)
     except (OSError, AttributeError):
         return None
     if not fits:
@@ -48,7 +87,8 @@ def load() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     for name, arguments in (
         ("hot_ingest", [pointer] * 5 + [number, pointer]),
-        ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer]),
+        ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer, pointer]),
+        ("hot_run", [pointer, pointer]),
         ("hot_play", [pointer, pointer, number, pointer]),
         ("hot_prepare", [pointer, pointer, number, number]),
         ("hot_send", [pointer, pointer, number, pointer, pointer]),
@@ -99,12 +139,17 @@ class NativePath(HotPath):
         self._addresses: dict[int, tuple[NDArray[np.generic], int]] = {}
         self._rest_at = self._rest.ctypes.data
         self._read_at = ctypes.addressof(self._read)
+        self._attention = ctypes.c_int64()
+        self._attention_at = ctypes.addressof(self._attention)
+        self._unsent = np.zeros(len(self._rest), np.int64)
+        self.state = _Run()  # of `run`
+        self._run_at = ctypes.addressof(self.state)
 
     def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
         batch, at = sockets.batch, self._at
         batch.count = kept = self._library.hot_receive(
             *(self._pointer, sockets.busy_fd, at(sockets.fd_slots), at(batch.rows), at(batch.slots)),
-            *(at(batch.lengths), at(batch.stamps), len(batch.slots), self._read_at),
+            *(at(batch.lengths), at(batch.stamps), len(batch.slots), self._read_at, self._attention_at),
         )
         return (batch, list(range(kept))) if self._read.value else None
 
@@ -132,6 +177,42 @@ class NativePath(HotPath):
             sockets.send(self._rest[:kept].copy(), self._packets)
         if outgoing.some_marked:
             outgoing.sent(sending)
+
+    def settle(self, groups: list[tuple[Ints, Ints]], sockets: CallSockets, limits: dict[str, int]) -> None:
+        """The calls that `run` serves: of both phases all of them, and those that send. `limits`: fields of Run."""
+        run, rings, batch = self.state, self._rings, sockets.batch
+        for group, (slots, sending) in zip(run.groups, groups, strict=True):
+            group.slots, group.sending = self._at(slots), self._at(sending)
+            group.count, group.senders = len(slots), len(sending)
+        arrays: dict[str, NDArray[np.generic]] = {
+            **{"fds": sockets.fds, "fd_slots": sockets.fd_slots, "ticked": rings.ticked_ns, "rows": batch.rows},
+            **{"slots": batch.slots, "lengths": batch.lengths, "stamps": batch.stamps, "rest": self._rest},
+            **{"flushes": rings.flushes, "header": rings.header, "unsent": self._unsent},
+        }
+        self._running = (groups, arrays)  # they must live as long as the pointers to them
+        for name, array in arrays.items():
+            setattr(run, name, array.ctypes.data)
+        for name, number in (limits | {"epoll": sockets.busy_fd, "room": len(batch.slots)}).items():
+            setattr(run, name, number)
+        run.header_ticks, run.header_heartbeat = Header.TICKS, Header.HEARTBEAT_NS
+        run.header_late, run.header_worst = Header.LATE_TICKS, Header.WORST_LATENESS_NS
+
+    def run(self) -> Needed:
+        """Ticks until something is needed that only the engine can do."""
+        return Needed(self._library.hot_run(self._pointer, self._run_at))
+
+    def finish(self, sockets: CallSockets, now_ns: int) -> None:
+        """After `PLAYED`: those of the tick that were not simply to be sent, or played."""
+        run = self.state
+        if run.unsent_count:
+            unsent = self._unsent[: run.unsent_count].copy()
+            sockets.send(unsent, self._packets)
+            if run.marked:
+                self._outgoing.some_marked = True
+                self._outgoing.sent(unsent)
+        if run.rest_count:
+            rest = self._rest[: run.rest_count].copy()
+            self.deliver(rest, *self._buffer.play(rest, now_ns))
 
     def _at(self, array: NDArray[np.generic]) -> int:
         """The address of an array that is used tick after tick."""

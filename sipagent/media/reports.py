@@ -62,7 +62,7 @@ class Reports:
         self._notify = notify
         self._slots: dict[int, _Reported] = {}
         self._due_ns = np.full(rings.capacity, _NEVER, np.int64)
-        self._earliest_ns = _NEVER  # of those
+        self.earliest_ns = _NEVER  # when `watch` has something to do
         self._random = Random(secrets.randbits(64))
 
     def connect(self, slot: int, command: Connect, host: str, srtp: SrtpSession | None, now_ns: int) -> None:
@@ -151,7 +151,7 @@ class Reports:
 
     def watch(self, slots: Ints, now_ns: int) -> None:
         """Sends and tells what is due, to be called every tick: some of it now, what has waited longest first."""
-        if now_ns < self._earliest_ns:
+        if now_ns < self.earliest_ns:
             return
         due = slots[self._due_ns[slots] <= now_ns]
         most = 2 + len(slots) // _SLOTS_A_REPORT
@@ -167,7 +167,7 @@ class Reports:
             if line.quality.due_ns <= now_ns:
                 self._notify(Quality(slot=slot, final=False, figures=line.quality.interval(stats, line.rtcp, now_ns)))
             self._plan(slot, line)
-        self._earliest_ns = int(self._due_ns[slots].min(initial=_NEVER))
+        self.earliest_ns = int(self._due_ns[slots].min(initial=_NEVER))
 
     def close(self, slot: int, now_ns: int) -> None:
         """Says goodbye and tells how the whole call was. Before the slot's sockets are closed."""
@@ -186,7 +186,7 @@ class Reports:
     def _plan(self, slot: int, line: _Reported) -> None:
         due_ns = min(line.quality.due_ns, line.rtcp.due_ns if line.rtcp is not None else _NEVER)
         self._due_ns[slot] = due_ns
-        self._earliest_ns = min(self._earliest_ns, due_ns)
+        self.earliest_ns = min(self.earliest_ns, due_ns)
 
     def _count(self, slot: int, line: _Reported, but: int = 0) -> None:
         received = int(self._reception.received[slot])

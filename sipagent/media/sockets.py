@@ -8,6 +8,7 @@ RTCP (RFC 3550 section 11).
 Calls on a port of several (`shared`) have no sockets of their own; both kinds fill the same `Batch`.
 """
 
+import resource
 import select
 import socket
 import sys
@@ -27,6 +28,7 @@ Ints = NDArray[np.int64]
 
 MAX_CONTROL = 1500  # bytes read of an RTCP datagram
 STRAYS = 16  # datagrams read from a wide socket in a tick; more wait, then the kernel drops
+MAX_FILES = 1 << 20
 _BUFFER = 1 << 18  # bytes of kernel buffer a port: about 300 packets; the kernel drops what comes beyond
 _CONTROL_BUFFER = 1 << 14
 
@@ -52,7 +54,9 @@ class CallSockets:
         self._most = max(capacity, 1)
         self._row_views = [row.data for row in self.batch.rows]
         self.fds = np.full(capacity, -1, np.int64)  # the connected socket of each latched slot
-        self.fd_slots = np.zeros(0, np.int64)
+        # As many as there can be; what is not used is never touched.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.fd_slots = np.zeros(min(files, MAX_FILES) if files >= 0 else MAX_FILES, np.int64)
 
     @property
     def strays_fd(self) -> int:
@@ -63,6 +67,11 @@ class CallSockets:
     def busy_fd(self) -> int:
         """Readable when a latched peer has sent something."""
         return self._busy.fileno()
+
+    def attend(self, fd: int) -> None:
+        """`busy_fd` is readable when this descriptor is, too."""
+        self._busy.register(fd, select.EPOLLIN)
+        self._belongs(fd, -1)
 
     def bind(self, slot: int, port: int) -> None:
         """RTP on this port, RTCP on the next. Raises OSError when one is taken. Nothing is read before `listen`."""
@@ -100,6 +109,11 @@ class CallSockets:
         self._senders[slot] = _nowhere if target is None else _sender(self._wide[slot], target)
 
     @property
+    def shares(self) -> bool:
+        """Whether a call is on a shared port."""
+        return self._shared is not None and self._shared.busy
+
+    @property
     def waiting(self) -> bool:
         """Whether `strays` has something that `strays_fd` does not tell."""
         return self._shared is not None and self._shared.waiting
@@ -135,10 +149,11 @@ class CallSockets:
         self._receivers[narrow.fileno()] = (narrow.recv_into, slot)
         self._senders[slot] = narrow.send
         self.fds[slot] = narrow.fileno()
-        if narrow.fileno() >= len(self.fd_slots):
-            self.fd_slots = np.append(self.fd_slots, np.zeros(narrow.fileno() + 256, np.int64))
-        self.fd_slots[narrow.fileno()] = slot
+        self._belongs(narrow.fileno(), slot)
         return True
+
+    def _belongs(self, fd: int, slot: int) -> None:
+        self.fd_slots[fd] = slot
 
     def close(self, slot: int) -> None:
         if self._shared is not None and self._shared.has(slot):
