@@ -140,6 +140,7 @@ class JitterBuffer:
             self._pause(slot, start)
         self._settle(slot, pause=contiguous and start > int(self.end[slot]))
         self._noisy[slot] = False
+        self._unmark(slot, start)
         taken = self._take(slot, start, pcm, arrival_ns)
         if not taken:
             self._counters[slot, Counter.LATE] += 1
@@ -163,6 +164,16 @@ class JitterBuffer:
                 self._flag(slot, free_from, free_to, flag)
         self._settle(slot, pause=True)
         self._refresh(slot)
+
+    def _unmark(self, slot: int, start: int) -> None:
+        """Audio goes on where none was foreseen: the key is no longer pressed."""
+        stop = int(self._marked_to[slot])
+        if not self.position[slot] <= start < stop == self.end[slot] or self._islands.get(slot):
+            return
+        blocks = np.arange(-(-start // self.block), -(-stop // self.block)) % self.arrived.shape[1]
+        if not self.arrived[slot, blocks].any() and self._kind[slot, blocks].all():
+            self._kind[slot, blocks] = 0
+            self.end[slot] = self.solid[slot] = self._marked_to[slot] = start
 
     def noise(self, slot: int, timestamp: int, payload: bytes, now_ns: int) -> None:
         """A comfort-noise packet (RFC 3389): the sender is silent until its next audio."""

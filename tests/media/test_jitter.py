@@ -405,3 +405,15 @@ def test_calls_in_one_batch_do_not_touch_one_another():
             together.adapt(slots, now + 5 * MS)
             for buffer in alone:
                 buffer.adapt(np.zeros(1, np.int64), now + 5 * MS)
+
+
+def test_audio_after_a_key_overrules_what_was_foreseen_of_it():
+    buffer = JitterBuffer(1, 8000, 200, 200, np.zeros((1, len_of(Counter)), np.int64))
+    ms, ones = 1_000_000, np.ones(160, np.int16)
+    buffer.insert(0, 0, ones, True, 1000 * ms)
+    buffer.mark(0, 160, 160 + 480, FLAG_DIGIT, 1020 * ms)  # the first report of a key, 20 ms long, and what is foreseen
+    buffer.mark(0, 160, 320, FLAG_DIGIT, 1040 * ms)  # its end: 40 ms
+    assert buffer.insert(0, 480, ones, True, 1060 * ms)
+    frames = [buffer.play(np.array([0]), (1300 + 20 * n) * ms) for n in range(4)]
+    assert [int(frame.flags[0]) for frame in frames] == [0, FLAG_DIGIT, FLAG_DIGIT, 0]
+    assert frames[3].pcm.all()
