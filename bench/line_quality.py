@@ -254,6 +254,10 @@ def measure(job: Job) -> list[Result]:
     return results
 
 
+TUNED_ON = 48  # prompts
+ALL = 110  # that have so many words
+
+
 def measured(jobs: list[Job]) -> dict[tuple[str, str], list[Result]]:
     results = defaultdict(list)
     with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
@@ -267,14 +271,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cells", nargs="*", help="only cells whose names begin with one of these")
     parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--held-out", action="store_true", help="other prompts than those the constants were chosen on")
+    parser.add_argument("--seed", type=int, default=0, help="of the network")
     parser.add_argument("--receivers", default=",".join(RECEIVERS))
     parser.add_argument("--score", choices=SCORES, default="pesq")
     options = parser.parse_args()
-    said = prompts(options.prompts, words=(6, 40))
+    said = prompts(TUNED_ON if options.held_out else options.prompts, words=(6, 40))
+    if options.held_out:
+        known = {p.name for p in said}
+        said = [p for p in prompts(ALL, words=(6, 40)) if p.name not in known][: options.prompts]
     cells = [c for c in CELLS if not options.cells or c.name.startswith(tuple(options.cells))]
     receivers = tuple(options.receivers.split(","))
     began = time.monotonic()
-    jobs = [Job(cell, p, 1000 * i, receivers, options.score) for cell in cells for i, p in enumerate(said)]
+    jobs = [
+        Job(cell, p, options.seed + 1000 * i, receivers, options.score) for cell in cells for i, p in enumerate(said)
+    ]
     results = measured(jobs)
     seconds = sum(len(p.pcm) for p in said) / 8000
     print(f"{len(said)} prompts, {seconds:.0f} s; {options.score} / delay ms / frames invented\n")

@@ -40,7 +40,7 @@ from sipagent.media.reception import Reception
 from sipagent.media.reports import Reports
 from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.rtcp import is_rtcp
-from sipagent.media.rtp import RtpPacket
+from sipagent.media.rtp import COMFORT_NOISE, RtpPacket
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
@@ -544,7 +544,7 @@ class Lines:
                 self._reports.took(slot, accepted, True)
         if packet.payload_type in (line.connect.telephone_event, line.connect.telephone_event_in):
             self._take_event(slot, line, packet, now_ns)
-        elif packet.payload_type == line.connect.comfort_noise:
+        elif packet.payload_type in (line.connect.comfort_noise, COMFORT_NOISE):  # 13 is never anything else
             self._take_noise(slot, packet, now_ns)
         elif line.connect.telephone_event < 0 and line.unnegotiated.observe(
             packet.payload_type, packet.payload, packet.timestamp

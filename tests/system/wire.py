@@ -102,7 +102,7 @@ class Capture:
         rtp = udp[8:]
         if not (self._low <= source <= self._high or self._low <= target <= self._high):
             return None
-        if len(rtp) < 12 or rtp[0] >> 6 != 2:
+        if len(rtp) < 12 or rtp[0] >> 6 != 2 or 192 <= rtp[1] <= 223:  # the last is RTCP (RFC 5761 section 4)
             return None
         sequence, timestamp, ssrc = struct.unpack_from(">HII", rtp, 2)
         return Packet(at, source, target, rtp[1] & 127, sequence, timestamp, ssrc, rtp[12:])
