@@ -76,8 +76,8 @@ class Line:
     opened: OpenPort
     connect: Connect | None = None
     codec: Codec = CODECS[0]
-    decoder: Decoder | None = None
-    encoder: Encoder | None = None
+    decoder: Decoder = field(default_factory=CODECS[0].decoder)
+    encoder: Encoder = field(default_factory=CODECS[0].encoder)
     srtp: SrtpSession | None = None
     source: SourceRule = field(default_factory=SourceRule)
     events: EventReceiver = field(default_factory=EventReceiver)
@@ -280,8 +280,6 @@ class Lines:
         elif not line.keypad.active:  # not between two keys either
             pcm = outgoing.take(slot, codec.frame, now_ns)
         marker = outgoing.begins(slot, pcm is not None)
-        if line.encoder is None:
-            line.encoder = codec.encoder()
         if pcm is None:
             # An encoder with state has to hear the silence too.
             pcm = np.zeros(codec.frame, np.int16)
@@ -386,7 +384,7 @@ class Lines:
         """Every tick: what is due, a part of the slots at a time, so that many calls make no tick much longer."""
         slots = self.slots
         self._reports.watch(slots, now_ns)
-        parts = len(slots) // LOOKED_AT + 1
+        parts = self._parts
         if now_ns - self._looked_ns >= LOOK_NS // parts:
             self._looked_ns = now_ns
             self._part = (self._part + 1) % parts
@@ -395,10 +393,14 @@ class Lines:
             self._watched_ns = now_ns
             self._count(slots, now_ns)
 
+    @property
+    def _parts(self) -> int:
+        """In how many parts the slots are looked at."""
+        return len(self.slots) // LOOKED_AT + 1
+
     def due_ns(self) -> int:
         """When `watch` has something to do."""
-        parts = len(self.slots) // LOOKED_AT + 1
-        return min(self._looked_ns + LOOK_NS // parts, self._watched_ns + WATCH_NS, self._reports.earliest_ns)
+        return min(self._looked_ns + LOOK_NS // self._parts, self._watched_ns + WATCH_NS, self._reports.earliest_ns)
 
     def _count(self, slots: NDArray[np.int64], now_ns: int) -> None:
         """Unfinished digits, derived figures, silent peers."""
@@ -595,7 +597,6 @@ class Lines:
             line.decoder = line.codec.decoder()
             self._reports.restarted(slot)
         if accepted.fresh:
-            assert line.decoder is not None
             pcm = line.decoder.decode(packet.payload)
             in_time = buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns)
             self._reports.took(slot, accepted, in_time)

@@ -26,11 +26,6 @@ class MediaPool:
         """Of the running engines."""
         return [client.pid for client in self._clients if client.pid]
 
-    @property
-    def load(self) -> float:
-        """Of the least loaded process: share of a core, 0 to 1."""
-        return min(client.load for client in self._clients)
-
     async def start(self) -> None:
         """Raises SetupError when one is not ready within 10 s."""
         await asyncio.gather(*(client.start() for client in self._clients))
