@@ -27,7 +27,7 @@ from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.providers.openai_chat import ChatModel
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
-from sipagent.core.events import Event, EventHub, PartialTranscript, as_fields, private_fields
+from sipagent.core.events import Event, EventHub, PartialTranscript, SipMessages, as_fields, private_fields
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
@@ -302,7 +302,7 @@ def _phrases_prepared(task: "asyncio.Task[int]") -> None:
 
 def log_event(event: Event) -> None:
     """Every event as a log line, without what is private."""
-    if isinstance(event, PartialTranscript):
+    if isinstance(event, PartialTranscript | SipMessages):
         return
     private = private_fields(event)
     fields = as_fields(event)

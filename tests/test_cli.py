@@ -14,6 +14,7 @@ from sipagent.cli import cli
 from sipagent.cli.demo import ALIKE, _alike, _best
 from sipagent.cli.settings import reference
 from sipagent.cli.show import BAR_WIDTH, latency_bar
+from tests.store.test_migrations import NEWEST
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +81,7 @@ def test_the_database_goes_up_and_down(tmp_path):
     environment = {"SIPAGENT_NODE_STATE_DIR": str(tmp_path)}
     assert run("db", "current", **environment).stdout.strip() == "none"
     assert run("db", "upgrade", **environment).returncode == 0
-    assert run("db", "current", **environment).stdout.strip() == "0001"
+    assert run("db", "current", **environment).stdout.strip() == NEWEST
     assert run("calls", **environment).stdout.strip() == "no calls on record yet"
     assert json.loads(run("calls", "--json", **environment).stdout) == []
 

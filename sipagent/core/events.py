@@ -18,6 +18,8 @@ from sipagent.core.termination import Termination
 log = logging.getLogger(__name__)
 
 PRIVATE = {"private": True}
+# Kept in a table of its own: neither in the event's row nor on the event stream. Private as well.
+APART = {"private": True, "apart": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,31 @@ class CallRefused(Event):
     reason: str
     sip_status: int
     others: int = 0  # of a flood: so many more since the last event of this kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipMessage:
+    """One SIP message of a call as the lane saw it, secrets masked."""
+
+    seq: int  # within its dialog, from 0; a gap is of messages that were not kept
+    at: Stamp
+    sent: bool  # by us
+    transport: str  # "UDP", "TCP", "TLS"
+    local: str  # host:port
+    remote: str  # host:port of the packet's other end
+    size: int  # bytes on the wire
+    repeats: int | None  # seq of the message that this one repeats to the byte; its text is not kept again
+    text: str  # at most 4000 characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipMessages(CallEvent):
+    """What went over the wire in one dialog of a call since the last event of this kind."""
+
+    dialog: int  # the lane's handle
+    leg_id: str  # "" when the call was refused before it had a leg
+    count: int
+    messages: tuple[SipMessage, ...] = field(metadata=APART, repr=False)
 
 
 # --- the conversation -----------------------------------------------------------------------------------------
@@ -289,6 +316,10 @@ EVENT_TYPES: dict[str, type[Event]] = {
 
 def private_fields(event: Event) -> frozenset[str]:
     return frozenset(f.name for f in fields(event) if f.metadata.get("private"))
+
+
+def fields_apart(event: Event) -> frozenset[str]:
+    return frozenset(f.name for f in fields(event) if f.metadata.get("apart"))
 
 
 class EventSink(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sipagent.core.clock import Stamp
-from sipagent.core.events import CallEvent, Event, LegEvent, as_fields
+from sipagent.core.events import CallEvent, Event, LegEvent, SipMessages, as_fields, fields_apart
 from sipagent.store.types import storable
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # as in core.ids, so that ids of all kinds sort alike
@@ -18,8 +18,9 @@ _APART = frozenset({"at", "call_id", "leg_id"})  # have columns of their own
 
 
 def event_data(event: Event) -> dict[str, Any]:
-    """The event's own fields as JSON types; instants as ISO 8601 in UTC."""
-    return {name: _plain(value) for name, value in as_fields(event).items() if name not in _APART}
+    """The event's own fields as JSON types, without those kept apart; instants as ISO 8601 in UTC."""
+    left_out = _APART | fields_apart(event)
+    return {name: _plain(value) for name, value in as_fields(event).items() if name not in left_out}
 
 
 def event_id(event: Event, data: dict[str, Any] | None = None) -> str:
@@ -39,7 +40,7 @@ def call_of(event: Event) -> str | None:
 
 
 def leg_of(event: Event) -> str | None:
-    return storable(event.leg_id) if isinstance(event, LegEvent) else None
+    return storable(event.leg_id) or None if isinstance(event, LegEvent | SipMessages) else None
 
 
 def _encode(value: int, length: int) -> str:

@@ -173,6 +173,25 @@ class Transfer(Base):
     )
 
 
+class SipMessageRow(Base):
+    """One SIP message of a call. A gap in `seq` is of messages that were not kept."""
+
+    __tablename__ = "sip_messages"
+
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"), primary_key=True)
+    dialog: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    leg_id: Mapped[str | None]
+    at: Mapped[datetime]
+    sent: Mapped[bool]
+    transport: Mapped[str]
+    local_address: Mapped[str]
+    remote_address: Mapped[str]
+    size: Mapped[int]
+    repeats: Mapped[int | None]
+    text: Mapped[str]
+
+
 class Registration(Base):
     """The present state of one trunk's registration at one node; the history is in `events`."""
 

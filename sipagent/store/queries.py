@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
 
 from sipagent.store.engine import OpenConnections, describe, make_engine
-from sipagent.store.models import Base, Call, EventRow, Leg, Registration, Transfer, Turn
+from sipagent.store.models import Base, Call, EventRow, Leg, Registration, SipMessageRow, Transfer, Turn
 from sipagent.store.records import (
     MAX_PAGE,
     CallFilter,
@@ -24,6 +24,7 @@ from sipagent.store.records import (
     LegRecord,
     RecordUnavailable,
     RegistrationRecord,
+    SipMessageRecord,
     TransferRecord,
     TurnRecord,
 )
@@ -107,6 +108,13 @@ class Queries:
                 events=_records(events, EventRecord),
             )
 
+    def sip_messages(self, call_id: str) -> list[SipMessageRecord]:
+        """The call's SIP messages, oldest first; those of one instant in the order of the lane."""
+        rows = SipMessageRow
+        query = select(rows).where(rows.call_id == call_id).order_by(rows.at, rows.dialog, rows.seq)
+        with self._session() as session:
+            return _records(session.scalars(query), SipMessageRecord)
+
     def registrations(self) -> list[RegistrationRecord]:
         """The present state of every trunk, of all nodes that share the database."""
         query = select(Registration).order_by(Registration.trunk, Registration.node)
@@ -129,6 +137,9 @@ class StoreReads:
 
     async def get_call(self, call_id: str) -> FullCall | None:
         return await self._read(lambda: self._queries.get_call(call_id))
+
+    async def sip_messages(self, call_id: str) -> list[SipMessageRecord]:
+        return await self._read(lambda: self._queries.sip_messages(call_id))
 
     async def registrations(self) -> list[RegistrationRecord]:
         return await self._read(self._queries.registrations)

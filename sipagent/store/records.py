@@ -119,6 +119,21 @@ class EventRecord(msgspec.Struct, kw_only=True, frozen=True):
     data: dict[str, Any]
 
 
+class SipMessageRecord(msgspec.Struct, kw_only=True, frozen=True):
+    call_id: str
+    dialog: int
+    seq: int
+    leg_id: str | None
+    at: datetime
+    sent: bool
+    transport: str
+    local_address: str
+    remote_address: str
+    size: int
+    repeats: int | None
+    text: str
+
+
 class RegistrationRecord(msgspec.Struct, kw_only=True, frozen=True):
     node: str
     trunk: str

@@ -30,6 +30,7 @@ from sipagent.core.events import (
     ProcessStarted,
     RegistrationChanged,
     RouteChosen,
+    SipMessages,
     TransferChanged,
     TurnEnded,
 )
@@ -37,7 +38,7 @@ from sipagent.core.ids import CallId
 from sipagent.core.states import LegState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.encoding import call_of, event_data, event_id, leg_of
-from sipagent.store.models import Call, EventRow, Leg, Registration, Transfer, Turn
+from sipagent.store.models import Call, EventRow, Leg, Registration, SipMessageRow, Transfer, Turn
 
 LIVE_STATES = (LegState.SETUP, LegState.RINGING, LegState.ANSWERED)
 
@@ -46,6 +47,7 @@ LIVE_STATES = (LegState.SETUP, LegState.RINGING, LegState.ANSWERED)
 CALLS = cast(Table, Call.__table__)
 LEGS = cast(Table, Leg.__table__)
 EVENTS = cast(Table, EventRow.__table__)
+SIP_MESSAGES = cast(Table, SipMessageRow.__table__)
 
 
 def event_values(event: Event, seq: int) -> dict[str, Any]:
@@ -129,6 +131,8 @@ def apply(session: Session, event: Event, node: str) -> None:
             session.add(_turn(event))
         case TransferChanged():
             _upsert_transfer(session, event)
+        case SipMessages():
+            _keep_messages(session, event)
         case RegistrationChanged():
             session.merge(
                 Registration(
@@ -216,6 +220,33 @@ def _upsert_transfer(session: Session, event: TransferChanged) -> None:
     transfer.state = event.state
     transfer.sip_status = event.sip_status
     transfer.changed_at = event.at.wall
+
+
+def _keep_messages(session: Session, event: SipMessages) -> None:
+    if not event.messages:
+        return
+    if session.new:
+        session.flush()  # the call's row
+    session.execute(
+        insert(SIP_MESSAGES),
+        [
+            {
+                "call_id": event.call_id,
+                "dialog": event.dialog,
+                "seq": message.seq,
+                "leg_id": event.leg_id or None,
+                "at": message.at.wall,
+                "sent": message.sent,
+                "transport": message.transport,
+                "local_address": message.local,
+                "remote_address": message.remote,
+                "size": message.size,
+                "repeats": message.repeats,
+                "text": message.text,
+            }
+            for message in event.messages
+        ],
+    )
 
 
 def close_orphans(session: Session, now: Stamp, node: str = "") -> int:

@@ -28,6 +28,8 @@ from sipagent.core.events import (
     ProcessStarted,
     RegistrationChanged,
     RouteChosen,
+    SipMessage,
+    SipMessages,
     TransferChanged,
     TurnEnded,
     TurnLatency,
@@ -148,6 +150,33 @@ class Story:
             )
         ]
 
+    def messages(self, t: float, first: int = 0, count: int = 2, text: str = "SIP/2.0 200 OK\r\n\r\n") -> list[Event]:
+        """So many messages, the last one a repetition of the one before it."""
+        seqs = range(first, first + count)
+        return [
+            SipMessages(
+                at=self.at(t),
+                call_id=self.call_id,
+                dialog=1,
+                leg_id=self.leg_id,
+                count=count,
+                messages=tuple(
+                    SipMessage(
+                        seq=seq,
+                        at=self.at(t + 0.01 * (seq - first)),
+                        sent=seq % 2 == 1,
+                        transport="UDP",
+                        local="192.0.2.9:5060",
+                        remote="192.0.2.1:5060",
+                        size=len(text),
+                        repeats=seq - 1 if seq == seqs[-1] and count > 1 else None,
+                        text="" if seq == seqs[-1] and count > 1 else text,
+                    )
+                    for seq in seqs
+                ),
+            )
+        ]
+
     def ends(self, t: float = 60.0) -> list[Event]:
         figures = MediaFigures(packets_in=2950, packets_out=2951, lost=2, foreign=1, jitter_ms=1.5, digits_in=1)
         return [
@@ -213,6 +242,7 @@ class Story:
             *self.transfer(20, TransferState.REQUESTED),
             *self.transfer(20.2, TransferState.ACCEPTED, 202),
             *self.transfer(22, TransferState.COMPLETED, 200),
+            *self.messages(23),
             *self.ends(),
         ]
 

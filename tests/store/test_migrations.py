@@ -19,7 +19,8 @@ from sipagent.store.records import RecordUnavailable
 
 from .story import Story
 
-TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events"}
+TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events", "sip_messages"}
+NEWEST = "0002"
 
 
 def tables(url: str) -> set[str]:
@@ -33,7 +34,7 @@ def tables(url: str) -> set[str]:
 def test_up_down_and_up_again(empty_url: str) -> None:
     assert current(empty_url) is None
     upgrade(empty_url)
-    assert current(empty_url) == "0001"
+    assert current(empty_url) == NEWEST
     assert tables(empty_url) == TABLES
     downgrade(empty_url, "base")
     assert current(empty_url) is None
@@ -49,7 +50,7 @@ def test_the_newest_revision_is_what_the_models_say(url: str) -> None:
 
 def test_upgrading_what_is_new_already_changes_nothing(url: str) -> None:
     upgrade(url)
-    assert current(url) == "0001"
+    assert current(url) == NEWEST
 
 
 def test_a_new_sqlite_file_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -128,14 +129,14 @@ async def test_reading_and_writing_make_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     upgrade(url)
     assert await recorder.close() == 0
-    assert current(url) == "0001"
+    assert current(url) == NEWEST
 
 
 def test_odd_folder_names_are_no_trouble(tmp_path: Path) -> None:
     folder = tmp_path / "a b%20c#d?e&f=g"
     upgrade(default_url(folder))
     assert [file.name for file in folder.iterdir()] == ["sipagent.db"]
-    assert current(default_url(folder)) == "0001"
+    assert current(default_url(folder)) == NEWEST
 
 
 def test_the_checkout_has_its_migrations() -> None:

@@ -105,6 +105,29 @@ async def test_a_transfer_whose_outcome_nobody_told(url: str, queries: Queries) 
     assert full is not None and [transfer.state for transfer in full.transfers] == [TransferState.UNKNOWN]
 
 
+async def test_sip_messages_stand_in_a_table_of_their_own(url: str, queries: Queries) -> None:
+    story = Story()
+    told = [
+        *story.arrives(),
+        *story.messages(0, text="INVITE sip:100@192.0.2.9 SIP/2.0\r\n\r\n"),
+        *story.messages(1, 7),
+    ]
+    recorder = await record(url, *told)
+    assert recorder.statistics.refused == 0
+    invite, again, late, _ = queries.sip_messages(story.call_id)
+    assert (invite.seq, invite.sent, invite.at, invite.leg_id) == (0, False, START, story.leg_id)
+    assert invite.text.startswith("INVITE sip:100@") and invite.size == len(invite.text)
+    assert (again.repeats, again.text) == (0, "")
+    assert late.seq == 7  # five were not kept
+    full = queries.get_call(story.call_id)
+    assert full is not None
+    (first, second) = [row.data for row in full.events if row.type == "SipMessages"]
+    assert first == second == {"dialog": 1, "count": 2}
+    await record(url, *told)  # a replay
+    assert count(url, "sip_messages") == 4
+    assert queries.sip_messages("call_none") == []
+
+
 async def test_every_type_of_event_is_understood(url: str) -> None:
     told = Story().whole()
     assert {type(item).__name__ for item in told} == set(EVENT_TYPES)
