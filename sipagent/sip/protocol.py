@@ -79,6 +79,7 @@ class MakeCall(Command):
     sdp: str
     from_uri: str = ""  # overrides the account's identity
     headers: dict[str, str] = {}
+    route: str = ""  # URI of the server that the request goes to without showing it; "" leaves it to the target
 
 
 class Refer(Command):
@@ -108,6 +109,7 @@ class AddAccount(Command):
     password: str = ""
     realm: str = "*"
     expires_s: int = 300
+    route: str = ""  # as in MakeCall, for REGISTER
 
 
 class Register(Command):
@@ -118,6 +120,19 @@ class Register(Command):
 
 class Unregister(Command):
     account: str
+
+
+class SendOptions(Command):
+    """Ask a server whether it is there. Answered by OptionsResult, at the latest after 32 s."""
+
+    account: str
+    token: int  # chosen by main, comes back with the result
+    target: str
+    route: str = ""
+
+
+class AddressChanged(Command):
+    """This machine's address is another now: bind anew and say the new one from here on."""
 
 
 class Stop(Command):
@@ -157,8 +172,10 @@ class IncomingCall(Fact):
     to_user: str  # user part of the request URI: the called number
     sip_call_id: str
     source: str  # host:port the INVITE came from
-    headers: dict[str, str] = {}  # X- headers and the identity headers
+    headers: dict[str, str] = {}  # all but SIP's own, bounded; which of them count is main's to say
     sdp: str = ""  # the offer; "" when the INVITE carried none
+    request_uri: str = ""
+    authorization: list[str] = []  # the caller's digest credentials (RFC 3261 section 22), as sent
 
 
 class Progress(Fact):
@@ -224,6 +241,14 @@ class RegistrationResult(Fact):
     contact: str = ""
     answered: bool = True  # False: nobody answered, the library made the status up (408, 502, 503)
     retry_after_s: int = 0  # the registrar's Retry-After, 0 when it gave none
+    trouble: str = ""  # why PJSIP gave up in a challenge: "password", "realm", "stale" or "algorithm"
+    min_expires_s: int = 0  # the registrar's Min-Expires, 0 when it gave none
+
+
+class OptionsResult(Fact):
+    token: int
+    status: int  # 0 when the request could not be sent
+    answered: bool  # False: nobody answered, the library made the status up
 
 
 class OverLimit(Fact):
@@ -255,11 +280,11 @@ class CommandFailed(Fact):
 
 AnyCommand = (
     Start | Ping | Ring | Answer | Reject | Hangup | MakeCall | Refer | SetMedia | AddAccount | Register | Unregister
-    | Stop
+    | SendOptions | AddressChanged | Stop
 )  # fmt: skip
 AnyFact = (
     LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress
-    | DigitByInfo | RegistrationResult | OverLimit | InviteRefused | LaneLog | CommandFailed
+    | DigitByInfo | RegistrationResult | OptionsResult | OverLimit | InviteRefused | LaneLog | CommandFailed
 )  # fmt: skip
 
 encoder = msgspec.msgpack.Encoder()

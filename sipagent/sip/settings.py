@@ -1,7 +1,9 @@
 """What an operator may set about signalling. `config.py` composes these; unknown keys are errors."""
 
+import re
 from collections.abc import Collection
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,8 +31,13 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             raise ValueError("codecs needs at least one of PCMU, PCMA, G722")
 
 
+TransportName = Literal["", "udp", "tcp", "tls"]
+IdentityHeader = Literal["P-Asserted-Identity", "P-Preferred-Identity", "Remote-Party-ID"]
+_FAILOVER = re.compile(r"[3-6](xx|[0-9]{2})|no_answer")
+
+
 class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One provider link."""
+    """One provider link. docs/trunks.md shows whole examples."""
 
     name: str  # how the dialplan, the record and the log call it
     registrar: str = ""  # SIP URI or host[:port]; "" for a trunk that takes no registration
@@ -41,9 +48,63 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     domain: str = ""  # host[:port] that outbound calls are sent to; "" takes the registrar's
     expires_s: int = 300  # lease asked for; long enough to be cheap, short enough that a lost registrar is noticed
     register: bool = True  # False for a trunk known by its address alone
-    peers: list[str] = []  # addresses whose INVITEs belong to this trunk; the registrar's is included by itself
+    # Addresses, networks (192.0.2.0/24) and host names whose INVITEs belong to this trunk; the registrar's and the
+    # domain's are included by themselves.
+    peers: list[str] = []
     codecs: tuple[CodecName, ...] = ()  # as in [sip], which also serves where this is empty
     srtp: Literal["", "off", "optional", "required"] = ""  # as in [sip], which also serves where this is empty
+
+    # "udp", "tcp" or "tls"; "" is what DNS says (NAPTR and SRV, RFC 3263), else UDP. TLS goes through the edge.
+    transport: TransportName = ""
+    outbound_proxy: str = ""  # SIP URI or host[:port] that every request goes to first; "" goes straight to the trunk
+    # Seconds between the OPTIONS that tell whether each server of the trunk answers; 0 sends none: the trunk then
+    # counts as up until a call or the registration fails.
+    options_s: float = 30.0
+
+    # Who may call in: "address" (the peers), "digest" (anyone with the password), "both", or "either".
+    accept: Literal["address", "digest", "both", "either"] = "address"
+    inbound_username: str = ""  # what a caller's digest must name; "" takes `username`
+    inbound_password: str = ""  # and be made with; "" takes `password`; never logged
+    inbound_realm: str = "sipagent"  # the realm that our challenges name
+
+    # Where the calling number stands in our calls: "caller" puts it into From, "account" leaves our account there and
+    # the number only in the identity headers below.
+    from_shows: Literal["caller", "account"] = "caller"
+    caller_name: str = ""  # display name beside the number
+    identity_headers: tuple[IdentityHeader, ...] = ()  # which of these say who calls; ask the provider
+    withhold: bool = False  # withhold the calling number on every call (RFC 3323: anonymous From, Privacy: id)
+    trust_identity: bool = True  # believe P-Asserted-Identity and Remote-Party-ID of calls that come in
+
+    country_code: str = ""  # "49": numbers become E.164 (+4930...) on the way in; "" leaves all numbers as they are
+    national_prefix: str = "0"  # before an area code; "" in countries without one
+    international_prefix: str = "00"  # "011" in North America
+    # How the trunk wants numbers and sends them: "e164" (+4930...), "digits" (4930...), "international" (004930...),
+    # "national" (030..., abroad 0044...) or "as_given".
+    number_format: Literal["as_given", "e164", "digits", "international", "national"] = "as_given"
+
+    # Headers of an INVITE that are kept on record; a * at the end stands for any rest.
+    headers_in: tuple[str, ...] = ("X-*",)
+    headers_out: tuple[str, ...] = ("X-*",)  # headers that a call placed by the API or a dialplan may carry
+    extra_headers: dict[str, str] = {}  # sent with every call over this trunk
+
+    max_calls: int = 0  # at a time, both ways together; 0 is no limit. Beyond: 486 to callers
+    max_calls_in: int = 0  # of them those that come in
+    max_calls_out: int = 0  # and those that go out
+    calls_per_second_in: float = 0.0  # 0 is no limit. Beyond: 503 with Retry-After
+    calls_per_second_out: float = 0.0  # beyond: the next trunk is tried
+
+    priority: int = 0  # the lowest is tried first
+    # Cost of a minute by prefix of the E.164 number, such as {"+49" = 0.01, "+" = 0.2}: among trunks of one priority
+    # the cheapest is tried first, and one whose rates do not name the number is not tried. Empty takes every number.
+    rates: dict[str, float] = {}
+    # What makes a call go on to the next server or trunk: statuses ("408"), classes ("5xx"), "no_answer". Never after
+    # an answer. Add "480" where the provider says so of itself and not of the callee.
+    failover_on: tuple[str, ...] = ("408", "5xx")
+    ring_timeout_s: float = 0.0  # as in [limits], which also serves where this is 0
+    silent_s: float = 5.0  # a server that has not answered an INVITE at all by then counts as 408
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def __repr__(self) -> str:
         return f"TrunkSettings(name={self.name!r}, registrar={self.registrar!r}, username={self.username!r})"
@@ -51,7 +112,7 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     @property
     def registrar_uri(self) -> str:
         """ "" when there is none."""
-        return _as_uri(self.registrar)
+        return with_transport(_as_uri(self.registrar), self.transport)
 
     @property
     def registers(self) -> bool:
@@ -68,11 +129,69 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         host = _without_port(_bare_host(self.registrar) or self.domain)
         return f"sip:{self.from_user or self.username or 'sipagent'}@{host}"
 
+    @property
+    def first_hop(self) -> str:
+        """The URI whose servers every call goes to: the outbound proxy, or where calls are sent; "" for neither."""
+        return with_transport(_as_uri(self.outbound_proxy or self.outbound_host), self.transport)
+
+    @property
+    def inbound_user(self) -> str:
+        return self.inbound_username or self.username
+
+    @property
+    def inbound_secret(self) -> str:
+        return self.inbound_password or self.password
+
+    @property
+    def challenges(self) -> bool:
+        """Whether a caller may, or must, prove itself by digest."""
+        return self.accept != "address"
+
     def target_uri(self, number: str) -> str:
         """Where a call to ``number`` over this trunk goes. A SIP URI is taken as it is."""
         if number.lower().startswith(("sip:", "sips:")):
             return number
-        return f"sip:{number}@{self.outbound_host}"
+        return with_transport(f"sip:{quote(number, safe=_USER_SAFE)}@{self.outbound_host}", self.transport)
+
+
+_USER_SAFE = "+*-_.!~'()&=$,"  # RFC 3261 section 25.1, user; "#" is not among them
+
+
+def with_transport(uri: str, transport: str) -> str:
+    """The SIP URI with this transport, unless it names one already (or there is nothing to add)."""
+    if not uri or not transport or ";transport=" in uri.lower():
+        return uri
+    address, question, headers = uri.partition("?")
+    return f"{address};transport={transport}{question}{headers}"
+
+
+def _check(trunk: TrunkSettings) -> None:
+    """Raises ValueError with one sentence about what cannot be."""
+    where = f"trunk `{trunk.name}`: "
+    if not trunk.name or len(trunk.name) > 64 or not trunk.name.isprintable() or "/" in trunk.name:
+        raise ValueError("a trunk's `name` needs 1 to 64 printable characters without `/`")
+    if not 10 <= trunk.expires_s <= 86400:
+        raise ValueError(f"{where}`expires_s` must be from 10 to 86400")
+    if trunk.country_code and not (trunk.country_code.isdigit() and len(trunk.country_code) <= 3):
+        raise ValueError(f'{where}`country_code` is one to three digits, such as "49"')
+    for text in (trunk.national_prefix, trunk.international_prefix):
+        if text and not (text.isascii() and text.isdigit() and len(text) <= 5):
+            raise ValueError(f"{where}a dialling prefix is at most five digits")
+    if trunk.number_format not in ("as_given", "e164") and not trunk.country_code:
+        raise ValueError(f"{where}`number_format` needs `country_code`")
+    for word in trunk.failover_on:
+        if not _FAILOVER.fullmatch(word):
+            raise ValueError(f'{where}`failover_on` takes "408", "5xx" and the like, and "no_answer", not "{word}"')
+    if any(not re.fullmatch(r"\+[0-9]{0,15}", prefix) for prefix in trunk.rates):
+        raise ValueError(f'{where}`rates` are by prefixes such as "+49", and "+" for all')
+    if trunk.challenges and not (trunk.inbound_user and trunk.inbound_secret):
+        raise ValueError(f'{where}accept = "{trunk.accept}" needs `inbound_username` and `inbound_password`')
+    for name, value in trunk.extra_headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9!%*_+`'~.-]{1,64}", name) or not value.isprintable() or len(value) > 1024:
+            raise ValueError(f"{where}`extra_headers` has a name or value that is no SIP header")
+    figures = (trunk.max_calls, trunk.max_calls_in, trunk.max_calls_out, trunk.calls_per_second_in)
+    if min(*figures, trunk.calls_per_second_out, trunk.options_s, trunk.ring_timeout_s, *trunk.rates.values(), 0) < 0:
+        raise ValueError(f"{where}limits, times and rates cannot be negative")
 
 
 def media_terms(sip: SipSettings, trunk: TrunkSettings | None, library: Collection[str]) -> Terms:
