@@ -1,21 +1,25 @@
 """One call: its steps run beside one wait that lists every way it may end.
 
-    ended by        what completes `leg.ended`
-    the other side  Ended from the lane
+    ended by        what completes `call.ended`
+    the other side  Ended from the lane, of the leg that the call speaks on
     the dialplan    hangup step, end of steps, agent's goodbye, transfer
     an operator     hangup()
     limits          maximum duration, ring timeout, media timeout, the caller's silence
     a failure       lane lost, media lost, an error in our own code
 
-Whatever it was: BYE first, then the media port, then the record.
+Whatever it was: BYE first, then the media ports, then the record. A call may have several legs, one of which it speaks
+on; each ends with a Termination of its own, and the call with one.
 """
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from sipagent.calls import steps
 from sipagent.calls.leg import Leg
+from sipagent.calls.legs import LegTable
+from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
 from sipagent.calls.services import Services
 from sipagent.conversation.speaker import Utterance
 from sipagent.core import clock, errors
@@ -31,31 +35,63 @@ log = logging.getLogger(__name__)
 
 class Call:
     def __init__(
-        self, call_id: CallId, leg: Leg, match: Match, services: Services, ring_timeout_s: float = 0.0
+        self,
+        call_id: CallId,
+        leg: Leg,
+        match: Match,
+        services: Services,
+        outbound: Outbound,
+        table: LegTable,
+        trunk: str = "",
     ) -> None:
-        self._ring_timeout_s = ring_timeout_s or services.limits.ring_timeout_s
         self.id = call_id
-        self.leg = leg
         self.match = match
         self.services = services
+        self.outbound = outbound
+        self._table = table
+        self.trunk = trunk  # the name of the one it came by or goes by first, "" for none
         self.started = clock.now()
         self.answered_at: clock.Stamp | None = None
         self.turns = 0  # written down so far
-        leg.port.on_silent = self._media_silent
-        leg.port.on_lost = self._media_lost
+        self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
+        self._ended_at: clock.Stamp | None = None
+        self.legs: list[Leg] = []  # all it ever had, in order
+        self._closing: dict[Leg, asyncio.Task[None]] = {}
+        self._request: PlaceRequest | None = None
+        self._attempts: Sequence[Attempt] = ()
+        self._placing = False
+        self.leg = leg  # the one it speaks on
+        self.adopt(leg, main=True)
 
     @property
     def agent(self) -> str:
         return next((step.agent for step in self.match.steps if isinstance(step, AgentStep)), "")
 
+    def adopt(self, leg: Leg, *, main: bool = False) -> None:
+        """One more leg; ``main``: the one that the call speaks on from now on, whose end is the call's."""
+        self.legs.append(leg)
+        self._table.add(leg)
+        if main and leg is not self.leg:
+            before, self.leg = self.leg, leg
+            if before.ended.done():
+                self.retire(before)
+        leg.port.on_silent = lambda seconds: self._media_silent(leg, seconds)
+        leg.port.on_lost = lambda: self._media_lost(leg)
+        leg.ended.add_done_callback(lambda _: self._leg_ended(leg))
+
+    def place_first(self, request: PlaceRequest, attempts: Sequence[Attempt]) -> None:
+        """It is we who ring: `run` begins with that."""
+        self._request, self._attempts = request, attempts
+        self._placing = True
+
     def hangup(self, by: EndedBy = EndedBy.OPERATOR, cause: Cause = Cause.NORMAL, detail: str = "") -> None:
-        if self.leg.is_answered:
-            disposition, status = Disposition.ANSWERED, 200
-        else:
-            # What the other side gets: a refusal when it rang us, a CANCEL when we rang it.
-            status = 480 if self.leg.identity.direction is Direction.INBOUND else 487
-            disposition = Disposition.CANCELLED if by is EndedBy.OPERATOR else Disposition.FAILED
-        self.leg.hangup(Termination(disposition=disposition, cause=cause, by=by, sip_status=status, detail=detail))
+        """Ends the leg it speaks on, and so the call."""
+        wanted = _termination(self.leg, by, cause, detail)
+        self.leg.hangup(wanted)
+        if self._placing and not self.ended.done():  # between two attempts there is no leg to end
+            self._ended_at = clock.now()
+            self.ended.set_result(wanted)
+        self._end(self.leg)
 
     async def run(self) -> None:
         """Until the call is over and written down."""
@@ -70,13 +106,13 @@ class Call:
         )
         work = asyncio.create_task(self._work(), name=f"{self.id}/steps")
         try:
-            either: set[asyncio.Future[Any]] = {work, self.leg.ended}
+            either: set[asyncio.Future[Any]] = {work, self.ended}
             await asyncio.wait(
                 either,
                 timeout=self.services.limits.max_duration_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if not self.leg.ended.done():
+            if not self.ended.done():
                 if not work.done():
                     self.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION)
                 elif error := work.exception():
@@ -87,21 +123,16 @@ class Call:
             await self._close(work)
 
     async def _work(self) -> None:
-        if self.leg.identity.direction is Direction.OUTBOUND:
-            await self._until_answered()
+        if self._request is not None:
+            leg = await self.outbound.place(self, self._request, self._attempts, self.leg)
+            self._placing = False
+            if leg.ended.done():
+                self._end(leg)
+                return
         await steps.run(self)
 
-    async def _until_answered(self) -> None:
-        try:
-            await asyncio.wait_for(self.leg.answered.wait(), self._ring_timeout_s)
-        except TimeoutError:
-            self.leg.hangup(
-                Termination(disposition=Disposition.NO_ANSWER, cause=Cause.NO_ANSWER, by=EndedBy.SYSTEM, sip_status=487)
-            )
-            await asyncio.sleep(self.services.limits.end_timeout_s)  # run() cancels this at once
-
     async def _close(self, work: "asyncio.Task[None]") -> None:
-        if not self.leg.ended.done():  # run() itself was cancelled: the node stops without patience
+        if not self.ended.done():  # run() itself was cancelled: the node stops without patience
             self.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
         try:
             work.cancel()
@@ -111,12 +142,37 @@ class Call:
                 self.services.events.emit(
                     Problem(at=clock.now(), call_id=self.id, where="steps", what=type(error).__name__)
                 )
-            await self.leg.close(self.services.limits.end_timeout_s)
+            end = self.ended.result()
+            for leg in self.legs:  # those that the call did not speak on end with it
+                leg.hangup(_with_call(leg, end))
+                self.retire(leg)
+            await asyncio.gather(*self._closing.values())
         finally:
-            assert self.leg.ended_at is not None
-            self.services.events.emit(
-                CallEnded(at=self.leg.ended_at, call_id=self.id, termination=self.leg.ended.result())
-            )
+            assert self._ended_at is not None
+            self.services.events.emit(CallEnded(at=self._ended_at, call_id=self.id, termination=self.ended.result()))
+
+    def retire(self, leg: Leg) -> None:
+        """Nothing more is to be heard or said on a leg that has ended: gives its port back and writes it down."""
+        if leg not in self._closing:
+            self._closing[leg] = asyncio.create_task(self._close_leg(leg), name=f"{self.id}/close")
+
+    async def _close_leg(self, leg: Leg) -> None:
+        try:
+            await leg.close(self.services.limits.end_timeout_s)
+        finally:
+            self._table.drop(leg)
+
+    def _leg_ended(self, leg: Leg) -> None:
+        if leg is not self.leg:
+            self.retire(leg)
+        elif not self._placing:
+            self._end(leg)
+
+    def _end(self, leg: Leg) -> None:
+        """The call ends as this leg did."""
+        if not self.ended.done():
+            self._ended_at = leg.ended_at
+            self.ended.set_result(leg.ended.result())
 
     def spoke(self, utterance: Utterance) -> None:
         """Writes down a text of the dialplan that was spoken outside of any conversation."""
@@ -141,8 +197,32 @@ class Call:
         )
         self.turns += 1
 
-    def _media_silent(self, seconds: float) -> None:
-        self.hangup(EndedBy.SYSTEM, Cause.MEDIA_TIMEOUT, f"no RTP from the peer for {seconds:.0f} s")
+    def _media_silent(self, leg: Leg, seconds: float) -> None:
+        self._give_up(leg, Cause.MEDIA_TIMEOUT, f"no RTP from the peer for {seconds:.0f} s")
 
-    def _media_lost(self) -> None:
-        self.hangup(EndedBy.SYSTEM, Cause.MEDIA_DIED, "the media process died and could not be started again")
+    def _media_lost(self, leg: Leg) -> None:
+        self._give_up(leg, Cause.MEDIA_DIED, "the media process died and could not be started again")
+
+    def _give_up(self, leg: Leg, cause: Cause, detail: str) -> None:
+        if leg is self.leg:
+            self.hangup(EndedBy.SYSTEM, cause, detail)
+        else:
+            leg.hangup(_termination(leg, EndedBy.SYSTEM, cause, detail))
+
+
+def _termination(leg: Leg, by: EndedBy, cause: Cause, detail: str) -> Termination:
+    """How this leg ends now, when it is we who end it."""
+    if leg.is_answered:
+        disposition, status = Disposition.ANSWERED, 200
+    else:
+        # What the other side gets: a refusal when it rang us, a CANCEL when we rang it.
+        status = 480 if leg.identity.direction is Direction.INBOUND else 487
+        disposition = Disposition.CANCELLED if by is EndedBy.OPERATOR else Disposition.FAILED
+    return Termination(disposition=disposition, cause=cause, by=by, sip_status=status, detail=detail)
+
+
+def _with_call(leg: Leg, end: Termination) -> Termination:
+    """How a leg ends because the call does."""
+    if leg.is_answered:
+        return _termination(leg, end.by, end.cause, end.detail)
+    return Termination(disposition=Disposition.CANCELLED, cause=Cause.CANCELLED, by=end.by, sip_status=487)

@@ -71,7 +71,7 @@ class Leg:
         self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
         self._lane = lane
         self._events = events
-        self._media_host = media_host
+        self.media_host = media_host
         self._terms = terms
         self._session_id = clock.mono_ns() // 1000 & 0x7FFFFFFF
         self._offer: sdp.Sdp | None = None
@@ -123,7 +123,7 @@ class Leg:
             self._connect(sdp.negotiate(self._offer, self._terms))
             text = sdp.build_answer(
                 self._offer,
-                host=self._media_host,
+                host=self.media_host,
                 port=self.port.port,
                 session_id=self._session_id,
                 terms=self._terms,
@@ -281,14 +281,14 @@ class Leg:
                 leg_id=self.id,
                 sip_call_id=fact.sip_call_id,
                 codec=self._codec,
-                local_media=f"{self._media_host}:{self.port.port}",
+                local_media=f"{self.media_host}:{self.port.port}",
                 remote_media=self._remote_media,
             )
         )
 
     def _our_offer(self) -> str:
         return sdp.build_offer(
-            host=self._media_host, port=self.port.port, session_id=self._session_id, terms=self._terms
+            host=self.media_host, port=self.port.port, session_id=self._session_id, terms=self._terms
         )
 
     def _negotiated(self, text: str, *, offered: bool = True, only_if_new: bool = False) -> bool:
@@ -336,7 +336,7 @@ class Leg:
         self._lane.send(
             sip.SetMedia(
                 call=self.handle,
-                host=self._media_host,
+                host=self.media_host,
                 port=self.port.port,
                 session_id=self._session_id,
                 terms=self._terms,

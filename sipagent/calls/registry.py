@@ -8,6 +8,8 @@ from typing import Any
 
 from sipagent.calls.call import Call
 from sipagent.calls.leg import Leg, LegIdentity
+from sipagent.calls.legs import LegTable
+from sipagent.calls.outbound import Outbound, PlaceRequest
 from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
@@ -20,7 +22,7 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching
 from sipagent.dialplan.model import Dialplan
 from sipagent.sip import message, protocol, sdp
-from sipagent.sip.settings import TrunkSettings, media_terms
+from sipagent.sip.settings import TrunkSettings
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +36,12 @@ class CallRegistry:
     def __init__(self, services: Services, dialplans: Sequence[Dialplan]) -> None:
         self._services = services
         self.dialplans = dialplans
+        self._legs = LegTable()
+        self._outbound = Outbound(services)
         self._calls: dict[CallId, Call] = {}
-        self._legs: dict[int, Leg] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Inbound calls admitted but without a media port yet, by handle; with how they ended meanwhile, if they did.
         self._admitting: dict[int, Termination | None] = {}
-        self._originating = 0
         self._peers: dict[str, list[TrunkSettings]] = {}  # by address
         self.draining = False
         self._refusals = RateLimit(per_second=5)
@@ -91,7 +93,7 @@ class CallRegistry:
             self._refuse(incoming.call, 403, "address is no trunk's")
         elif self.draining:
             self._refuse(incoming.call, 503, "node is stopping")
-        elif self._taken >= self.max_calls:
+        elif self._full:
             self._refuse(incoming.call, 486, "all calls in use")
         else:
             self._admitting[incoming.call] = None
@@ -99,7 +101,7 @@ class CallRegistry:
 
     def on_fact(self, fact: protocol.AnyFact) -> None:
         handle = getattr(fact, "call", 0)
-        leg = self._legs.get(handle)
+        leg = self._legs.find(handle)
         if leg is not None:
             leg.on_fact(fact)
         elif handle in self._admitting and isinstance(fact, protocol.Ended):
@@ -111,7 +113,7 @@ class CallRegistry:
             )
 
     def on_lane_lost(self) -> None:
-        for leg in list(self._legs.values()):
+        for leg in self._legs.all:
             leg.lane_lost()
         for handle in self._admitting:
             self._admitting[handle] = Termination(
@@ -132,40 +134,31 @@ class CallRegistry:
         """
         if self.draining:
             raise CapacityError("the node is stopping and takes no new calls")
-        if self._taken >= self.max_calls:
+        if self._full:
             raise CapacityError(f"all {self.max_calls} calls are in use" if self.max_calls else "the lane is not up")
         match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
         if match is None:
             raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
-        account, uri = self._destination(target, trunk)
-        try:
-            terms = self._terms(account)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        remote = _host_of(uri)
-        self._originating += 1
-        try:
-            # In a thread: a name may have to be looked up, and the loop belongs to every call.
-            our_host = await asyncio.to_thread(self._services.media_host, remote)
-            port = await self._services.media.open()
-        finally:
-            self._originating -= 1
-        if self.draining or self._services.lane.ready is None:
-            await port.close()
-            raise CapacityError("the node cannot place calls at the moment")
+        request = PlaceRequest(target=target, trunk=trunk, from_number=from_number, ring_timeout_s=ring_timeout_s)
+        attempts = self._outbound.attempts(request)
         call_id = new_call_id()
-        identity = LegIdentity(
-            call_id=call_id,
-            direction=Direction.OUTBOUND,
-            from_number=from_number or account,
-            to_number=message.parse_address(uri).user or uri,
-            remote_address=remote,
+        leg = await self._outbound.open(call_id, request, attempts[0])
+        if self.draining:
+            await leg.port.close()
+            raise CapacityError("the node is stopping and takes no new calls")
+        self._services.events.emit(
+            CallCreated(
+                at=clock.now(),
+                call_id=call_id,
+                direction=Direction.OUTBOUND,
+                from_number=leg.identity.from_number,
+                to_number=leg.identity.to_number,
+                trunk=attempts[0].account,
+            )
         )
-        handle = self._services.lane.next_handle()
-        leg = Leg(handle, self._services.lane, port, self._services.events, identity, our_host, terms)
-        call = self._register(call_id, leg, match, account, ring_timeout_s=ring_timeout_s)
-        leg.created("")
-        leg.call(account, uri, self._from_uri(account, from_number, our_host), {})
+        call = self._register(call_id, leg, match, attempts[0].account)
+        call.place_first(request, attempts)
+        self._outbound.ring(leg, request, attempts[0])
         self._spawn(self._run(call), call_id)
         return call_id
 
@@ -221,7 +214,7 @@ class CallRegistry:
             return None
         far = None
         try:
-            terms = self._terms(trunk)
+            terms = self._services.terms(trunk)
             if incoming.sdp:
                 agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms)
                 far = (agreed.host, agreed.port)
@@ -258,34 +251,12 @@ class CallRegistry:
             terms,
         )
         leg.take_offer(incoming.sdp)
-        call = self._register(call_id, leg, match, trunk, announce=False)
+        call = self._register(call_id, leg, match, trunk)
         leg.created(incoming.sip_call_id)
         return call
 
-    def _register(
-        self,
-        call_id: CallId,
-        leg: Leg,
-        match: matching.Match,
-        trunk: str,
-        *,
-        announce: bool = True,
-        ring_timeout_s: float = 0.0,
-    ) -> Call:
-        if announce:
-            self._services.events.emit(
-                CallCreated(
-                    at=clock.now(),
-                    call_id=call_id,
-                    direction=leg.identity.direction,
-                    from_number=leg.identity.from_number,
-                    to_number=leg.identity.to_number,
-                    trunk=trunk,
-                )
-            )
-        call = Call(call_id, leg, match, self._services, ring_timeout_s)
-        self._calls[call_id] = call
-        self._legs[leg.handle] = leg
+    def _register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str) -> Call:
+        call = self._calls[call_id] = Call(call_id, leg, match, self._services, self._outbound, self._legs, trunk)
         return call
 
     async def _run(self, call: Call) -> None:
@@ -294,7 +265,6 @@ class CallRegistry:
             await call.run()
         finally:
             self._calls.pop(call.id, None)
-            self._legs.pop(call.leg.handle, None)
 
     def _refuse_call(self, call_id: CallId, handle: int, status: int, cause: Cause, detail: str) -> None:
         # Only callers of a known trunk get this far: the reason helps their engineer.
@@ -329,8 +299,12 @@ class CallRegistry:
             )
 
     @property
-    def _taken(self) -> int:
-        return len(self._calls) + len(self._admitting) + self._originating
+    def _full(self) -> bool:
+        """A call more would be too many: of calls by our own limit, of legs by the library's."""
+        ready = self._services.lane.ready
+        coming = len(self._admitting) + self._outbound.opening
+        legs = len(self._legs) + coming
+        return len(self._calls) + coming >= self.max_calls or ready is None or legs >= ready.max_calls
 
     def _trunk_of(self, source: str, called: str) -> str | None:
         """The trunk that this address belongs to; "" when the node has no trunks and takes calls from anywhere.
@@ -343,39 +317,6 @@ class CallRegistry:
         if not found:
             return None
         return next((trunk.name for trunk in found if called in (trunk.username, trunk.from_user)), found[0].name)
-
-    def _terms(self, trunk: str) -> sdp.Terms:
-        """What a call over this trunk, "" for none, may agree to. Raises ValueError when no codec is left."""
-        ready = self._services.lane.ready
-        named = next((t for t in self._services.trunks if t.name == trunk), None)
-        return media_terms(self._services.sip, named, ready.codecs if ready is not None else ())
-
-    def _from_uri(self, account: str, from_number: str, our_host: str) -> str:
-        """Our address with another number in it; "" leaves it to the trunk's own."""
-        if not from_number:
-            return ""
-        trunk = next((t for t in self._services.trunks if t.name == account), None)
-        host = message.parse_address(trunk.identity).host if trunk is not None else our_host
-        return f"sip:{from_number}@{host}"
-
-    def _destination(self, target: str, trunk: str) -> tuple[str, str]:
-        """The account to call with and the URI to call."""
-        named = next((t for t in self._services.trunks if t.name == trunk), None)
-        if trunk and named is None:
-            raise ConfigError(f"no trunk named `{trunk}`")
-        if target.startswith(("sip:", "sips:")):
-            host = message.parse_address(target).host
-            if not host:
-                raise ConfigError("the SIP URI to call has no host")
-            if named is not None and host != message.parse_address(named.target_uri("x")).host:
-                raise ConfigError(f"trunk `{trunk}` does not serve the host of this URI: give a number, or no trunk")
-            return trunk, target
-        chosen = named or next(iter(self._services.trunks), None)
-        if chosen is None:
-            raise ConfigError("a number can only be called through a trunk, and none is configured: give a SIP URI")
-        if not target.strip("+*#").isalnum():
-            raise ConfigError("the number to call may only have digits, letters, +, * and #")
-        return chosen.name, chosen.target_uri(target)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -391,9 +332,3 @@ class CallRegistry:
 def _peer_hosts(trunk: TrunkSettings) -> list[str]:
     registrar = message.parse_address(trunk.registrar_uri).host if trunk.registrar else ""
     return [host for host in [*trunk.peers, registrar] if host]
-
-
-def _host_of(uri: str) -> str:
-    """`host` or `host:port` of a SIP URI."""
-    address = message.parse_address(uri)
-    return f"{address.host}:{address.port}" if address.port else address.host

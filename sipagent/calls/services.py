@@ -9,8 +9,9 @@ from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
 from sipagent.media.pool import MediaPool
+from sipagent.sip import sdp
 from sipagent.sip.client import LaneClient
-from sipagent.sip.settings import SipSettings, TrunkSettings
+from sipagent.sip.settings import SipSettings, TrunkSettings, media_terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +28,11 @@ class Services:
     conversation: ConversationSettings
     limits: LimitSettings
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
+
+    def trunk(self, name: str) -> TrunkSettings | None:
+        return next((trunk for trunk in self.trunks if trunk.name == name), None)
+
+    def terms(self, trunk: str) -> sdp.Terms:
+        """What a call over this trunk, "" for none, may agree to. Raises ValueError when no codec is left."""
+        ready = self.lane.ready
+        return media_terms(self.sip, self.trunk(trunk), ready.codecs if ready is not None else ())
