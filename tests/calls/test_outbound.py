@@ -10,7 +10,7 @@ WAYS = [Attempt("", "sip:x@127.0.0.1"), Attempt("", "sip:x@127.0.0.2")]
 
 def world_with_ways(**limits) -> World:
     world = World([HangupStep()], **limits)
-    world.registry._outbound.attempts = lambda _request: WAYS  # type: ignore[method-assign]
+    world.registry._outbound.attempts = lambda _request: WAYS  # type: ignore
     return world
 
 
