@@ -1,0 +1,46 @@
+"""One Asterisk and one node for all tests that talk to them: both take seconds to start."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from tests.interop.node import Node
+from tests.peers.asterisk import PASSWORD
+from tests.peers.pbx import ENDPOINTS, Pbx
+
+TRUNK = """
+[[trunks]]
+name = "{name}"
+registrar = "{address}"
+username = "{name}"
+password = "{password}"
+{more}
+"""
+MORE = {"secure": 'srtp = "required"'}
+
+PLAN = """
+routes:
+  - {name: refused, calling: ["4*"], steps: busy}
+  - {name: short, calling: ["2*"], steps: short}
+  - {name: tone, steps: tone}
+steps:
+  tone: [answer, play: tone.wav]
+  short: [answer, play: short.wav, hangup]
+  busy: [reject: 486]
+agents: {}
+"""
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def pbx() -> AsyncIterator[Pbx]:
+    async with Pbx() as pbx:
+        yield pbx
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def node(pbx: Pbx) -> AsyncIterator[Node]:
+    trunks = "".join(
+        TRUNK.format(name=name, address=pbx.address, password=PASSWORD, more=MORE.get(name, "")) for name in ENDPOINTS
+    )
+    async with Node(trunks, PLAN) as node:
+        yield node

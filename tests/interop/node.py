@@ -1,0 +1,134 @@
+"""A whole node in the test's own process, without speech models: its dialplans play tones, and a test can look inside.
+
+Everything else is as `sipagent serve` has it: a lane process, a media process, the record in SQLite.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from sipagent import config
+from sipagent.app import Node as App
+from sipagent.calls.call import Call
+from sipagent.core.events import Event
+from sipagent.core.states import RegistrationState
+from sipagent.store.queries import Queries
+from sipagent.store.records import FullCall
+from tests.peers.pbx import sine, write_wav
+from tests.peers.ports import free_block, free_port
+from tests.wait import until
+
+TONE_HZ = 1150  # what the node's `tone` step plays, at -15 dBFS
+E = TypeVar("E", bound=Event)
+
+_CONFIG = """
+[node]
+name = "interop"
+state_dir = "{folder}"
+dialplans = "{folder}/dialplans"
+[sip]
+host = "127.0.0.1"
+port = {sip_port}
+[media]
+host = "127.0.0.1"
+port_min = {media_port}
+port_max = {media_last}
+port_quarantine_s = 0.5
+[speech]
+stt_model = ""
+tts_voice = ""
+embedding_model = ""
+vad = "webrtc"
+[api]
+enabled = false
+"""
+
+
+class Node:
+    """``async with Node(trunks, plan) as node:``; `plan` may `play: tone.wav` (60 s) and `play: short.wav` (1 s)."""
+
+    def __init__(self, trunks: str, plan: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="interop-"))
+        self.sip_port = free_port()
+        self.media_port = free_block(128)
+        self._text = (
+            _CONFIG.format(
+                folder=self.folder,
+                sip_port=self.sip_port,
+                media_port=self.media_port,
+                media_last=self.media_port + 127,
+            )
+            + trunks
+        )
+        plans = self.folder / "dialplans"
+        plans.mkdir()
+        (plans / "test.yaml").write_text(plan)
+        write_wav(plans / "tone.wav", sine(TONE_HZ, 60, -15))
+        write_wav(plans / "short.wav", sine(TONE_HZ, 1, -15))
+        self.events: list[Event] = []
+
+    async def __aenter__(self) -> "Node":
+        file = self.folder / "sipagent.toml"
+        file.write_text(self._text)
+        settings = config.load(file, {})
+        self.app = App(settings, config.state_dir(settings, {}))
+        self.app.hub.subscribe(self.events.append)
+        await self.app.start()
+        await until(self._registered, f"registration ({self.app.registrar.states})")
+        return self
+
+    async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        await self.app.close()
+        if failure is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _registered(self) -> bool:
+        return all(view.state is RegistrationState.REGISTERED for view in self.app.registrar.states.values())
+
+    async def call(self, target: str, trunk: str, steps: str = "tone", *, ring_timeout_s: float = 0.0) -> str:
+        """The id of a call that is on its way."""
+        return await self.app.registry.originate(target, trunk=trunk, steps=steps, ring_timeout_s=ring_timeout_s)
+
+    def live(self, call_id: str) -> Call:
+        return next(call for call in self.app.registry.live if call.id == call_id)
+
+    async def incoming(self, since: int = 0) -> Call:
+        """The inbound call that came after the event number `since` and is answered."""
+        created = await self.event("CallCreated", since=since, direction="inbound")
+        call_id = created.call_id
+        await self.event("LegAnswered", since=since, call_id=call_id)
+        return self.live(call_id)
+
+    async def answered(self, call_id: str) -> Call:
+        await self.event("LegAnswered", call_id=call_id)
+        return self.live(call_id)
+
+    async def event(self, name: str, *, since: int = 0, within_s: float = 10.0, **wanted: object):
+        """The first such event from the position `since` in ``events`` on."""
+
+        def matches(event: Event) -> bool:
+            return type(event).__name__ == name and all(getattr(event, key) == value for key, value in wanted.items())
+
+        return await until(
+            lambda: next((event for event in self.events[since:] if matches(event)), None),
+            f"event {name} {wanted}",
+            within_s,
+        )
+
+    def of(self, call_id: str, kind: type[E], keep: Callable[[E], bool] = lambda _: True) -> list[E]:
+        return [e for e in self.events if isinstance(e, kind) and getattr(e, "call_id", "") == call_id and keep(e)]
+
+    async def ended(self, call_id: str, within_s: float = 15.0) -> FullCall:
+        """The call's record, once it is complete."""
+        queries = Queries(f"sqlite:///{self.folder / 'sipagent.db'}")
+        try:
+
+            def record() -> FullCall | None:
+                found = queries.get_call(call_id)
+                return found if found is not None and found.call.ended_at is not None else None
+
+            return await until(record, "ended call on record", within_s)
+        finally:
+            queries.close()

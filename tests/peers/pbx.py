@@ -1,0 +1,255 @@
+"""An Asterisk set up as a PBX or carrier that sipagent has several trunks to: one endpoint for each habit a trunk has.
+
+Every call's channel notes our Call-ID in its call record, so that its view of a call can be laid beside ours.
+"""
+
+import csv
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.peers.ami import SECRET, USER, Ami
+from tests.peers.asterisk import PASSWORD, Asterisk, Installation
+from tests.peers.ports import free_port
+from tests.wait import until
+
+TONE_HZ = 620  # what Asterisk plays; its level is -15 dBFS
+TONE_S = 30
+
+# By name: what the endpoint has beside the template's settings.
+ENDPOINTS = {
+    "plain": "",
+    "info": "dtmf_mode=info",
+    "secure": "media_encryption=sdes",
+    "timed": "timers=always\ntimers_min_se=90\ntimers_sess_expires=90",
+    "norefer": "allow_transfer=no",
+    "inband": "dtmf_mode=inband",
+    "alaw": "disallow=all\nallow=alaw",
+}
+_MODULES = """
+app_mixmonitor app_playtones app_userevent app_transfer app_record app_blind_transfer app_attended_transfer
+res_cdrel_custom cdr_custom func_strings res_srtp res_crypto res_musiconhold
+""".split()
+
+
+@dataclass(frozen=True, slots=True)
+class Cdr:
+    """Asterisk's record of one channel. Times are seconds of the wall clock, 0 for what never happened."""
+
+    sip_call_id: str  # "" when the channel never came to the dialplan
+    channel: str
+    exten: str
+    disposition: str
+    start: float
+    answer: float
+    end: float
+    application: str
+    peer_channel: str
+    unique_id: str
+    linked_id: str
+
+    @property
+    def endpoint(self) -> str:
+        """`plain` of PJSIP/plain-00000001."""
+        return self.channel.partition("/")[2].rpartition("-")[0]
+
+
+class Pbx(Asterisk):
+    """``async with Pbx() as pbx:`` with ``pbx.manager`` connected.
+
+    Extensions, with any letters behind their name: ``tone...`` (plays TONE_HZ), ``short...`` (hangs up after 1 s),
+    ``digits...`` (reads digits and tells them in a user event), ``press<DIGITS>`` (presses them), ``echo``; all of
+    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings.
+    """
+
+    def __init__(self, **settings: int) -> None:
+        super().__init__(**settings)
+        self.manager_port = free_port()
+        self.manager: Ami
+
+    async def __aenter__(self) -> "Pbx":
+        await self.start()
+        self.manager = await Ami(self.manager_port).__aenter__()
+        return self
+
+    async def __aexit__(self, *arguments: object) -> None:
+        await self.manager.__aexit__(*arguments)
+        await super().__aexit__(*arguments)
+
+    async def call(self, endpoint: str, extension: str, *, caller: str = "1001", within_s: float = 30.0) -> str:
+        """Rings the contact that the endpoint's owner registered and takes it to the extension; the unique id."""
+        since = len(self.manager.events)
+        await self.manager.action(
+            "Originate",
+            Channel=f"PJSIP/{endpoint}",
+            Context="sipagent",
+            Exten=extension,
+            Priority="1",
+            CallerID=f"Caller <{caller}>",
+            Timeout=str(int(within_s * 1000)),
+            Async="true",
+        )
+        found = await self.manager.event("Newchannel", since=since)
+        assert found["Channel"].startswith(f"PJSIP/{endpoint}-"), found
+        return found["Uniqueid"]
+
+    async def cdr(self, sip_call_id: str, within_s: float = 5.0) -> Cdr:
+        """Its record of the call with this Call-ID, once it is written."""
+        return await until(
+            lambda: next((cdr for cdr in self.records() if cdr.sip_call_id == sip_call_id), None),
+            "call record of Asterisk",
+            within_s,
+        )
+
+    async def cdr_of(self, unique_id: str, within_s: float = 5.0) -> Cdr:
+        return await until(
+            lambda: next((cdr for cdr in self.records() if cdr.unique_id == unique_id), None),
+            "call record of Asterisk",
+            within_s,
+        )
+
+    def records(self) -> list[Cdr]:
+        path = self.folder / "log/cdr-custom/calls.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            rows = [row for row in csv.reader(file) if len(row) == 11]
+        return [Cdr(*row[:4], *(float(text or 0) for text in row[4:7]), *row[7:]) for row in rows]
+
+    def heard(self, name: str) -> NDArray[np.int16]:
+        """What the extension of this full name heard of us, at 8 kHz."""
+        return read_wav(self.folder / f"spool/{name}-heard.wav")
+
+    def _configure(self, found: Installation) -> None:
+        super()._configure(found)
+        etc = self.folder / "etc"
+        tone = self.folder / "data/tone"
+        write_wav(tone.with_suffix(".wav"), sine(TONE_HZ, TONE_S, -15))
+        (self.folder / "log/cdr-custom").mkdir()
+        with (etc / "modules.conf").open("a") as modules:
+            modules.write("".join(f"load={name}.so\n" for name in _MODULES if (found.modules / f"{name}.so").exists()))
+        endpoints = "".join(_ENDPOINT.format(name=name, more=more) for name, more in ENDPOINTS.items())
+        (etc / "pjsip.conf").write_text(_PJSIP.format(port=self.port, password=PASSWORD) + endpoints)
+        (etc / "extensions.conf").write_text(_EXTENSIONS.format(tone=tone, spool=self.folder / "spool"))
+        (etc / "manager.conf").write_text(_MANAGER.format(port=self.manager_port, user=USER, secret=SECRET))
+        columns = ["userfield", "channel", "dst", "disposition", "start,u", "answer,u", "end,u"]
+        columns += ["lastapp", "dstchannel", "uniqueid", "linkedid"]
+        row = ",".join(f"${{CSV_QUOTE(${{CDR({column})}})}}" for column in columns)
+        (etc / "cdr_custom.conf").write_text(f"[mappings]\ncalls.csv => {row}\n")
+
+
+def sine(hz: float, seconds: float, dbfs: float) -> NDArray[np.int16]:
+    """A tone at 8 kHz; its RMS is so far below that of a full-scale sine."""
+    at = np.arange(int(8000 * seconds)) / 8000
+    return (32767 * 10 ** (dbfs / 20) * np.sin(2 * np.pi * hz * at)).astype(np.int16)
+
+
+def write_wav(path: Path, pcm: NDArray[np.int16]) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(pcm.astype("<i2").tobytes())
+
+
+def read_wav(path: Path) -> NDArray[np.int16]:
+    """8 kHz mono, as Asterisk records; the header of a file that is being written may lie about its length."""
+    return np.frombuffer(path.read_bytes()[44:], "<i2")
+
+
+_PJSIP = """
+[global]
+type=global
+user_agent=Asterisk
+
+[udp]
+type=transport
+protocol=udp
+bind=127.0.0.1:{port}
+
+[tcp]
+type=transport
+protocol=tcp
+bind=127.0.0.1:{port}
+
+[trunk](!)
+type=endpoint
+context=sipagent
+disallow=all
+allow=ulaw,alaw
+direct_media=no
+dtmf_mode=rfc4733
+moh_passthrough=yes
+trust_id_inbound=yes
+send_pai=yes
+
+[login](!)
+type=auth
+auth_type=userpass
+password={password}
+
+[contact](!)
+type=aor
+max_contacts=1
+remove_existing=yes
+default_expiration=120
+"""
+
+_ENDPOINT = """
+[{name}](trunk)
+auth={name}
+aors={name}
+{more}
+
+[{name}](login)
+username={name}
+
+[{name}](contact)
+"""
+
+_EXTENSIONS = """
+[sipagent]
+exten => _to[n]e.,1,Gosub(hear,${{EXTEN}},1)
+ same => n,Playback({tone})
+ same => n,Hangup()
+exten => _short.,1,Gosub(hear,${{EXTEN}},1)
+ same => n,Wait(1)
+ same => n,Hangup()
+exten => _digits.,1,Gosub(hear,${{EXTEN}},1)
+ same => n,Read(GOT,,8,,1,8)
+ same => n,UserEvent(Digits,Name:${{EXTEN:6}},Got:${{GOT}})
+ same => n,Hangup()
+exten => _press.,1,Gosub(hear,${{EXTEN}},1)
+ same => n,Wait(0.3)
+ same => n,SendDTMF(${{EXTEN:5}},100,150)
+ same => n,Wait(0.5)
+ same => n,Hangup()
+exten => _cause.,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Hangup(${{EXTEN:5}})
+exten => ring,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Ringing()
+ same => n,Wait(60)
+exten => echo,1,Gosub(hear,${{EXTEN}},1)
+ same => n,Echo()
+
+[hear]
+exten => _[a-z].,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Answer()
+ same => n,MixMonitor({spool}/${{EXTEN}}.wav,r({spool}/${{EXTEN}}-heard.wav))
+ same => n,Return()
+"""
+
+_MANAGER = """
+[general]
+enabled=yes
+bindaddr=127.0.0.1
+port={port}
+
+[{user}]
+secret={secret}
+read=all
+write=all
+"""
