@@ -1,23 +1,17 @@
 """Waiting for something that other processes bring about."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def until(
-    condition: Callable[[], T] | Callable[[], Awaitable[T]], what: str, within_s: float = 10.0, every_s: float = 0.05
-) -> T:
-    """The first true result of a plain or async condition; AssertionError that names what did not come."""
+async def until(condition: Callable[[], T | None], what: str, within_s: float = 10.0) -> T:
+    """The condition's first true result; AssertionError that names what did not come."""
     deadline = asyncio.get_running_loop().time() + within_s
-    while True:
-        result = condition()
-        if asyncio.iscoroutine(result):
-            result = await result
-        if result:
-            return result  # type: ignore[return-value]
+    while not (result := condition()):
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"no {what} within {within_s} s")
-        await asyncio.sleep(every_s)
+            raise AssertionError(f"no {what} within {within_s:g} s")
+        await asyncio.sleep(0.05)
+    return result

@@ -79,6 +79,7 @@ class Leg:
         self._codec = ""
         self._remote_media = ""
         self._digits = 0
+        self._sip_call_id = ""
         self._transfer: asyncio.Future[int] | None = None  # its final status
         self._transfer_seen: Callable[[int], None] | None = None
         self._transferred = False
@@ -94,6 +95,7 @@ class Leg:
         return self.answered.is_set()
 
     def created(self, sip_call_id: str) -> None:
+        self._sip_call_id = sip_call_id
         self._events.emit(
             LegCreated(
                 at=clock.now(),
@@ -217,12 +219,15 @@ class Leg:
                 leg_id=self.id,
                 termination=self.ended.result(),
                 figures=replace(figures, digits_in=self._digits),
+                sip_call_id=self._sip_call_id,
             )
         )
 
     # --- what the lane reports ---
 
     def on_fact(self, fact: sip.AnyFact) -> None:
+        if isinstance(fact, sip.Progress | sip.Answered | sip.Ended) and fact.sip_call_id:
+            self._sip_call_id = fact.sip_call_id
         match fact:
             case sip.Progress():
                 self._ringing(fact.status)

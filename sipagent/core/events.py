@@ -104,6 +104,7 @@ class MediaFigures:
 class LegEnded(LegEvent):
     termination: Termination
     figures: MediaFigures
+    sip_call_id: str = ""  # of an outbound leg that nobody answered, too; "" when the peer never said anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,10 @@ def apply(session: Session, event: Event, node: str) -> None:
         case LegEnded():
             figures = asdict(event.figures)
             figures["foreign_source"] = figures.pop("foreign")
-            _change(session, LEGS, event.leg_id, _ended(event.termination) | figures | {"ended_at": at}, LIVE_STATES)
+            ended = _ended(event.termination) | figures | {"ended_at": at}
+            if event.sip_call_id:
+                ended["sip_call_id"] = event.sip_call_id
+            _change(session, LEGS, event.leg_id, ended, LIVE_STATES)
         case MediaSourceChanged():
             _change(session, LEGS, event.leg_id, {"remote_media": event.remote_media})
         case TurnEnded():

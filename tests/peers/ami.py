@@ -42,7 +42,7 @@ class Ami:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         async with asyncio.timeout(5):
-            response = await answer
+            response: Block = await answer
         assert response["Response"] in ("Success", "Goodbye"), f"{name}: {response}"
         return response
 
@@ -50,19 +50,10 @@ class Ami:
         """The first such event from the position ``since`` in ``events`` on."""
 
         def found() -> Block | None:
-            return next(
-                (
-                    event
-                    for event in self.events[since:]
-                    if event["Event"] == name and all(event.get(key) == value for key, value in wanted.items())
-                ),
-                None,
-            )
+            matching = (event for event in self.events[since:] if wanted.items() <= event.items())
+            return next((event for event in matching if event["Event"] == name), None)
 
-        await until(lambda: found() is not None, f"event {name} {wanted} of Asterisk", within_s)
-        event = found()
-        assert event is not None
-        return event
+        return await until(found, f"event {name} {wanted} of Asterisk", within_s)
 
     async def channels(self) -> list[Block]:
         """What Asterisk has up, as `core show channels` tells."""

@@ -5,6 +5,7 @@ Every call's channel notes our Call-ID in its call record, so that its view of a
 
 import csv
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,20 +97,15 @@ class Pbx(Asterisk):
         assert found["Channel"].startswith(f"PJSIP/{endpoint}-"), found
         return found["Uniqueid"]
 
-    async def cdr(self, sip_call_id: str, within_s: float = 5.0) -> Cdr:
+    async def cdr(self, sip_call_id: str) -> Cdr:
         """Its record of the call with this Call-ID, once it is written."""
-        return await until(
-            lambda: next((cdr for cdr in self.records() if cdr.sip_call_id == sip_call_id), None),
-            "call record of Asterisk",
-            within_s,
-        )
+        return await self._record(lambda cdr: cdr.sip_call_id == sip_call_id)
 
-    async def cdr_of(self, unique_id: str, within_s: float = 5.0) -> Cdr:
-        return await until(
-            lambda: next((cdr for cdr in self.records() if cdr.unique_id == unique_id), None),
-            "call record of Asterisk",
-            within_s,
-        )
+    async def cdr_of(self, unique_id: str) -> Cdr:
+        return await self._record(lambda cdr: cdr.unique_id == unique_id)
+
+    async def _record(self, wanted: Callable[[Cdr], bool]) -> Cdr:
+        return await until(lambda: next(filter(wanted, self.records()), None), "call record of Asterisk", 5)
 
     def records(self) -> list[Cdr]:
         path = self.folder / "log/cdr-custom/calls.csv"
@@ -117,7 +113,7 @@ class Pbx(Asterisk):
             return []
         with path.open(newline="") as file:
             rows = [row for row in csv.reader(file) if len(row) == 11]
-        return [Cdr(*row[:4], *(float(text or 0) for text in row[4:7]), *row[7:]) for row in rows]
+        return [Cdr(*row[:4], *(float(text or 0) for text in row[4:7]), *row[7:]) for row in rows]  # type: ignore[arg-type]
 
     def heard(self, name: str) -> NDArray[np.int16]:
         """What the extension of this full name heard of us, at 8 kHz."""
@@ -224,7 +220,7 @@ exten => _digits.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Hangup()
 exten => _press.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Wait(0.3)
- same => n,SendDTMF(${{EXTEN:5}},100,150)
+ same => n,SendDTMF(${{EXTEN:5}},80,120)
  same => n,Wait(0.5)
  same => n,Hangup()
 exten => _cause.,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
