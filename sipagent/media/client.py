@@ -149,10 +149,15 @@ class MediaClient:
             if self._engine is None:
                 await self._spawn()
 
-    async def open(self, far: tuple[str, int] | None = None) -> MediaPort:
+    def has(self, port: MediaPort) -> bool:
+        """Whether the port is one of this process."""
+        return self._ports.get(port.slot) is port
+
+    async def open(self, far: tuple[str, int] | None = None, beside: MediaPort | None = None) -> MediaPort:
         """A bound port. Raises CapacityError when no slot is free, SetupError when no port can be had.
 
         `far` is where the peer's SDP says its RTP is, when that is known already: such a call may share a port.
+        `beside` is a port that this one will be joined with: both are then played in the same ticks.
         """
         if self._restarting is not None:
             await asyncio.wait([self._restarting])
@@ -163,7 +168,7 @@ class MediaClient:
                 f"the media process uses {self.load:.0%} of a core, and {self._settings.max_load:.0%} is the limit: "
                 "raise [media] processes where there are cores"
             )
-        slot = self._free_slot()
+        slot = self._free_slot(beside)
         self._opened += 1
         opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._opening[slot] = opened
@@ -290,6 +295,9 @@ class MediaClient:
             self.send(OpenPort(slot=slot, port=port.port, resume=True, source=port.source))
             if port.connected is not None:
                 self.send(port.connected)
+        for port in self._ports.values():
+            if port.hearing.others:
+                self.send(port.hearing)
 
     def _give_up(self) -> None:
         for port in list(self._ports.values()):
@@ -316,11 +324,13 @@ class MediaClient:
 
     # --- ports ------------------------------------------------------------------------------------------------
 
-    def _free_slot(self) -> int:
-        """The even slots first, then both parities alike: see the engine's phases."""
+    def _free_slot(self, beside: MediaPort | None) -> int:
+        """The even slots first, then both parities alike: see the engine's phases. The parity of the one beside."""
         used = self._ports.keys() | self._opening.keys() | self._closing.keys() | self._abandoned
         odd = sum(slot & 1 for slot in used)
         first = 1 if len(used) >= ONE_PHASE and odd < len(used) - odd else 0
+        if beside is not None:
+            first = beside.slot % 2
         for phase in (first, 1 - first):
             for slot in range(phase, self._settings.capacity, 2):
                 if slot not in used:

@@ -28,12 +28,15 @@ from sipagent.core.ipc import FrameBuffer, die_with_parent, frame
 from sipagent.media import native
 from sipagent.media.batch import Batch
 from sipagent.media.hot import HotPath
+from sipagent.media.jitter import Played
 from sipagent.media.lines import Lines
+from sipagent.media.mixing import Join
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.protocol import (
     AnyCommand,
     ClosePort,
     Connect,
+    Hear,
     Notice,
     OpenPort,
     Ready,
@@ -68,16 +71,19 @@ class Group:
     """The slots of one phase."""
 
     def __init__(self, lines: Lines, slots: Ints) -> None:
-        sending, by_packet = lines.outgoing.sending[slots], lines.by_packet[slots]
         self.slots = slots
-        self.plain = slots[~by_packet]  # whose packets are made in arrays,
-        self.sending = slots[~by_packet & sending]  # and those of them that send
-        self.by_packet: list[int] = slots[by_packet].tolist()
+        self.join = lines.mixing.join(slots, lines.is_wide, lines.by_packet, lines.outgoing.sending)
+        alone = slots[~lines.mixing.hears[slots]]  # what they send does not depend on others
+        sending, by_packet = lines.outgoing.sending[alone], lines.by_packet[alone]
+        self.plain = alone[~by_packet]  # whose packets are made in arrays,
+        self.sending = alone[~by_packet & sending]  # and those of them that send
+        self.by_packet: list[int] = alone[by_packet].tolist()
+        slots = slots[~lines.mixing.joined[slots]]
         wide = lines.is_wide[slots]
         self.narrow, self.wide = slots[~wide], slots[wide]
         listening = lines.listening[slots]
         self.listening, self.listening_wide = slots[listening & ~wide], slots[listening & wide]
-        self.simple = not (len(self.by_packet) or len(self.wide) or len(self.listening))
+        self.simple = self.join is None and not (len(self.by_packet) or len(self.wide) or len(self.listening))
 
 
 class Engine:
@@ -234,6 +240,8 @@ class Engine:
             hot.play(group.narrow, now)
         if len(group.wide):
             hot.deliver(group.wide, *lines.wide.play(group.wide, now))
+        if group.join is not None:
+            self._play_joined(group.join, now)
         rings = self._rings
         for slots, ring, detector in (
             (group.listening, rings.rx_pcm, lines.detectors[0]),
@@ -243,6 +251,39 @@ class Engine:
                 self._listen(slots, ring, detector, now)
         self._rings.ticked_ns[group.slots] = now
         os.eventfd_write(self._wake, 1)
+
+    def _play_joined(self, join: Join, now: int) -> None:
+        """One frame both ways for slots that hear others or are heard: what came is on its way before main has it."""
+        lines, hot, mixing, outgoing = self._lines, self._hot, self._lines.mixing, self._outgoing
+        came: list[tuple[Ints, Played]] = []
+        for slots, buffer, detector in (
+            (join.narrow, lines.narrow, lines.detectors[0]),
+            (join.wide, lines.wide, lines.detectors[1]),
+        ):
+            if len(slots):
+                played = buffer.play(slots, now)
+                self._detect(slots, played, detector, now)
+                mixing.played(slots, played)
+                came.append((slots, played))
+        mixing.mix(join)
+        if len(join.plain):
+            sending = join.sending
+            left = outgoing.prepare_mixed(join.plain, sending, mixing.heard(sending), mixing.voiced[sending], now)
+            mixing.sent(sending, left)
+            hot.dispatch(sending, self._sockets)
+        for slot in join.by_packet:
+            lines.transmit(slot, now)
+        for slots, played in came:
+            hot.deliver(slots, *played)
+
+    def _detect(self, slots: Ints, played: Played, detector: ToneDetector, now: int) -> None:
+        """Flags the keys that are pressed as tones, on those lines that have no other way."""
+        rows = np.flatnonzero(self._lines.listening[slots])
+        if len(rows):
+            found = detector.detect(slots[rows], played.pcm[rows])
+            played.flags[rows[found.active]] |= FLAG_DIGIT
+            if found.pressed:
+                self._lines.toned(found.pressed, now)
 
     def _listen(self, slots: Ints, ring: NDArray[np.int16], detector: ToneDetector, now: int) -> None:
         """For keys pressed as tones, in the frames just handed over."""
@@ -297,6 +338,8 @@ class Engine:
                 self._lines.open(command, now)
             case Connect():
                 self._lines.connect(command, now)
+            case Hear():
+                self._lines.hear(command)
             case ClosePort():
                 self._lines.close(command, now)
             case SendDigits():

@@ -183,5 +183,9 @@ class HotPath:
     def send(self, slots: Ints, sending: Ints, sockets: CallSockets, now_ns: int) -> None:
         """The next packet of those that send; time passes for all of these slots."""
         self._outgoing.prepare(slots, sending, now_ns)
+        self.dispatch(sending, sockets)
+
+    def dispatch(self, sending: Ints, sockets: CallSockets) -> None:
+        """Sends the packets that are prepared."""
         sockets.send(sending, self._packets)
         self._outgoing.sent(sending)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.media.rings import FLAG_CONCEALED, FLAG_DIGIT, FLAG_SILENCE, RX_FRAMES, TX_FRAMES, Rings
+from sipagent.media.rings import FLAG_CONCEALED, FLAG_DIGIT, FLAG_SILENCE, RX_FRAMES, Rings
 from sipagent.media.rtp import FRAME, RATE
 
 WINDOW = 250  # frames: the 5 s between two reports
@@ -40,11 +40,9 @@ def received(rings: Rings, slot: int) -> float | None:
 
 def sent(rings: Rings, slot: int) -> float | None:
     """dBov of the speech sent in the last 5 s."""
-    beside = rings.rx_beside[slot, _recent(rings, slot)]
-    beside = beside[beside >= 0]
-    wide = rings.rate[slot] != RATE
-    ring = rings.tx_wide[slot] if wide else rings.tx_pcm[slot]
-    return speech_level(level(ring[beside % (TX_FRAMES // 2 if wide else TX_FRAMES)])) if len(beside) else None
+    places = _recent(rings, slot)
+    pcm = rings.beside(slot, places[rings.rx_beside[slot, places] != -1])
+    return speech_level(level(pcm)) if pcm is not None else None
 
 
 def _recent(rings: Rings, slot: int) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from sipagent.media.batch import ROW, Stray
 from sipagent.media.codecs import CODECS, LONGEST_PAYLOAD, Codec, Decoder, Encoder
 from sipagent.media.hot import Expected
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.mixing import Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.ports import PortAllocator
 from sipagent.media.protocol import (
@@ -25,6 +26,7 @@ from sipagent.media.protocol import (
     Connect,
     Digit,
     DigitsSent,
+    Hear,
     LineTrouble,
     Notice,
     OpenPort,
@@ -36,6 +38,7 @@ from sipagent.media.protocol import (
     Silent,
     SourceChanged,
 )
+from sipagent.media.rates import saturated
 from sipagent.media.reception import Reception
 from sipagent.media.reports import Reports
 from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
@@ -47,8 +50,10 @@ from sipagent.media.sockets import CallSockets
 from sipagent.media.source import Address, SourceRule, Verdict, follows
 from sipagent.media.srtp import Progress, Refused, SrtpSession
 from sipagent.media.telephone_event import (
+    LONGEST_MS,
     PAUSE,
     QUEUED,
+    SHORTEST_MS,
     EventPayload,
     EventReceiver,
     EventSender,
@@ -86,6 +91,7 @@ class Line:
     keypad: EventSender = field(default_factory=EventSender)
     tone_keys: deque[tuple[str, int, int]] = field(default_factory=deque)  # to be sent as tones: key, its ms, gap ms
     tone: NDArray[np.int16] = field(default_factory=lambda: _NO_TONE)  # what is left of the one that is being sent
+    asked: bool = False  # main wants to know when all keys are pressed
     newcomer: tuple[RtpPacket, int] | None = None  # of another SSRC, and its arrival: a second one will confirm it
 
     @property
@@ -126,6 +132,7 @@ class Lines:
         self.expected = Expected(rings.capacity)
         self._troubles = Watch(rings)
         self._reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
+        self.mixing = Mixing(rings, outgoing)
         self.detectors = (ToneDetector(rings.capacity, 8000), ToneDetector(rings.capacity, 16000))
         self.is_wide = np.zeros(rings.capacity, np.bool_)
         self.by_packet = np.zeros(rings.capacity, np.bool_)  # its outgoing packets are made one by one
@@ -208,6 +215,7 @@ class Lines:
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
         self._serve(slot, line)
+        self._mute(slot)
         self._expect(slot)
         self._list_slots()
 
@@ -226,10 +234,23 @@ class Lines:
             self.receiving[slot] = False
             self._pressing.discard(slot)
             self.outgoing.sending[slot] = False
+            self.mixing.forget(slot)
             self._list_slots()
         if 0 <= slot < self._rings.capacity:
             self._rings.forget(slot)  # also when an engine before us played it, and we were never told of it
         self._notify(PortClosed(slot=slot))
+
+    def hear(self, command: Hear) -> None:
+        if command.slot in self._lines:
+            self.mixing.hear(command, self._lines)
+            self._mute(command.slot)
+            self.changed = True
+
+    def _mute(self, slot: int) -> None:
+        """A peer that is told keys by events should not hear them as tones besides."""
+        connect = self._lines[slot].connect
+        told = connect is not None and connect.telephone_event >= 0
+        self.mixing.muting[slot] = told and self.mixing.gets_keys(slot)
 
     def close_all(self) -> None:
         for slot in list(self._lines):
@@ -238,10 +259,14 @@ class Lines:
         self._list_slots()
 
     def press(self, command: SendDigits) -> None:
-        """Queues keys; more than `QUEUED` are not taken."""
+        """Queues the keys that main asks for; more than `QUEUED` are not taken."""
         line = self._lines.get(command.slot)
-        if line is None or line.connect is None:
-            return
+        if line is not None and line.connect is not None:
+            line.asked = True
+            self._press(line, command)
+
+    def _press(self, line: Line, command: SendDigits) -> None:
+        assert line.connect is not None
         if line.connect.telephone_event >= 0:
             with suppress(ValueError):
                 line.keypad.queue(command.digits, command.duration_ms, command.gap_ms)
@@ -273,13 +298,18 @@ class Lines:
 
     def _frame(self, slot: int, line: Line, now_ns: int) -> tuple[bool, bytes]:
         """Whether it begins a talkspurt, and 20 ms of what this line sends: keys as tones, queued audio, or silence."""
-        codec, outgoing = line.codec, self.outgoing
+        codec, outgoing, mixing = line.codec, self.outgoing, self.mixing
         pcm: NDArray[np.int16] | None = None
-        if line.toning:
+        toning = line.toning
+        if toning:
             pcm = self._tone(slot, line)
         elif not line.keypad.active:  # not between two keys either
             pcm = outgoing.take(slot, codec.frame, now_ns)
-        marker = outgoing.begins(slot, pcm is not None)
+        heard = mixing.heard_by(slot, codec.frame)
+        marker = outgoing.begins(slot, pcm is not None or (heard is not None and bool(mixing.voiced[slot])))
+        if heard is not None and not toning:
+            pcm = heard if pcm is None else saturated(pcm.astype(np.int32) + heard)
+            mixing.sent(slot, pcm)
         if pcm is None:
             # An encoder with state has to hear the silence too.
             pcm = np.zeros(codec.frame, np.int16)
@@ -312,7 +342,9 @@ class Lines:
     def _pressed_all(self, slot: int, line: Line) -> None:
         self._counters[slot, Counter.DIGITS_OUT] += line.keypad.completed
         line.keypad.completed = 0
-        self._notify(DigitsSent(slot=slot))
+        if line.asked:
+            line.asked = False
+            self._notify(DigitsSent(slot=slot))
         self._serve(slot, line)
 
     def stray(self, stray: Stray, now_ns: int) -> None:
@@ -644,6 +676,15 @@ class Lines:
             return
         self._counters[slot, Counter.DIGITS_IN] += 1
         self._notify(Digit(slot=slot, digit=press.digit, duration_ms=press.duration_ms, inband=inband))
+        for listener in self.mixing.keys_to(slot):
+            self._pass_on(listener, press, inband)
+
+    def _pass_on(self, listener: int, press: Press, inband: bool) -> None:
+        line = self._lines[listener]
+        if line.connect is None or (inband and line.connect.telephone_event < 0):  # there the tone itself is heard
+            return
+        held = min(max(press.duration_ms, SHORTEST_MS), LONGEST_MS)
+        self._press(line, SendDigits(slot=listener, digits=press.digit, duration_ms=held))
 
 
 def signalled_address(host: str, port: int) -> Address | None:

@@ -169,14 +169,16 @@ class NativePath(HotPath):
             self.deliver(rest, *self._buffer.play(rest, now_ns))
 
     def send(self, slots: Ints, sending: Ints, sockets: CallSockets, now_ns: int) -> None:
-        library, at, outgoing = self._library, self._at, self._outgoing
-        if library.hot_prepare(self._pointer, at(slots), len(slots), now_ns):
-            outgoing.some_marked = True
-        kept = library.hot_send(self._pointer, at(sending), len(sending), at(sockets.fds), self._rest_at)
+        if self._library.hot_prepare(self._pointer, self._at(slots), len(slots), now_ns):
+            self._outgoing.some_marked = True
+        self.dispatch(sending, sockets)
+
+    def dispatch(self, sending: Ints, sockets: CallSockets) -> None:
+        at = self._at
+        kept = self._library.hot_send(self._pointer, at(sending), len(sending), at(sockets.fds), self._rest_at)
         if kept:
             sockets.send(self._rest[:kept].copy(), self._packets)
-        if outgoing.some_marked:
-            outgoing.sent(sending)
+        self._outgoing.sent(sending)
 
     def settle(self, groups: list[tuple[Ints, Ints]], sockets: CallSockets, limits: dict[str, int]) -> None:
         """The calls that `run` serves: of both phases all of them, and those that send. `limits`: fields of Run."""

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.media.g711 import ALAW_SILENCE, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_SILENCE
+from sipagent.media.rates import saturated
 from sipagent.media.rings import TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, HEADER, PCMA, RtpPacket
 
@@ -36,6 +37,7 @@ class Outgoing:
         self.talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
         self.marked = np.zeros(rings.capacity, np.bool_)  # the packet has the marker bit set
         self.left = np.full(rings.capacity, -1, np.int64)  # position of the frame that left in the newest tick
+        self.waiting = np.zeros(rings.capacity, np.bool_)  # what is queued is not played for the time being
         self.some_marked = False
 
     def open(self, slot: int) -> None:
@@ -81,15 +83,43 @@ class Outgoing:
         rings = self._rings
         tails = rings.tx_tail[sending]
         talking = rings.tx_head[sending] > tails
-        changed = talking != self.talking[sending]
-        if changed.any():
-            self._change(sending[changed], talking[changed])
+        self._talk(sending, talking)
         self.left[slots] = -1
         if talking.any():
             if talking.all():
                 self._load(sending, tails, now_ns)
             else:
                 self._load(sending[talking], tails[talking], now_ns)
+        self._number(slots, sending)
+
+    def prepare_mixed(
+        self, slots: Ints, sending: Ints, heard: NDArray[np.int16], voiced: NDArray[np.bool_], now_ns: int
+    ) -> NDArray[np.int16]:
+        """As `prepare`, with what is queued added to what is `heard` (one row for each that is sending).
+
+        `voiced`: there is audio in it. Returns what leaves.
+        """
+        rings = self._rings
+        tails = rings.tx_tail[sending]
+        queued = (rings.tx_head[sending] > tails) & ~self.waiting[sending]
+        self._talk(sending, voiced | queued)
+        self.left[slots] = -1
+        if queued.any():
+            own, tails = sending[queued], tails[queued]
+            heard[queued] = saturated(heard[queued].astype(np.int32) + rings.tx_pcm[own, tails & _MASK])
+            rings.tx_sent[own, tails & _MASK] = now_ns
+            rings.tx_tail[own] = tails + 1
+        self.packets[sending, HEADER:] = self._encoded(sending, heard)
+        self._number(slots, sending)
+        return heard
+
+    def _talk(self, sending: Ints, talking: NDArray[np.bool_]) -> None:
+        changed = talking != self.talking[sending]
+        if changed.any():
+            self._change(sending[changed], talking[changed])
+
+    def _number(self, slots: Ints, sending: Ints) -> None:
+        rings = self._rings
         self._sequence[sending] = rings.tx_sequence[sending]
         self._timestamp[sending] = rings.tx_timestamp[sending]
         rings.tx_sequence[sending] += np.uint16(1)
@@ -101,7 +131,7 @@ class Outgoing:
         rings = self._rings
         tail = int(rings.tx_tail[slot])
         self.left[slot] = -1
-        if int(rings.tx_head[slot]) <= tail:
+        if int(rings.tx_head[slot]) <= tail or self.waiting[slot]:
             return None
         wide = samples != FRAME
         place = tail & (_MASK >> 1 if wide else _MASK)
@@ -169,12 +199,15 @@ class Outgoing:
         """Takes one queued frame of each of these slots."""
         rings = self._rings
         place = tails & _MASK
-        pcm = rings.tx_pcm[slots, place].view(np.uint16)
-        codes = np.take(LINEAR_TO_ULAW, pcm)
-        alaw = self.alaw[slots]
-        if alaw.any():
-            codes[alaw] = np.take(LINEAR_TO_ALAW, pcm[alaw])
-        self.packets[slots, HEADER:] = codes
+        self.packets[slots, HEADER:] = self._encoded(slots, rings.tx_pcm[slots, place])
         rings.tx_sent[slots, place] = now_ns
         rings.tx_tail[slots] = tails + 1
         self.left[slots] = tails
+
+    def _encoded(self, slots: Ints, pcm: NDArray[np.int16]) -> NDArray[np.uint8]:
+        samples = pcm.view(np.uint16)
+        codes = np.take(LINEAR_TO_ULAW, samples)
+        alaw = self.alaw[slots]
+        if alaw.any():
+            codes[alaw] = np.take(LINEAR_TO_ALAW, samples[alaw])
+        return codes

@@ -5,7 +5,7 @@ import os
 
 import msgspec
 
-from sipagent.core.errors import CapacityError
+from sipagent.core.errors import CapacityError, SetupError
 from sipagent.core.events import EventSink
 from sipagent.media.client import MediaClient, MediaPort
 from sipagent.media.settings import MediaSettings
@@ -30,12 +30,20 @@ class MediaPool:
         """Raises SetupError when one is not ready within 10 s."""
         await asyncio.gather(*(client.start() for client in self._clients))
 
-    async def open(self, far: tuple[str, int] | None = None) -> MediaPort:
-        """A port of the least loaded process. Raises as `MediaClient.open` does when none has room."""
+    async def open(self, far: tuple[str, int] | None = None, beside: MediaPort | None = None) -> MediaPort:
+        """A port of the least loaded process, or of the one that has the port `beside`, so that they can be joined.
+
+        Raises as `MediaClient.open` does when none has room.
+        """
         refusal: CapacityError | None = None
-        for client in sorted(self._clients, key=lambda client: (client.load, client.calls)):
+        clients = self._clients
+        if beside is not None:
+            clients = [client for client in clients if client.has(beside)]
+            if not clients:
+                raise SetupError("the port to be joined with is closed")
+        for client in sorted(clients, key=lambda client: (client.load, client.calls)):
             try:
-                return await client.open(far)
+                return await client.open(far, beside)
             except CapacityError as error:
                 refusal = refusal or error
         assert refusal is not None

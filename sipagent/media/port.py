@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sipagent.core.events import MediaFigures
 from sipagent.media.codecs import CODECS
-from sipagent.media.protocol import Command, Connect, Crypto, SendDigits
+from sipagent.media.protocol import MOST_HEARD, Command, Connect, Crypto, Hear, SendDigits
 from sipagent.media.quality import QualityFigures
 from sipagent.media.rings import FLAG_DIGIT, RX_FRAMES, TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, RATE
@@ -68,6 +68,8 @@ class MediaPort:
         self.connected: Connect | None = None
         self.source: tuple[str, int] | None = None  # learned from the peer's packets
         self.dropped = 0  # frames main was too slow to take
+        self._heard: tuple[MediaPort, ...] = ()
+        self._hears_own, self._hears_keys = True, False
         self._final: MediaFigures | None = None
         self._at_close = (0, 0)  # written, played
 
@@ -117,6 +119,29 @@ class MediaPort:
         if self._final is None:
             self._owner.send(self.connected)
 
+    def hear(self, *others: "MediaPort", own: bool = True, keys: bool | None = None) -> None:
+        """From now on what these ports' callers say leaves here, added to what is queued; with none, no longer.
+
+        Without `own` the queue waits. `keys` that the others' callers press are pressed here: None passes them on where
+        one port is heard. Ports hear each other only within one process (`MediaPool.open(beside=)`), else ValueError.
+        A port that is closed is no longer heard. Before the far end is connected nothing is played.
+        """
+        for other in others:
+            if other is self or other._owner is not self._owner:
+                raise ValueError("a port hears other ports of its own media process")
+        if len(others) > MOST_HEARD:
+            raise ValueError(f"a port hears at most {MOST_HEARD} others")
+        self._heard, self._hears_own = others, own
+        self._hears_keys = len(others) == 1 if keys is None else keys
+        if self._final is None:
+            self._owner.send(self.hearing)
+
+    @property
+    def hearing(self) -> Hear:
+        """The others that are open, as the engine is told."""
+        others = tuple(other.slot for other in self._heard if other._final is None)
+        return Hear(slot=self.slot, others=others, own=self._hears_own, keys=self._hears_keys)
+
     @property
     def rate(self) -> int:
         """Samples per second of the audio, both ways: 8000 or 16000, as the codec has it."""
@@ -164,16 +189,10 @@ class MediaPort:
 
         Zeros where nothing did; None when nothing did at all.
         """
-        rings, slot, wide = self._rings, self.slot, self.rate != RATE
-        ring = rings.tx_wide[slot] if wide else rings.tx_pcm[slot]
-        places = np.arange(position, position + count) & (_RX_MASK >> 1 if wide else _RX_MASK)
-        beside = rings.rx_beside[slot, places]
-        spoke = beside >= 0
-        if self._final is not None or not spoke.any():
+        if self._final is not None:
             return None
-        sent = np.zeros((count, ring.shape[1]), np.int16)
-        sent[spoke] = ring[beside[spoke] % len(ring)]
-        return sent
+        places = np.arange(position, position + count) & (_RX_MASK if self.rate == RATE else _RX_MASK >> 1)
+        return self._rings.beside(self.slot, places)
 
     @property
     def queued(self) -> int:

@@ -5,6 +5,7 @@ import msgspec
 from sipagent.media.quality import QualityFigures
 
 SRTP_SUITES = ("AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32")
+MOST_HEARD = 8  # others that a port hears at once
 SRTP_KEY = 30  # bytes: master key of 16, master salt of 14
 
 
@@ -63,6 +64,15 @@ class Connect(Command):
     rtcp_port: int = 0  # 0: no reports are sent
     rtcp_mux: bool = False  # RTCP shares the RTP port (RFC 5761)
     crypto: Crypto | None = None
+
+
+class Hear(Command):
+    """From now on the port plays what these others' callers say, and on top its own queue where `own`; see `mixing`."""
+
+    slot: int
+    others: tuple[int, ...]
+    own: bool = True
+    keys: bool = False  # the keys they press are pressed here
 
 
 class ClosePort(Command):
@@ -158,7 +168,7 @@ class LineTrouble(Notice):
     seconds: float  # it has lasted
 
 
-AnyCommand = OpenPort | Connect | ClosePort | SendDigits | Stop
+AnyCommand = OpenPort | Connect | Hear | ClosePort | SendDigits | Stop
 AnyNotice = (
     Ready
     | PortOpened

@@ -28,9 +28,11 @@ FLAG_CONCEALED = 1  # a packet was missing when its time came; at least half of 
 FLAG_SILENCE = 2  # no audio is due: nothing received yet, hold, a pause the sender announced
 FLAG_DIGIT = 4  # a key is being pressed
 
+MIXED = -2  # in `rx_beside`: what left was a mix
+
 _PAGE = 4096
 _MAGIC = 0x7369706D65646961  # "sipmedia"
-_LAYOUT = 2
+_LAYOUT = 3
 
 
 class Counter(IntEnum):
@@ -100,11 +102,12 @@ class Rings:
     flushes: NDArray[np.int64]  # [1] counts them, so that media need not look at each slot every tick; main writes
     rx_flags: NDArray[np.uint8]  # [C, RX_FRAMES]
     rx_level: NDArray[np.uint8]  # [C, RX_FRAMES] -dBov of the frame, 0 loudest, 127 silence (as RFC 6465 counts)
-    rx_beside: NDArray[np.int64]  # [C, RX_FRAMES] position of the frame that was sent in the same tick, -1 for none
+    rx_beside: NDArray[np.int64]  # [C, RX_FRAMES] position of the frame sent in the same tick, -1: none, or MIXED
     rx_arrival: NDArray[np.int64]  # [C, RX_FRAMES] ns, newest packet in the frame, 0 when none
     rx_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160]
     tx_sent: NDArray[np.int64]  # [C, TX_FRAMES] ns, 0 until sent; main clears, media sets
     tx_pcm: NDArray[np.int16]  # [C, TX_FRAMES, 160]
+    mix_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160] what was sent beside each received frame where it was a mix
 
     def __init__(self, fd: int, capacity: int) -> None:
         """Maps the memory; raises ValueError when `fd` holds another layout. The descriptor stays the caller's."""
@@ -127,6 +130,7 @@ class Rings:
 
         self.rx_wide = self.rx_pcm.reshape(capacity, RX_FRAMES // 2, 2 * FRAME)
         self.tx_wide = self.tx_pcm.reshape(capacity, TX_FRAMES // 2, 2 * FRAME)
+        self.mix_wide = self.mix_pcm.reshape(capacity, RX_FRAMES // 2, 2 * FRAME)
 
     def reset(self, slot: int) -> None:
         """A new call begins at position 0. Neither side may be using the slot."""
@@ -136,9 +140,25 @@ class Rings:
         self.srtp[slot] = -1
         self.rate[slot] = RATE
 
+    def beside(self, slot: int, places: NDArray[np.int64]) -> NDArray[np.int16] | None:
+        """What was sent in the ticks of the received frames at these places: (n, 160 or 320), zeros where nothing was.
+
+        None where nothing was at all.
+        """
+        wide = self.rate[slot] != RATE
+        queue, mix = (self.tx_wide, self.mix_wide) if wide else (self.tx_pcm, self.mix_pcm)
+        beside = self.rx_beside[slot, places]
+        queued, mixed = beside >= 0, beside == MIXED
+        if not (queued | mixed).any():
+            return None
+        sent = np.zeros((len(places), queue.shape[2]), np.int16)
+        sent[queued] = queue[slot, beside[queued] % queue.shape[1]]
+        sent[mixed] = mix[slot, places[mixed]]
+        return sent
+
     def forget(self, slot: int) -> None:
         """Gives the slot's audio back to the system: nothing of a call stays in memory after it."""
-        for name in ("rx_pcm", "tx_pcm", "tx_sent"):
+        for name in ("rx_pcm", "tx_pcm", "tx_sent", "mix_pcm"):
             field = getattr(self, name)
             each = field[slot].nbytes
             self._map.madvise(mmap.MADV_REMOVE, self._offsets[name] + slot * each, each)
@@ -175,6 +195,7 @@ def _fields(capacity: int) -> list[tuple[str, Any, tuple[int, ...]]]:
         ("rx_pcm", np.int16, (capacity, RX_FRAMES, FRAME)),
         ("tx_sent", np.int64, (capacity, TX_FRAMES)),
         ("tx_pcm", np.int16, (capacity, TX_FRAMES, FRAME)),
+        ("mix_pcm", np.int16, (capacity, RX_FRAMES, FRAME)),
     ]
 
 

@@ -1,0 +1,187 @@
+"""Who hears whom: lines of the same process joined, so that what one's caller says leaves on another's line.
+
+A line that hears plays its own queued audio and, on top, what the others' callers say, as their jitter buffers hand it
+out. Every line plays one frame in every 20 ms, so a listener finds exactly one new frame of each other line whenever
+its own time comes: from the same tick where both have the same phase, else from the tick before, 10 ms earlier. A line
+that has played none, because it was just joined or is not connected, is silent.
+
+Where one line hears one other of the same G.711 law and has nothing of its own to say, the peer's codes leave as they
+came: decoding and encoding by table gives back the same code. (Of µ-law's two codes for zero, 0xFF leaves for both.)
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sipagent.media.jitter import Played
+from sipagent.media.outgoing import Outgoing
+from sipagent.media.protocol import MOST_HEARD, Hear
+from sipagent.media.rates import Conversion, saturated
+from sipagent.media.rings import FLAG_DIGIT, FLAG_SILENCE, MIXED, RX_FRAMES, Rings
+from sipagent.media.rtp import FRAME
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Pcm = NDArray[np.int16]
+
+
+class Join:
+    """The slots of one phase that hear others or are heard."""
+
+    def __init__(self, slots: Ints, hears: Bools, is_wide: Bools, by_packet: Bools, sending: Bools) -> None:
+        """`hears` and those after it are of all slots."""
+        wide = is_wide[slots]
+        self.narrow, self.wide = slots[~wide], slots[wide]
+        listeners = slots[hears[slots]]
+        wide = is_wide[listeners]
+        self.narrow_listeners, self.wide_listeners = listeners[~wide], listeners[wide]
+        plain = listeners[~by_packet[listeners]]
+        self.plain = plain  # listeners whose packets are made in arrays,
+        self.sending = plain[sending[plain]]  # and those of them that send
+        self.by_packet: list[int] = listeners[by_packet[listeners]].tolist()
+
+
+class Mixing:
+    def __init__(self, rings: Rings, outgoing: Outgoing) -> None:
+        capacity = rings.capacity
+        self._rings = rings
+        self._outgoing = outgoing
+        self._heard: dict[int, Hear] = {}  # by listener
+        self.hears = np.zeros(capacity, np.bool_)
+        self.joined = np.zeros(capacity, np.bool_)  # those that hear, and whom they hear
+        # The last row of what follows is nobody, who is silent.
+        self._others = np.full((capacity, MOST_HEARD), capacity, np.int64)
+        self._taken = np.zeros((capacity, MOST_HEARD), np.int64)  # frames of each that the listener has had
+        self._played = np.zeros(capacity + 1, np.int64)  # frames
+        self._silent = np.ones(capacity + 1, np.bool_)  # the newest frame is no audio
+        self._pressed = np.zeros(capacity + 1, np.bool_)  # a key is held in it
+        self._narrow = np.zeros((capacity + 1, FRAME), np.int16)  # that frame, at 8 kHz
+        self._wide = np.zeros((capacity + 1, 2 * FRAME), np.int16)  # and at 16
+        self._both = np.zeros(capacity, np.bool_)  # it is wanted at the other rate too
+        self._conversion = Conversion(capacity)
+        self.muting = np.zeros(capacity, np.bool_)  # the listener gets keys as events: not as tones as well
+        # What each listener hears in this tick.
+        self._mix = np.zeros((capacity, FRAME), np.int16)
+        self._wide_mix = np.zeros((capacity, 2 * FRAME), np.int16)
+        self.voiced = np.zeros(capacity, np.bool_)  # somebody has audio
+
+    def hear(self, command: Hear, known: Iterable[int]) -> None:
+        """From now on this; others than the `known` slots are nobody."""
+        slot, before = command.slot, self._others[command.slot].copy()
+        present = set(known) - {slot}
+        others = [other for other in dict.fromkeys(command.others) if other in present][:MOST_HEARD]
+        if not others:
+            self._heard.pop(slot, None)
+        else:
+            self._heard[slot] = Hear(slot=slot, others=tuple(others), own=command.own, keys=command.keys)
+        taken = dict(zip(before.tolist(), self._taken[slot].tolist(), strict=True))
+        self._others[slot] = self._rings.capacity
+        self._taken[slot] = 0
+        for column, other in enumerate(others):
+            self._others[slot, column] = other
+            self._taken[slot, column] = taken.get(other, self._played[other])
+        self._outgoing.waiting[slot] = bool(others) and not command.own
+        self._list()
+
+    def forget(self, slot: int) -> None:
+        """Its call is over, or another's begins: it hears nobody, and nobody hears it."""
+        if not self.joined[slot]:
+            return
+        self._heard.pop(slot, None)
+        self._others[slot] = self._rings.capacity
+        self._outgoing.waiting[slot] = False
+        for command in list(self._heard.values()):
+            if slot in command.others:
+                command.others = tuple(other for other in command.others if other != slot)
+                self.hear(command, command.others)
+        self._list()
+
+    def keys_to(self, slot: int) -> Iterator[int]:
+        """The listeners to which the keys that this slot's peer presses are passed on."""
+        return (listener for listener, command in self._heard.items() if command.keys and slot in command.others)
+
+    def gets_keys(self, slot: int) -> bool:
+        return slot in self._heard and self._heard[slot].keys
+
+    def join(self, slots: Ints, is_wide: Bools, by_packet: Bools, sending: Bools) -> Join | None:
+        """Those of these slots that are joined; None when there are none."""
+        mine = slots[self.joined[slots]]
+        if not len(mine):
+            return None
+        self._convert(is_wide)
+        return Join(mine, self.hears, is_wide, by_packet, sending)
+
+    def _convert(self, is_wide: Bools) -> None:
+        """Whose audio is wanted at the other rate too."""
+        listeners = np.flatnonzero(self.hears)
+        others = self._others[listeners]
+        row, column = np.nonzero(others < self._rings.capacity)
+        others = others[row, column]
+        both = np.zeros_like(self._both)
+        both[others[is_wide[others] != is_wide[listeners[row]]]] = True
+        self._conversion.reset(np.flatnonzero(both & ~self._both))
+        self._both = both
+
+    def played(self, slots: Ints, played: Played) -> None:
+        """What the callers of these slots say in this tick: (n, 160), or (n, 320) of lines at 16 kHz."""
+        pcm, flags, _ = played
+        self._played[slots] += 1
+        self._silent[slots] = flags & FLAG_SILENCE != 0
+        self._pressed[slots] = flags & FLAG_DIGIT != 0
+        both = self._both[slots]
+        if pcm.shape[1] == FRAME:
+            self._narrow[slots] = pcm
+            if both.any():
+                self._wide[slots[both]] = self._conversion.up(slots[both], pcm[both])
+        else:
+            self._wide[slots] = pcm
+            if both.any():
+                self._narrow[slots[both]] = self._conversion.down(slots[both], pcm[both])
+
+    def mix(self, join: Join) -> None:
+        """Takes one frame of everybody that each listener hears."""
+        if len(join.narrow_listeners):
+            self._take(join.narrow_listeners, self._narrow, self._mix)
+        if len(join.wide_listeners):
+            self._take(join.wide_listeners, self._wide, self._wide_mix)
+
+    def _take(self, listeners: Ints, frames: Pcm, mixes: Pcm) -> None:
+        others = self._others[listeners]
+        most = int((others < self._rings.capacity).sum(axis=1).max())
+        others = others[:, :most]
+        count = self._played[others]
+        there = count != self._taken[listeners, :most]
+        self._taken[listeners, :most] = count
+        there &= ~(self.muting[listeners][:, None] & self._pressed[others])
+        self.voiced[listeners] = (there & ~self._silent[others]).any(axis=1)
+        if most == 1:
+            mix = frames[others[:, 0]]
+            mix[~there[:, 0]] = 0
+        else:
+            mix = saturated(np.where(there[:, :, None], frames[others], np.int16(0)).sum(axis=1, dtype=np.int32))
+        mixes[listeners] = mix
+
+    def heard(self, slots: Ints) -> Pcm:
+        """What these lines at 8 kHz hear in this tick."""
+        return self._mix[slots]
+
+    def heard_by(self, slot: int, samples: int) -> Pcm | None:
+        """What one line with so many samples a frame hears in this tick; None when it hears nobody."""
+        if not self.hears[slot]:
+            return None
+        mix: Pcm = (self._mix if samples == FRAME else self._wide_mix)[slot]
+        return mix
+
+    def sent(self, slots: Ints | int, pcm: Pcm) -> None:
+        """What leaves on these lines in this tick, for those who want to know what was sent beside what came."""
+        rings, wide = self._rings, pcm.shape[-1] != FRAME
+        places = rings.rx_head[slots] % (RX_FRAMES >> wide)
+        (rings.mix_wide if wide else rings.mix_pcm)[slots, places] = pcm
+        self._outgoing.left[slots] = MIXED
+
+    def _list(self) -> None:
+        somebody = self._others < self._rings.capacity
+        self.hears[:] = somebody.any(axis=1)
+        self.joined = self.hears.copy()
+        self.joined[self._others[somebody]] = True
