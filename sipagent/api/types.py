@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from sipagent.core.states import Direction, LegState, RegistrationState, TransferState
+from sipagent.core.states import Direction, LegState, RegistrationState, TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.store.records import MAX_PAGE
 
@@ -219,14 +219,18 @@ class TurnOut(Response, kw_only=True, frozen=True):
 
 
 class TransferOut(Response, kw_only=True, frozen=True):
+    """One step of a transfer; those of one transfer have the same id."""
+
     id: str
-    leg_id: str
-    kind: str
+    step: int
+    leg_id: str  # of whoever is transferred
+    other_leg_id: str | None  # to whoever takes over
+    kind: TransferKind
     target: str
     state: TransferState
     sip_status: int
-    requested_at: Instant
-    changed_at: Instant
+    reason: str
+    at: Instant
 
 
 class EventOut(Response, kw_only=True, frozen=True):

@@ -24,10 +24,9 @@ from sipagent.core.events import (
     MediaFigures,
     MediaInterrupted,
     MediaSourceChanged,
-    TransferChanged,
 )
-from sipagent.core.ids import CallId, LegId, new_leg_id, new_transfer_id
-from sipagent.core.states import Direction, LegState, TransferState, advance
+from sipagent.core.ids import CallId, LegId, new_leg_id
+from sipagent.core.states import Direction, LegState, advance
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, from_sip_status
 from sipagent.media.client import MediaPort
 from sipagent.media.protocol import Crypto
@@ -49,6 +48,24 @@ class LegIdentity:
     from_number: str
     to_number: str
     remote_address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferOutcome:
+    """How far a REFER came."""
+
+    status: int = 0  # the last one told; 0 when it could not even be sent
+    accepted: bool = False  # the peer said 202 or how it goes: from then on the outcome is the target's
+    told: bool = False  # that it is over
+
+    @property
+    def succeeded(self) -> bool:
+        return self.told and 200 <= self.status < 300
+
+    @property
+    def refused(self) -> bool:
+        """The peer does not take a REFER, this one or any."""
+        return self.told and not self.accepted and not self.succeeded
 
 
 class Leg:
@@ -80,9 +97,9 @@ class Leg:
         self._remote_media = ""
         self._digits = 0
         self._sip_call_id = ""
-        self._transfer: asyncio.Future[int] | None = None  # its final status
+        self._transfer: asyncio.Future[None] | None = None  # until its outcome is told
         self._transfer_seen: Callable[[int], None] | None = None
-        self._transferred = False
+        self.refer_outcome = ReferOutcome()  # of the last REFER
         self.ended_at: clock.Stamp | None = None
         port.on_digit = self._digit
         port.on_source = self._source
@@ -161,40 +178,20 @@ class Leg:
             else:
                 self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
 
-    async def refer(self, target: str, timeout_s: float) -> tuple[bool, int]:
-        """Blind transfer: whether it succeeded, and the last SIP status seen (RFC 3515)."""
-        transfer_id = new_transfer_id()
+    async def refer(self, target: str, timeout_s: float, accepted: Callable[[int], None]) -> ReferOutcome:
+        """REFER (RFC 3515) and what became of it; ``accepted`` is told how it goes on until then.
 
-        def report(state: TransferState, status: int) -> None:
-            self._events.emit(
-                TransferChanged(
-                    at=clock.now(),
-                    call_id=self.identity.call_id,
-                    leg_id=self.id,
-                    transfer_id=transfer_id,
-                    kind="blind",
-                    target=target,
-                    state=state,
-                    sip_status=status,
-                )
-            )
-
-        outcome = self._transfer = asyncio.get_running_loop().create_future()
-        self._transfer_seen = lambda status: report(TransferState.ACCEPTED, status)
-        report(TransferState.REQUESTED, 0)
+        `refer_outcome` is the same, for those who are cancelled meanwhile.
+        """
+        outcome = asyncio.get_running_loop().create_future()
+        self._transfer, self._transfer_seen, self.refer_outcome = outcome, accepted, ReferOutcome()
         self._lane.send(sip.Refer(call=self.handle, target=target))
         try:
             either: set[asyncio.Future[Any]] = {outcome, self.ended}
             await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:  # also when the call ends meanwhile and this is cancelled
+        finally:
             self._transfer = self._transfer_seen = None
-            if outcome.done():
-                report(TransferState.COMPLETED if self._transferred else TransferState.FAILED, outcome.result())
-            elif self.ended.done():  # many hang up as soon as they have reached the target, before they say so
-                report(TransferState.UNKNOWN, 0)
-            else:
-                report(TransferState.FAILED, 408)
-        return self._transferred, outcome.result() if outcome.done() else 408
+        return self.refer_outcome
 
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
@@ -353,7 +350,7 @@ class Leg:
         remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
         by = remote if fact.by_remote else EndedBy.SYSTEM
         if fact.was_answered or self.is_answered:
-            cause = Cause.TRANSFERRED if self._transferred else Cause.NORMAL
+            cause = Cause.TRANSFERRED if self.refer_outcome.succeeded else Cause.NORMAL
             return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200)
         if inbound:
             return Termination(
@@ -366,14 +363,17 @@ class Leg:
         if self._transfer is None or self._transfer.done():
             return
         if fact.final:
-            self._transferred = 200 <= fact.status < 300
-            self._transfer.set_result(fact.status)
-        elif self._transfer_seen is not None:
-            self._transfer_seen(fact.status)
+            self.refer_outcome = replace(self.refer_outcome, status=fact.status, told=True)
+            self._transfer.set_result(None)
+        else:
+            self.refer_outcome = replace(self.refer_outcome, accepted=True)
+            if self._transfer_seen is not None:
+                self._transfer_seen(fact.status)
 
     def _command_failed(self, fact: sip.CommandFailed) -> None:
         if fact.command == "Refer" and self._transfer is not None and not self._transfer.done():
-            self._transfer.set_result(0)
+            self.refer_outcome = ReferOutcome(told=True)
+            self._transfer.set_result(None)
             return
         if fact.command in ("MakeCall", "Answer"):
             self._dialog_over.set()

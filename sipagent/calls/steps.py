@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls import sounds
+from sipagent.calls.transfer import transfer
 from sipagent.conversation import chunking
 from sipagent.conversation.session import Ending, Session
 from sipagent.conversation.speaker import Speaker
 from sipagent.core import clock
-from sipagent.core.errors import ProviderError, SipagentError
+from sipagent.core.errors import ProviderError
 from sipagent.core.events import Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
@@ -61,7 +62,7 @@ async def _step(call: "Call", step: Step) -> None:
             await _agent(call, name)
         case TransferStep(target=target):
             await _answer(call)
-            await _transfer(call, target)
+            await transfer(call, target)
         case HangupStep():
             call.hangup(EndedBy.AGENT)
         case _:
@@ -148,31 +149,7 @@ async def _agent(call: "Call", name: str) -> None:
         case Ending.FAILED:
             call.hangup(EndedBy.SYSTEM, Cause.ERROR, "nothing could be said: speech synthesis fails")
         case Ending.TRANSFER:
-            if not await _transfer(call, outcome.target):
+            if not await transfer(call, outcome.target):
                 await _say(call, spec.apology)
         case _:
             assert_never(outcome.ending)
-
-
-async def _transfer(call: "Call", target: str) -> bool:
-    """REFER; a success ends the call, a failure lets it go on."""
-    try:
-        uri = target_uri(call, target)
-    except SipagentError as error:
-        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="transfer", what=str(error)))
-        return False
-    succeeded, status = await call.leg.refer(uri, call.services.limits.transfer_timeout_s)
-    if succeeded:
-        call.hangup(EndedBy.AGENT, Cause.TRANSFERRED)
-        return True
-    call.services.events.emit(
-        Problem(at=clock.now(), call_id=call.id, where="transfer", what=f"the transfer failed with {status}")
-    )
-    return False
-
-
-def target_uri(call: "Call", target: str) -> str:
-    """A SIP URI as it is; a number at the domain of the peer we are talking to."""
-    if target.startswith(("sip:", "sips:", "tel:")):
-        return target
-    return f"sip:{target}@{call.leg.identity.remote_address}"

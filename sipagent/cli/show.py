@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sipagent.core.states import Direction
-from sipagent.store.records import CallRecord, EventRecord, FullCall, LegRecord, TurnRecord
+from sipagent.store.records import CallRecord, EventRecord, FullCall, LegRecord, TransferRecord, TurnRecord
 
 # The parts of a turn's latency: column, word, colour.
 PARTS = (
@@ -69,10 +69,7 @@ def call_record(record: FullCall) -> RenderableType:
     scale = full_scale(record.turns)
     parts += [turn_lines(turn, scale) for turn in record.turns]
     if record.transfers:
-        table = Table("transfer", "to", "state", "SIP", box=None, header_style="dim")
-        for transfer in record.transfers:
-            table.add_row(transfer.kind, plain(transfer.target), str(transfer.state), str(transfer.sip_status or ""))
-        parts.append(table)
+        parts.append(_transfers(record.transfers))
     parts += [_leg(leg) for leg in call.legs]
     problems = [event for event in record.events if event.type in ("Problem", "MediaInterrupted", "AudioTrouble")]
     for problem in problems:
@@ -80,6 +77,15 @@ def call_record(record: FullCall) -> RenderableType:
         parts.append(Text(f"{problem.at:%H:%M:%S} {problem.type}: {words}", "yellow"))
     parts += [_quality(event) for event in record.events if event.type == "CallQuality" and event.data["final"]]
     return Group(*parts)
+
+
+def _transfers(steps: list[TransferRecord]) -> RenderableType:
+    """One line a step."""
+    table = Table("at", "transfer", "to", "step", "SIP", "", box=None, header_style="dim")
+    for step in steps:
+        row = (f"{step.at.astimezone():%H:%M:%S.%f}"[:-3], str(step.kind), plain(step.target), str(step.state))
+        table.add_row(*row, str(step.sip_status or ""), plain(step.reason))
+    return table
 
 
 def _head(call: CallRecord) -> RenderableType:
@@ -108,7 +114,11 @@ def _leg(leg: LegRecord) -> RenderableType:
         if leg.packets_in is not None and leg.jitter_ms is not None
         else "no figures yet"
     )
-    return Text(f"leg {leg.id}  {leg.codec or 'no codec'}  {leg.remote_address}  RTP: {figures}", "dim")
+    way = "in" if leg.direction is Direction.INBOUND else "out"
+    ended = f"{leg.disposition}, {leg.cause}, by {leg.ended_by}" if leg.disposition else str(leg.state)
+    where = plain(f"leg {leg.id}  {way}  {leg.remote_address}  {leg.codec or 'no codec'}  {ended}  RTP: {figures}")
+    where.stylize("dim")
+    return where
 
 
 def _quality(event: EventRecord) -> RenderableType:

@@ -214,11 +214,16 @@ class DigitReceived(LegEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferChanged(LegEvent):
+    """One step of a transfer; `leg_id` is the leg of whoever is transferred."""
+
     transfer_id: TransferId
-    kind: str  # "blind"
+    step: int  # 0, 1, ...
+    kind: str  # "blind", "attended" or "bridge", see `core.states.TransferKind`
     target: str = field(metadata=PRIVATE)
     state: TransferState
-    sip_status: int
+    sip_status: int = 0
+    reason: str = ""  # one sentence, where it failed
+    other_leg_id: LegId | None = None  # to whoever takes over, where we have a leg to them
 
 
 # --- the node -------------------------------------------------------------------------------------------------

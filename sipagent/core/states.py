@@ -46,9 +46,23 @@ class RegistrationState(StrEnum):
     UNREACHABLE = "unreachable"  # nobody answered
 
 
+class TransferKind(StrEnum):
+    BLIND = "blind"  # REFER straight to the target (RFC 3515)
+    ATTENDED = "attended"  # we talk to the target first, then REFER with Replaces (RFC 5589)
+    BRIDGE = "bridge"  # we stay in the middle and join the two legs
+
+
 class TransferState(StrEnum):
-    REQUESTED = "requested"  # REFER sent
+    """The steps a transfer may take; the last four are ends."""
+
+    REQUESTED = "requested"
+    DIALLING = "dialling"  # we ring the target
+    CONSULTING = "consulting"  # the target has answered us
+    WHISPERED = "whispered"  # and has been told who comes
+    REFERRED = "referred"  # REFER sent
     ACCEPTED = "accepted"  # 202; the peer is trying
-    COMPLETED = "completed"  # NOTIFY says 2xx
+    REFUSED = "refused"  # the peer does not take the REFER: we go on by bridging
+    COMPLETED = "completed"  # the NOTIFY says 2xx, or the legs are joined
     FAILED = "failed"
+    ABANDONED = "abandoned"  # whoever was to be transferred hung up meanwhile
     UNKNOWN = "unknown"  # the call ended before the outcome was told

@@ -153,19 +153,21 @@ class Turn(Base):
 
 
 class Transfer(Base):
-    """A REFER and what became of it."""
+    """One step of a transfer: asked for, accepted, refused, somebody reached, told, done."""
 
     __tablename__ = "transfers"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
-    leg_id: Mapped[str]
+    leg_id: Mapped[str]  # the leg of whoever is transferred
+    other_leg_id: Mapped[str | None]  # the leg to whoever takes over, where we have one
     kind: Mapped[str]
     target: Mapped[str]
     state: Mapped[str]
     sip_status: Mapped[int]
-    requested_at: Mapped[datetime]
-    changed_at: Mapped[datetime]
+    reason: Mapped[str]
+    at: Mapped[datetime]
 
     __table_args__ = (
         # the transfers of one call in order

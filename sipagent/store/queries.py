@@ -99,7 +99,9 @@ class Queries:
             if row is None:
                 return None
             turns = session.scalars(select(Turn).where(Turn.call_id == call_id).order_by(Turn.turn_index, Turn.id))
-            transfers = session.scalars(select(Transfer).where(Transfer.call_id == call_id).order_by(Transfer.id))
+            transfers = session.scalars(
+                select(Transfer).where(Transfer.call_id == call_id).order_by(Transfer.id, Transfer.step)
+            )
             events = session.scalars(select(EventRow).where(EventRow.call_id == call_id).order_by(EventRow.seq))
             return FullCall(
                 call=_with_legs(session, [row])[0],

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from sipagent.core.errors import SipagentError
-from sipagent.core.states import Direction, LegState, RegistrationState, TransferState
+from sipagent.core.states import Direction, LegState, RegistrationState, TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 
 MAX_PAGE = 100
@@ -98,15 +98,19 @@ class TurnRecord(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TransferRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """One step of a transfer; those of one transfer have the same id."""
+
     id: str
+    step: int
     call_id: str
     leg_id: str
-    kind: str
+    other_leg_id: str | None
+    kind: TransferKind
     target: str
     state: TransferState
     sip_status: int
-    requested_at: datetime
-    changed_at: datetime
+    reason: str
+    at: datetime
 
 
 class EventRecord(msgspec.Struct, kw_only=True, frozen=True):
@@ -150,7 +154,7 @@ class FullCall(msgspec.Struct, kw_only=True, frozen=True):
 
     call: CallRecord  # with its legs
     turns: list[TurnRecord]
-    transfers: list[TransferRecord]
+    transfers: list[TransferRecord]  # every step, in order
     events: list[EventRecord]
 
 

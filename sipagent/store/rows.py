@@ -133,7 +133,7 @@ def apply(session: Session, event: Event, node: str) -> None:
         case TurnEnded():
             session.add(_turn(event))
         case TransferChanged():
-            _upsert_transfer(session, event)
+            session.add(_transfer(event))
         case SipMessages():
             _keep_messages(session, event)
         case RegistrationChanged():
@@ -208,21 +208,20 @@ def _turn(event: TurnEnded) -> Turn:
     )
 
 
-def _upsert_transfer(session: Session, event: TransferChanged) -> None:
-    transfer = session.get(Transfer, event.transfer_id)
-    if transfer is None:
-        transfer = Transfer(
-            id=event.transfer_id,
-            call_id=event.call_id,
-            leg_id=event.leg_id,
-            kind=event.kind,
-            target=event.target,
-            requested_at=event.at.wall,
-        )
-        session.add(transfer)
-    transfer.state = event.state
-    transfer.sip_status = event.sip_status
-    transfer.changed_at = event.at.wall
+def _transfer(event: TransferChanged) -> Transfer:
+    return Transfer(
+        id=event.transfer_id,
+        step=event.step,
+        call_id=event.call_id,
+        leg_id=event.leg_id,
+        other_leg_id=event.other_leg_id,
+        kind=event.kind,
+        target=event.target,
+        state=event.state,
+        sip_status=event.sip_status,
+        reason=event.reason,
+        at=event.at.wall,
+    )
 
 
 def _keep_messages(session: Session, event: SipMessages) -> None:

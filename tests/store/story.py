@@ -136,13 +136,14 @@ class Story:
             ),
         ]
 
-    def transfer(self, t: float, state: TransferState, sip_status: int = 0) -> list[Event]:
+    def transfer(self, t: float, step: int, state: TransferState, sip_status: int = 0) -> list[Event]:
         return [
             TransferChanged(
                 at=self.at(t),
                 call_id=self.call_id,
                 leg_id=self.leg_id,
                 transfer_id=self.transfer_id,
+                step=step,
                 kind="blind",
                 target="sip:desk@example.com",
                 state=state,
@@ -239,9 +240,9 @@ class Story:
             *self.turn(2),
             *self.turn(6, said="when do you open"),
             *self.other_facts(12),
-            *self.transfer(20, TransferState.REQUESTED),
-            *self.transfer(20.2, TransferState.ACCEPTED, 202),
-            *self.transfer(22, TransferState.COMPLETED, 200),
+            *self.transfer(20, 0, TransferState.REQUESTED),
+            *self.transfer(20.2, 1, TransferState.ACCEPTED, 202),
+            *self.transfer(22, 2, TransferState.COMPLETED, 200),
             *self.messages(23),
             *self.ends(),
         ]

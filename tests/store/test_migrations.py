@@ -20,13 +20,22 @@ from sipagent.store.records import RecordUnavailable
 from .story import Story
 
 TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events", "sip_messages"}
-NEWEST = "0002"
+NEWEST = "0003"
 
 
 def tables(url: str) -> set[str]:
     engine = make_engine(url)
     try:
         return set(inspect(engine).get_table_names()) - {"alembic_version"}
+    finally:
+        engine.dispose()
+
+
+def rows(url: str, question: str) -> list[tuple[object, ...]]:
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(question)]
     finally:
         engine.dispose()
 
@@ -41,6 +50,30 @@ def test_up_down_and_up_again(empty_url: str) -> None:
     assert tables(empty_url) == set()
     upgrade(empty_url)
     assert tables(empty_url) == TABLES
+
+
+def test_transfers_of_before_are_kept_as_steps(empty_url: str) -> None:
+    upgrade(empty_url, "0002")
+    engine = make_engine(empty_url)
+    call = "INSERT INTO calls (id, node, direction, from_number, to_number, trunk, state, setup_at, properties) VALUES"
+    with engine.begin() as connection:
+        connection.exec_driver_sql(call + " ('c', '', 'inbound', '', '', '', 'ended', '2026-01-01 10:00:00', '{}')")
+        for name, state in (("one", "completed"), ("two", "requested")):
+            connection.exec_driver_sql(
+                "INSERT INTO transfers (id, call_id, leg_id, kind, target, state, sip_status, requested_at, changed_at)"
+                f" VALUES ('{name}', 'c', 'l', 'blind', 't', '{state}', 200, '2026-01-01 10:00:00',"
+                " '2026-01-01 10:00:07')"
+            )
+    engine.dispose()
+    upgrade(empty_url)
+    steps = rows(empty_url, "SELECT id, step, state FROM transfers ORDER BY id, step")
+    assert steps == [("one", 0, "requested"), ("one", 1, "completed"), ("two", 0, "requested")]
+    downgrade(empty_url, "0002")
+    back = rows(empty_url, "SELECT id, state, requested_at < changed_at FROM transfers ORDER BY id")
+    assert [(name, state, bool(later)) for name, state, later in back] == [
+        ("one", "completed", True),
+        ("two", "requested", False),
+    ]
 
 
 def test_the_newest_revision_is_what_the_models_say(url: str) -> None:

@@ -88,9 +88,10 @@ async def test_a_whole_call_becomes_its_rows(url: str, queries: Queries) -> None
     assert (hours.endpointing_ms, hours.stt_ms, hours.total_ms) == (300.0, 80.0, 500.0)
     assert hours.agent_started_at == START + timedelta(seconds=7.5)
 
-    [transfer] = full.transfers
-    assert (transfer.state, transfer.sip_status) == (TransferState.COMPLETED, 200)
-    assert transfer.changed_at - transfer.requested_at == timedelta(seconds=2)
+    asked, accepted, done = full.transfers
+    assert asked.id == accepted.id == done.id and [step.step for step in full.transfers] == [0, 1, 2]
+    assert (done.kind, done.state, done.sip_status) == ("blind", TransferState.COMPLETED, 200)
+    assert done.at - asked.at == timedelta(seconds=2)
 
     of_the_call = [item for item in story.whole() if hasattr(item, "call_id")]
     assert [row.type for row in full.events] == stored(of_the_call)
@@ -98,11 +99,11 @@ async def test_a_whole_call_becomes_its_rows(url: str, queries: Queries) -> None
 
 async def test_a_transfer_whose_outcome_nobody_told(url: str, queries: Queries) -> None:
     story = Story()
-    told = [*story.transfer(20, TransferState.ACCEPTED, 202), *story.transfer(22, TransferState.UNKNOWN)]
+    told = [*story.transfer(20, 0, TransferState.ACCEPTED, 202), *story.transfer(22, 1, TransferState.UNKNOWN)]
     recorder = await record(url, *story.arrives(), *told)
     assert recorder.statistics.refused == 0
     full = queries.get_call(story.call_id)
-    assert full is not None and [transfer.state for transfer in full.transfers] == [TransferState.UNKNOWN]
+    assert full is not None and full.transfers[-1].state == TransferState.UNKNOWN
 
 
 async def test_sip_messages_stand_in_a_table_of_their_own(url: str, queries: Queries) -> None:

@@ -86,7 +86,7 @@ async def test_inbound_outbound_refused_and_transferred_calls():
         await node.ended(7)
         transferred = node.record(call_id)
         assert transferred.call.cause == "transferred"
-        (transfer,) = transferred.transfers
+        transfer = transferred.transfers[-1]
         assert (transfer.state, transfer.sip_status, transfer.kind) == ("completed", 200, "blind")
 
         # A second node on the same state folder is refused, and does no harm to the first one's record.
@@ -154,5 +154,5 @@ async def test_a_conversation_with_the_test_phone():
     heard = " ".join(call.heard).lower()
     assert "until" in heard
     assert "put you through" in heard
-    (transfer,) = record.transfers
+    transfer = record.transfers[-1]
     assert (transfer.state, transfer.sip_status) == ("failed", 603)
