@@ -6,18 +6,16 @@
 import random
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.media.batch import ROW, Stray
-from sipagent.media.codecs import CODECS, LONGEST_PAYLOAD, Codec, Decoder, Encoder
+from sipagent.media.codecs import CODECS, LONGEST_PAYLOAD, Codec
 from sipagent.media.hot import Expected
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.line import NO_TONE, Line
 from sipagent.media.mixing import Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.ports import PortAllocator
@@ -25,7 +23,6 @@ from sipagent.media.protocol import (
     ClosePort,
     Connect,
     Digit,
-    DigitsSent,
     Hear,
     LineTrouble,
     Notice,
@@ -38,65 +35,32 @@ from sipagent.media.protocol import (
     Silent,
     SourceChanged,
 )
-from sipagent.media.rates import saturated
 from sipagent.media.reception import Reception
 from sipagent.media.reports import Reports
 from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.rtcp import is_rtcp
 from sipagent.media.rtp import COMFORT_NOISE, RtpPacket
+from sipagent.media.sending import NOTED, Sending
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
-from sipagent.media.source import Address, SourceRule, Verdict, follows
+from sipagent.media.source import Address, Verdict, follows
 from sipagent.media.srtp import Progress, Refused, SrtpSession
 from sipagent.media.telephone_event import (
     LONGEST_MS,
-    PAUSE,
-    QUEUED,
     SHORTEST_MS,
     EventPayload,
     EventReceiver,
-    EventSender,
     Press,
-    PressLimit,
-    UnnegotiatedEvents,
 )
-from sipagent.media.tones import ToneDetector, tones
+from sipagent.media.tones import ToneDetector
 from sipagent.media.watch import Watch
 
 BIND_TRIES = 16
 LOOK_NS = 200_000_000  # between two looks at a slot
 LOOKED_AT = 200  # slots at once: fewer and the looks cost more, more and a tick gets long
 WATCH_NS = 100_000_000
-_NO_TONE = np.zeros(0, np.int16)
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
-_NOTED = 63  # of the sequence: how far an encrypted call has come is written down every 64 packets, 1.3 s
-
-
-@dataclass(slots=True)
-class Line:
-    """One open slot."""
-
-    port: int
-    opened: OpenPort
-    connect: Connect | None = None
-    codec: Codec = CODECS[0]
-    decoder: Decoder = field(default_factory=CODECS[0].decoder)
-    encoder: Encoder = field(default_factory=CODECS[0].encoder)
-    srtp: SrtpSession | None = None
-    source: SourceRule = field(default_factory=SourceRule)
-    events: EventReceiver = field(default_factory=EventReceiver)
-    unnegotiated: UnnegotiatedEvents = field(default_factory=UnnegotiatedEvents)
-    presses: PressLimit = field(default_factory=PressLimit)
-    keypad: EventSender = field(default_factory=EventSender)
-    tone_keys: deque[tuple[str, int, int]] = field(default_factory=deque)  # to be sent as tones: key, its ms, gap ms
-    tone: NDArray[np.int16] = field(default_factory=lambda: _NO_TONE)  # what is left of the one that is being sent
-    asked: bool = False  # main wants to know when all keys are pressed
-    newcomer: tuple[RtpPacket, int] | None = None  # of another SSRC, and its arrival: a second one will confirm it
-
-    @property
-    def toning(self) -> bool:
-        return bool(self.tone_keys) or len(self.tone) > 0
 
 
 class Lines:
@@ -133,9 +97,10 @@ class Lines:
         self._troubles = Watch(rings)
         self._reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
         self.mixing = Mixing(rings, outgoing)
+        self._sending = Sending(rings, sockets, outgoing, self.mixing, notify, self._regroup)
+        self.by_packet = self._sending.by_packet
         self.detectors = (ToneDetector(rings.capacity, 8000), ToneDetector(rings.capacity, 16000))
         self.is_wide = np.zeros(rings.capacity, np.bool_)
-        self.by_packet = np.zeros(rings.capacity, np.bool_)  # its outgoing packets are made one by one
         self.listening = np.zeros(rings.capacity, np.bool_)  # for keys pressed as tones
         self.receiving = np.zeros(rings.capacity, np.bool_)
         self.heard_ns = np.zeros(rings.capacity, np.int64)
@@ -206,15 +171,12 @@ class Lines:
             self.reception.stop(slot)
             self._buffer(slot).reset(slot)
         line.connect = command
-        if command.telephone_event < 0 and line.keypad.active:
-            line.keypad = EventSender()  # the peer would not understand the keys that wait
-            self._pressed_all(slot, line)
         host = line.source.target[0] if line.source.target is not None else ""
         self._reports.connect(slot, command, host, line.srtp, now_ns)
         self.listening[slot] = command.receive and command.telephone_event < 0
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
-        self._serve(slot, line)
+        self._sending.connect(slot, line)
         self._mute(slot)
         self._expect(slot)
         self._list_slots()
@@ -244,7 +206,7 @@ class Lines:
         if command.slot in self._lines:
             self.mixing.hear(command, self._lines)
             self._mute(command.slot)
-            self.changed = True
+            self._regroup()
 
     def _mute(self, slot: int) -> None:
         """A peer that is told keys by events should not hear them as tones besides."""
@@ -259,93 +221,15 @@ class Lines:
         self._list_slots()
 
     def press(self, command: SendDigits) -> None:
-        """Queues the keys that main asks for; more than `QUEUED` are not taken."""
+        """Keys that main asks for."""
         line = self._lines.get(command.slot)
         if line is not None and line.connect is not None:
             line.asked = True
-            self._press(line, command)
-
-    def _press(self, line: Line, command: SendDigits) -> None:
-        assert line.connect is not None
-        if line.connect.telephone_event >= 0:
-            with suppress(ValueError):
-                line.keypad.queue(command.digits, command.duration_ms, command.gap_ms)
-        elif len(line.tone_keys) + len(command.digits) <= QUEUED:
-            line.tone_keys.extend((key, command.duration_ms, command.gap_ms) for key in command.digits)
-        self._serve(command.slot, line)
+            self._sending.press(line, command)
 
     def transmit(self, slot: int, now_ns: int) -> None:
         """The next packet of a slot that is served packet by packet; time passes for it."""
-        line, outgoing = self._lines[slot], self.outgoing
-        assert line.connect is not None
-        outgoing.left[slot] = -1
-        if outgoing.sending[slot] and self._sockets.aimed(slot):
-            timestamp, pressing = int(self._rings.tx_timestamp[slot]), line.keypad.active
-            pressed = line.keypad.packets(timestamp, line.connect.telephone_event) if pressing else None
-            if pressed is not None:
-                for event in pressed:
-                    self._send(
-                        slot,
-                        line,
-                        outgoing.packet(slot, event.payload_type, event.payload, event.marker, event.timestamp),
-                    )
-            else:
-                marker, payload = self._frame(slot, line, now_ns)
-                self._send(slot, line, outgoing.packet(slot, line.codec.payload_type, payload, marker))
-            if pressing and not line.keypad.active:
-                self._pressed_all(slot, line)
-        outgoing.advance(slot)
-
-    def _frame(self, slot: int, line: Line, now_ns: int) -> tuple[bool, bytes]:
-        """Whether it begins a talkspurt, and 20 ms of what this line sends: keys as tones, queued audio, or silence."""
-        codec, outgoing, mixing = line.codec, self.outgoing, self.mixing
-        pcm: NDArray[np.int16] | None = None
-        toning = line.toning
-        if toning:
-            pcm = self._tone(slot, line)
-        elif not line.keypad.active:  # not between two keys either
-            pcm = outgoing.take(slot, codec.frame, now_ns)
-        heard = mixing.heard_by(slot, codec.frame)
-        marker = outgoing.begins(slot, pcm is not None or (heard is not None and bool(mixing.voiced[slot])))
-        if heard is not None and not toning:
-            pcm = heard if pcm is None else saturated(pcm.astype(np.int32) + heard)
-            mixing.sent(slot, pcm)
-        if pcm is None:
-            # An encoder with state has to hear the silence too.
-            pcm = np.zeros(codec.frame, np.int16)
-        return marker, line.encoder.encode(pcm)
-
-    def _tone(self, slot: int, line: Line) -> NDArray[np.int16]:
-        """The next 20 ms of the keys that are sent as tones."""
-        frame = line.codec.frame
-        if not len(line.tone):
-            key, duration_ms, gap_ms = line.tone_keys.popleft()
-            made = tones(key, duration_ms, gap_ms, line.codec.rate)
-            line.tone = np.pad(made, (0, -len(made) % frame))
-            self._counters[slot, Counter.DIGITS_OUT] += key != PAUSE
-        pcm, line.tone = line.tone[:frame], line.tone[frame:]
-        if not line.toning:
-            self._pressed_all(slot, line)
-        return pcm
-
-    def _send(self, slot: int, line: Line, packet: bytes) -> None:
-        if line.srtp is not None:
-            try:
-                packet = line.srtp.protect(packet)
-            except Refused:
-                self._counters[slot, Counter.SEND_ERRORS] += 1
-                return
-            if not packet[3] & _NOTED:
-                self._rings.srtp[slot] = line.srtp.progress
-        self._sockets.send_one(slot, packet)
-
-    def _pressed_all(self, slot: int, line: Line) -> None:
-        self._counters[slot, Counter.DIGITS_OUT] += line.keypad.completed
-        line.keypad.completed = 0
-        if line.asked:
-            line.asked = False
-            self._notify(DigitsSent(slot=slot))
-        self._serve(slot, line)
+        self._sending.transmit(slot, self._lines[slot], now_ns)
 
     def stray(self, stray: Stray, now_ns: int) -> None:
         """A datagram of an unknown sender: decide whose it is, learn the source, take what is the peer's."""
@@ -488,8 +372,11 @@ class Lines:
             self.outgoing.resume(slot, now_ns - ticked)
             self._notify(Resumed(slot=slot, gap_ms=(now_ns - ticked) / 1e6))
 
-    def _list_slots(self) -> None:
+    def _regroup(self) -> None:
         self.changed = True
+
+    def _list_slots(self) -> None:
+        self._regroup()
         self.slots = np.array(sorted(s for s, line in self._lines.items() if line.connect is not None), np.int64)
 
     def _share(self, slot: int, command: OpenPort) -> int | None:
@@ -533,18 +420,10 @@ class Lines:
         """From now on this codec, both ways."""
         self._buffer(slot).reset(slot)
         if codec.rate != line.codec.rate:
-            line.tone = _NO_TONE
+            line.tone = NO_TONE
         line.codec, line.decoder, line.encoder = codec, codec.decoder(), codec.encoder()
         self.is_wide[slot] = codec.rate != 8000
         self._rings.rate[slot] = codec.rate
-
-    def _serve(self, slot: int, line: Line) -> None:
-        """Who makes this slot's outgoing packets."""
-        pressing = line.keypad.active or line.toning
-        self.by_packet[slot] = self.is_wide[slot] or line.srtp is not None or pressing
-        if pressing:
-            self.outgoing.silence(slot)  # the packet that waits in the array holds a frame that has been sent
-        self.changed = True
 
     def _parse(self, slot: int, line: Line, data: bytes) -> RtpPacket | None:
         """None, and counted, for what is no RTP packet that we could have negotiated."""
@@ -553,7 +432,7 @@ class Lines:
                 raise ValueError(f"datagram of {len(data)} bytes or more is longer than 60 ms of G.711")
             if line.srtp is not None:
                 data = line.srtp.unprotect(data)
-                if not data[3] & _NOTED:
+                if not data[3] & NOTED:
                     self._rings.srtp[slot] = line.srtp.progress
             return RtpPacket.parse(data)
         except ValueError:
@@ -684,7 +563,7 @@ class Lines:
         if line.connect is None or (inband and line.connect.telephone_event < 0):  # there the tone itself is heard
             return
         held = min(max(press.duration_ms, SHORTEST_MS), LONGEST_MS)
-        self._press(line, SendDigits(slot=listener, digits=press.digit, duration_ms=held))
+        self._sending.press(line, SendDigits(slot=listener, digits=press.digit, duration_ms=held))
 
 
 def signalled_address(host: str, port: int) -> Address | None:
