@@ -1,11 +1,13 @@
 """The legs that are up on this node, by the lane's handle."""
 
+from sipagent.calls.ladder import Ladders
 from sipagent.calls.leg import Leg
 
 
 class LegTable:
-    def __init__(self) -> None:
+    def __init__(self, ladders: Ladders) -> None:
         self._legs: dict[int, Leg] = {}
+        self._ladders = ladders
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -19,7 +21,9 @@ class LegTable:
 
     def add(self, leg: Leg) -> None:
         self._legs[leg.handle] = leg
+        self._ladders.belongs(leg.handle, leg.identity.call_id, leg.id)
 
     def drop(self, leg: Leg) -> None:
         if self._legs.get(leg.handle) is leg:
             del self._legs[leg.handle]
+            self._ladders.ended(leg.handle)

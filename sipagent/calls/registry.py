@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from sipagent.calls.call import Call
+from sipagent.calls.ladder import Ladders
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Outbound, PlaceRequest
@@ -36,7 +37,8 @@ class CallRegistry:
     def __init__(self, services: Services, dialplans: Sequence[Dialplan]) -> None:
         self._services = services
         self.dialplans = dialplans
-        self._legs = LegTable()
+        self._ladders = Ladders(services.events)
+        self._legs = LegTable(self._ladders)
         self._outbound = Outbound(services)
         self._calls: dict[CallId, Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,6 +102,9 @@ class CallRegistry:
             self._spawn(self._take(incoming, trunk), f"incoming/{incoming.call}")
 
     def on_fact(self, fact: protocol.AnyFact) -> None:
+        if isinstance(fact, protocol.SipMessages):
+            self._ladders.take(fact)
+            return
         handle = getattr(fact, "call", 0)
         leg = self._legs.find(handle)
         if leg is not None:
@@ -193,11 +198,14 @@ class CallRegistry:
             self._admitting.pop(incoming.call, None)
         if call is not None:
             await self._run(call)
+        else:
+            self._ladders.ended(incoming.call)
 
     async def _admit(self, incoming: protocol.IncomingCall, trunk: str) -> Call | None:
         """A call with a leg and a media port; or a refusal that is on record."""
         called, calling = incoming.to_user, incoming.from_user
         call_id = new_call_id()
+        self._ladders.belongs(incoming.call, call_id)
         self._services.events.emit(
             CallCreated(
                 at=clock.now(),

@@ -43,6 +43,7 @@ log = logging.getLogger("sipagent.sip")
 
 _START_S = 15.0
 _CLOSE_S = 3.0
+_LAST_FACTS_S = 0.5  # what a lane says as it leaves
 _PING_S = 2.0
 _SILENT_PINGS = 4  # a lane that has answered none of so many is stuck, and is replaced
 _BACKLOG_BYTES = 8 << 20  # commands the lane has not read: further ones are dropped
@@ -151,6 +152,7 @@ class LaneClient:
                     await self._lane_exit(lane_pid)
             self._kill_lane(lane_pid)
         if self._keeper is not None:
+            await asyncio.wait({self._keeper}, timeout=_LAST_FACTS_S)
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         self._drop_lane()
@@ -266,6 +268,7 @@ class LaneClient:
             public_host=settings.public_host,
             tcp=settings.tcp,
             user_agent=settings.user_agent,
+            record_messages=settings.record_messages,
             name_servers=names.name_servers(),
             first_call=(self._generation - 1) * _HANDLES_PER_LANE + 1,
         )

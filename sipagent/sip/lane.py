@@ -22,6 +22,7 @@ from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.sip import sdes
 from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
 from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, error_text
+from sipagent.sip.message_log import MessageLog
 from sipagent.sip.names import HostsFile
 from sipagent.sip.protocol import (
     AddAccount,
@@ -56,6 +57,7 @@ _STOP_NS = 2_000_000_000  # an orderly stop: BYE answered, registrations taken b
 _ORPHAN_NS = 500_000_000  # main is gone: BYE sent
 _LOG_LINES = 20  # per window
 _LOG_WINDOW_NS = 10_000_000_000
+_ROUTES = 256  # hosts whose way from here is remembered
 _TOO_MANY_CALLS = "too many calls"  # PJSIP's line, for builds without onRejectedIncomingCall
 _PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|\+?[0-9]{5,}")
 
@@ -77,6 +79,8 @@ class Lane:
         self._log_lines = 0
         self._next_handle = 1
         self._hosts = HostsFile()
+        self._messages = MessageLog(self._local_address)
+        self._routes: dict[str, str] = {}
 
     def run(self) -> NoReturn:
         """Returns never: leaves the process, by os._exit because pjsua2's destructors may abort."""
@@ -96,6 +100,7 @@ class Lane:
             while self.commands:
                 self._carry_out(self.commands.popleft())
             self._housekeeping()
+        self._tell_messages(everything=True)
         self._flush()
         os._exit(0)
 
@@ -103,7 +108,7 @@ class Lane:
         self.start = start
         self._next_handle = start.first_call
         self.endpoint = LaneEndpoint(self)
-        self.stack = Stack(start, self.endpoint, LaneLogWriter(self.log_line))
+        self.stack = Stack(start, self.endpoint, LaneLogWriter(self.log_line, self._saw_message))
         self.local_account = LaneAccount(self, "")
         identity = AddAccount(account="", id_uri=self.stack.identity())
         self.local_account.create(account_config(identity, start.public_host), True)
@@ -175,6 +180,26 @@ class Lane:
         elif self._log_lines == _LOG_LINES:
             self.emit(LaneLog(level=level, text="more PJSIP log lines are left out for a while"))
 
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _saw_message(self, text: str) -> None:
+        self._messages.take(text, mono_ns())
+
+    def known_as(self, call: LaneCall, sip_call_id: str) -> None:
+        self._messages.bind(sip_call_id, call.handle)
+
+    def _local_address(self, host: str) -> str:
+        """Ours of a packet to or from this host."""
+        if host not in self._routes:
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            self._routes[host] = _route_to(host) if self.start.host in ("", "0.0.0.0") else self.start.host
+        return f"{self._routes[host]}:{self.stack.port}"
+
+    def _tell_messages(self, *, everything: bool = False) -> None:
+        for fact in self._messages.due(mono_ns(), everything=everything):
+            self.emit(fact)
+
     # --- calls ----------------------------------------------------------------------------------------------
 
     def adopt(self, account: LaneAccount, call_id: int) -> LaneCall:
@@ -186,12 +211,14 @@ class Lane:
     def bury(self, call: LaneCall) -> None:
         if self.calls.pop(call.handle, None) is not None:
             self.graveyard.append(call)
+            self._messages.end(call.handle, mono_ns())
 
     def abandon(self, call: LaneCall) -> None:
         """End it soon: not from inside a callback."""
         self._abandoned.append(call)
 
     def _housekeeping(self) -> None:
+        self._tell_messages()
         self._flush()
         while self._abandoned:
             self._end(self._abandoned.pop(), 500, {})
@@ -339,6 +366,16 @@ def _scrubbed(text: str) -> str:
     """The first line of a log text, at most 200 characters, numbers and user parts of addresses taken out."""
     lines = text.strip().splitlines()
     return _PRIVATE_IN_LOG.sub("…", sdes.redacted(lines[0].strip()))[:200] if lines else ""
+
+
+def _route_to(host: str) -> str:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host.strip("[]"), 9))  # no packet is sent: the kernel only picks the route
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
 
 
 def serve(main: socket.socket) -> NoReturn:

@@ -13,6 +13,7 @@ import msgspec
 import pjsua2 as pj
 
 from sipagent.sip import message, sdes, sdp
+from sipagent.sip.lane_messages import MESSAGE_LEVEL
 from sipagent.sip.lane_stack import call_param
 from sipagent.sip.protocol import (
     Answered,
@@ -43,6 +44,7 @@ class Owner(Protocol):
     def adopt(self, account: "LaneAccount", call_id: int) -> "LaneCall": ...
     def bury(self, call: "LaneCall") -> None: ...
     def abandon(self, call: "LaneCall") -> None: ...
+    def known_as(self, call: "LaneCall", sip_call_id: str) -> None: ...
 
 
 class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
@@ -204,6 +206,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             info = self.getInfo()
             state, status, reason = int(info.state), int(info.lastStatusCode), clean(info.lastReason)
             call_id = clean(info.callIdString)
+            self.lane.known_as(self, call_id)
             received = message.parse(clean(_received(prm.e)))
             body = message.sdp_of(received)
             if state == pj.PJSIP_INV_STATE_CONNECTING or state == pj.PJSIP_INV_STATE_CONFIRMED:
@@ -297,6 +300,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
         try:
             call = self.lane.adopt(self, int(prm.callId))
             invite = message.parse(clean(prm.rdata.wholeMsg))
+            self.lane.known_as(call, invite.get("call-id"))
             caller = message.parse_address(invite.get("from"))
             self.lane.emit(
                 IncomingCall(
@@ -354,15 +358,23 @@ class LaneEndpoint(pj.Endpoint):  # type: ignore[misc]  # pjsua2 has no types
 
 
 class LaneLogWriter(pj.LogWriter):  # type: ignore[misc]  # pjsua2 has no types
-    """Hands PJSIP's log lines on. Called inside PJSIP, with its locks held: it must only remember."""
+    """Hands PJSIP's log lines on, and the SIP messages among them.
 
-    def __init__(self, remember: Callable[[int, str], None]) -> None:
+    Called inside PJSIP, with its locks held: it must only remember.
+    """
+
+    def __init__(self, remember: Callable[[int, str], None], message: Callable[[str], None]) -> None:
         super().__init__()
         self._remember = remember
+        self._message = message
 
     def write(self, entry: Any) -> None:
         try:
-            self._remember(int(entry.level), clean(entry.msg))
+            level, text = int(entry.level), clean(entry.msg)
+            if level == MESSAGE_LEVEL:
+                self._message(text)
+            else:
+                self._remember(level, text)
         except Exception:
             return  # there is nobody to tell
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pjsua2 as pj
 
+from sipagent.sip.lane_messages import MESSAGE_LEVEL, MessageTap
 from sipagent.sip.names import forbid_waiting_lookups
 from sipagent.sip.protocol import AddAccount, Start
 
@@ -69,8 +70,9 @@ class Stack:
         self.endpoint = endpoint
         self.endpoint.libCreate()  # this thread: it creates and pumps, so it is registered with PJLIB
         config = pj.EpConfig()
-        config.logConfig.level = config.logConfig.consoleLevel = _LOG_LEVEL
-        config.logConfig.msgLogging = 0
+        config.logConfig.level = _LOG_LEVEL
+        config.logConfig.consoleLevel = MESSAGE_LEVEL if start.record_messages else _LOG_LEVEL
+        config.logConfig.msgLogging = int(start.record_messages)
         config.logConfig.decor = 0
         config.logConfig.writer = log_writer
         log_writer.__disown__()  # PJSIP deletes it
@@ -87,6 +89,7 @@ class Stack:
         config.medConfig.ecTailLen = 0
         config.medConfig.noVad = True
         endpoint.libInit(config)
+        self.tap = MessageTap(library, _LOG_LEVEL) if start.record_messages else None
         self.codecs: list[str] = []
         for codec in endpoint.codecEnum2():
             # What PJMEDIA puts into SDP by itself is replaced by ours; without these it cannot agree to more either.

@@ -36,6 +36,7 @@ class Start(Command):
     tcp: bool = True
     user_agent: str = "sipagent"
     name_servers: list[str] = []  # IPv4 addresses that PJSIP asks
+    record_messages: bool = True  # tell SipMessages
     first_call: int = 1  # inbound handles count from here, so that a new lane does not repeat its predecessor's
 
 
@@ -251,6 +252,30 @@ class OptionsResult(Fact):
     answered: bool  # False: nobody answered, the library made the status up
 
 
+class SeenMessage(msgspec.Struct, kw_only=True, array_like=True):
+    """One SIP message of a call, secrets masked. Made when it is seen, masked when it leaves."""
+
+    seq: int  # within its dialog; a gap is of messages that were not kept
+    at: int  # ns, monotonic
+    sent: bool
+    transport: str
+    local: str  # host:port
+    remote: str
+    size: int  # bytes on the wire
+    repeats: int | None  # seq of the message that this one repeats to the byte
+    text: str
+
+
+class SipMessages(Fact):
+    """What went over the wire in one dialog since the last of these; goes on for half a minute after Ended."""
+
+    call: int
+    messages: list[SeenMessage]
+
+    def __repr__(self) -> str:
+        return f"SipMessages(call={self.call}, {len(self.messages)} messages)"
+
+
 class OverLimit(Fact):
     """An INVITE was refused by the library because all its slots are taken."""
 
@@ -285,6 +310,7 @@ AnyCommand = (
 AnyFact = (
     LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress
     | DigitByInfo | RegistrationResult | OptionsResult | OverLimit | InviteRefused | LaneLog | CommandFailed
+    | SipMessages
 )  # fmt: skip
 
 encoder = msgspec.msgpack.Encoder()

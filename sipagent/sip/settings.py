@@ -25,6 +25,7 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     # SRTP with keys in the SDP (RFC 4568): "off", "optional" (who can, gets it) or "required" (others get 488). Whoever
     # reads the signalling reads the keys: without a VPN or the like to the peer they protect little.
     srtp: SrtpPolicy = "off"
+    record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; 1 to 8 kB a call
 
     def __post_init__(self) -> None:
         if not self.codecs:
