@@ -234,14 +234,14 @@ class Leg:
                 self._confirmed(fact)
             case sip.MediaChanged():
                 self._terms = sdp.with_keys_of(self._terms, sdp.parse(fact.answer))
-                self._negotiated(fact.sdp, offered=False)
+                self._negotiated(fact.sdp, offered=fact.offered)
             case sip.Ended():
                 self._dialog_over.set()
                 self._end(self._remote_end(fact))
             case sip.TransferProgress():
                 self._transfer_progress(fact)
             case sip.DigitByInfo():
-                self._digit(fact.digit, 0)
+                self._digit(fact.digit, fact.duration_ms)
             case sip.CommandFailed():
                 self._command_failed(fact)
             case _:

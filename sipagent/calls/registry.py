@@ -95,6 +95,8 @@ class CallRegistry:
             self._refuse(incoming.call, 403, "address is no trunk's")
         elif self.draining:
             self._refuse(incoming.call, 503, "node is stopping")
+        elif incoming.replaces is not None:
+            self._refuse(incoming.call, 603, "taking the place of a call is not granted")
         elif self._full:
             self._refuse(incoming.call, 486, "all calls in use")
         else:

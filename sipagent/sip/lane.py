@@ -26,21 +26,28 @@ from sipagent.sip.message_log import MessageLog
 from sipagent.sip.names import HostsFile
 from sipagent.sip.protocol import (
     AddAccount,
+    AllowRefer,
     Answer,
     AnyCommand,
     AnyFact,
     CommandFailed,
+    EarlyMedia,
     Hangup,
+    Hold,
     LaneLog,
     LaneReady,
     MakeCall,
+    NotifyTransfer,
     OverLimit,
     Ping,
     Pong,
     Refer,
     Register,
     Reject,
+    Reoffer,
+    Resume,
     Ring,
+    SendInfo,
     SetMedia,
     Start,
     StartFailed,
@@ -72,6 +79,7 @@ class Lane:
         self.graveyard: list[LaneCall] = []
         self.accounts: dict[str, LaneAccount] = {}
         self._abandoned: list[LaneCall] = []
+        self._attended: set[LaneCall] = set()  # those that have something to send as soon as it may be sent
         self._unsent = bytearray()
         self._unsent_since = 0
         self._stop_at = 0  # ns; 0 while we go on
@@ -109,6 +117,8 @@ class Lane:
         self._next_handle = start.first_call
         self.endpoint = LaneEndpoint(self)
         self.stack = Stack(start, self.endpoint, LaneLogWriter(self.log_line, self._saw_message))
+        self.pjsip = self.stack.pjsip
+        self.pjsip.leave_replaces_to_us(self.problem)
         self.local_account = LaneAccount(self, "")
         identity = AddAccount(account="", id_uri=self.stack.identity())
         self.local_account.create(account_config(identity, start.public_host), True)
@@ -217,9 +227,21 @@ class Lane:
         """End it soon: not from inside a callback."""
         self._abandoned.append(call)
 
+    def attend(self, call: LaneCall) -> None:
+        """Let it send what waits, soon: not from inside a callback."""
+        self._attended.add(call)
+
     def _housekeeping(self) -> None:
         self._tell_messages()
         self._flush()
+        for call in list(self._attended):
+            try:
+                waits = call.attended(mono_ns())
+            except Exception as error:
+                waits = False
+                self.problem("a request inside a call could not be sent", error)
+            if not waits:
+                self._attended.discard(call)
         while self._abandoned:
             self._end(self._abandoned.pop(), 500, {})
         if self.graveyard:
@@ -278,6 +300,8 @@ class Lane:
         elif isinstance(command, Ring):
             # Without call settings: with them PJSIP makes its offer to an INVITE without one right now.
             call.answer(call_param(180, media=False))
+        elif isinstance(command, EarlyMedia):
+            call.begin_early_media(command.sdp)
         elif isinstance(command, Answer):
             call.accept(command.sdp)
         elif isinstance(command, Reject):
@@ -288,8 +312,23 @@ class Lane:
                 self._end(call, command.status, command.headers)
         elif isinstance(command, Hangup):
             self._end(call, 480, command.headers)
+        else:
+            self._inside_call(call, command)
+
+    def _inside_call(self, call: LaneCall, command: AnyCommand) -> None:
+        if isinstance(command, Hold | Resume):
+            call.hold = isinstance(command, Hold)
+            call.make_offer()
+        elif isinstance(command, Reoffer):
+            call.make_offer(update=command.update)
+        elif isinstance(command, SendInfo):
+            call.send_info(command)
         elif isinstance(command, Refer):
-            call.xfer(command.target, call_param())
+            call.refer(command)
+        elif isinstance(command, AllowRefer):
+            call.may_be_referred = True
+        elif isinstance(command, NotifyTransfer):
+            call.notify(command)
 
     def _make_call(self, command: MakeCall) -> None:
         if self._stop_at:

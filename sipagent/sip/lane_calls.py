@@ -8,32 +8,56 @@ the lane's graveyard, because its destructor hangs up whatever call owns its slo
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 import pjsua2 as pj
 
-from sipagent.sip import message, sdes, sdp
+from sipagent.core.clock import mono_ns
+from sipagent.sip import info, message, sdes, sdp
 from sipagent.sip.lane_messages import MESSAGE_LEVEL
-from sipagent.sip.lane_stack import call_param
+from sipagent.sip.lane_stack import call_param, request_param
+from sipagent.sip.offers import PENDING, Offers
+from sipagent.sip.pjsip import Pjsip
 from sipagent.sip.protocol import (
     Answered,
     AnyFact,
     DigitByInfo,
     Ended,
+    EndedWhy,
     IncomingCall,
+    InfoAnswered,
     InviteRefused,
     MediaChanged,
+    NotifyTransfer,
+    OfferRefused,
     OverLimit,
     Progress,
+    Redirected,
+    Refer,
     RegistrationResult,
+    Replaces,
+    SendInfo,
     SetMedia,
     TransferProgress,
+    TransferRequested,
 )
+
+# Answered by PJSIP, or by the callbacks below.
+_METHODS = frozenset(
+    {"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY", "SUBSCRIBE", "MESSAGE"}
+)
+_SIPFRAG = "message/sipfrag;version=2.0"
 
 
 def clean(text: Any) -> str:
     """Bytes of the wire that are no UTF-8 arrive as lone surrogates, which msgpack refuses."""
     return str(text).encode("utf-8", "replace").decode("utf-8")
+
+
+def replaced_dialog(value: str) -> Replaces | None:
+    found = message.replaced_dialog(value)
+    return Replaces(*found) if found is not None else None
 
 
 class Owner(Protocol):
@@ -45,6 +69,9 @@ class Owner(Protocol):
     def bury(self, call: "LaneCall") -> None: ...
     def abandon(self, call: "LaneCall") -> None: ...
     def known_as(self, call: "LaneCall", sip_call_id: str) -> None: ...
+    def attend(self, call: "LaneCall") -> None: ...
+
+    pjsip: Pjsip
 
 
 class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
@@ -55,6 +82,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self.inbound = call_id != pj.PJSUA_INVALID_ID
         self.answered = False
         self.ended = False
+        self.early = False  # our answer went out with a 183
         self.accepted = False  # main said 200
         self.closing = False  # we asked for the end
         self.cancelled = False  # the peer did, before an answer
@@ -67,6 +95,17 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self._new_offer = ""  # the peer's offer inside the call, answered and not yet reported
         self._we_offered = False  # inside the call: a re-INVITE without SDP
         self._final_headers: dict[str, str] = {}
+        self._dialog = message.Message("", (), "")  # a message that has both tags
+        self.hold = False  # what main wants; what the peer has agreed to:
+        self._held = False
+        self._offers = Offers(chose_call_id=not self.inbound)
+        self._by_update = False
+        self._offering = False  # PJSIP asks for the SDP of an offer of ours
+        self._infos = 0  # sent, not answered
+        self.may_be_referred = False
+        self._refers = 0
+        self._notifies: list[NotifyTransfer] = []
+        self._refer_id = ""  # of the transfer that we are asked for and that is not over: "" for none
 
     # --- SDP ------------------------------------------------------------------------------------------------
 
@@ -75,8 +114,9 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         An INVITE without offer has no draft yet (setting one would crash), and onCallSdpCreated puts ours in.
         """
         param = call_param(200)
-        info = self.getInfo()
-        if info.remOfferer:
+        if self.early:
+            pass
+        elif self.getInfo().remOfferer:
             self._local = sdp.parse(text)
             self._version = self._local.version
             self._local_text = text
@@ -84,6 +124,21 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         else:
             self.next_sdp = text
         self.accepted = True
+        self.answer(param)
+
+    def begin_early_media(self, text: str) -> None:
+        """183; the answer in it holds for the 200 too. Without an offer to answer there is nothing to say yet."""
+        if self.early or self.accepted:
+            return
+        if not self.getInfo().remOfferer:
+            self.answer(call_param(183, media=False))
+            return
+        param = call_param(183)
+        self._local = sdp.parse(text)
+        self._version = self._local.version
+        self._local_text = text
+        param.sdp.wholeSdp = text
+        self.early = True
         self.answer(param)
 
     def onCallSdpCreated(self, prm: Any) -> None:
@@ -125,20 +180,34 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             offer = sdp.parse(remote)
             self._renew_keys(offer)
             text = sdp.build_answer(
-                offer, host=host, port=port, session_id=session_id, version=self._version, terms=self._terms
+                offer,
+                host=host,
+                port=port,
+                session_id=session_id,
+                version=self._version,
+                terms=self._terms,
+                hold=self._held,
             )
             self._new_offer = self._remote_text = remote
             return text
-        drafted = sdp.parse(generated).audio_line
-        self._we_offered = True
+        self._we_offered = not self._offering
         return sdp.build_offer(
             host=host,
             port=port,
             session_id=session_id,
             version=self._version,
             terms=self._terms,
-            direction=drafted.direction if drafted else "sendrecv",
+            direction=self._offered_direction(generated),
         )
+
+    def _offered_direction(self, generated: str) -> sdp.Direction:
+        """RFC 3264 section 8.4: a stream that the peer holds too stops in both directions."""
+        if self.hold if self._offering else self._held:
+            line = sdp.parse(self._remote_text).audio_line if self._remote_text else None
+            held_by_peer = line is not None and line.effective_direction in ("sendonly", "inactive")
+            return "inactive" if held_by_peer else "sendonly"
+        drafted = sdp.parse(generated).audio_line if not self._offering else None
+        return drafted.direction if drafted else "sendrecv"
 
     @property
     def _terms(self) -> sdp.Terms:
@@ -163,6 +232,64 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         if self._local is None or line is None:
             raise ValueError("the peer made an offer and main has said nothing about media")
         return line.host, line.port, self._local.session_id
+
+    # --- our offers inside the call -------------------------------------------------------------------------
+
+    def make_offer(self, *, update: bool = False) -> None:
+        self._by_update = update
+        self._offers.want()
+        self.lane.attend(self)
+
+    def attended(self, now: int) -> bool:
+        """Sends what is due; False when nothing waits any more."""
+        if self.ended or not self.isActive():
+            return False
+        while self._notifies:
+            self._notify(self._notifies.pop(0))
+        if self._offers.expired(now):
+            self._offer_answered(408, "no answer")
+        if self.answered and self._offers.due(now):
+            self._send_offer(now)
+        return self._offers.wanted or self._offers.on_its_way
+
+    def _send_offer(self, now: int) -> None:
+        self._offers.sent(now)
+        before = self._local_text
+        self._offering = True
+        try:
+            if self._by_update:
+                self.update(call_param())
+            else:
+                self.reinvite(call_param())
+        except pj.Error:  # another INVITE is under way, one of the peer's maybe
+            self._local_text = before
+            self._offer_answered(PENDING, "")
+        finally:
+            self._offering = False
+
+    def _offer_answered(self, status: int, reason: str) -> None:
+        if not self._offers.on_its_way:
+            return
+        outcome = self._offers.answered(status, mono_ns())
+        if outcome == "accepted":
+            self._held = self.hold
+        elif outcome == "refused":
+            self.hold = self._held
+            self.lane.emit(OfferRefused(call=self.handle, status=status, reason=reason))
+
+    def _answer_inside(self, method: str, change: Any) -> None:
+        """The peer's final response to an INVITE or UPDATE of ours inside the call, PJSIP's own refreshes too."""
+        status, received = int(change.tsx.statusCode), message.Message("", (), "")
+        if change.type == pj.PJSIP_EVENT_RX_MSG:
+            received = message.parse(clean(change.src.rdata.wholeMsg))
+            if status in (401, 407) and self._offers.on_its_way:
+                return  # PJSIP tries again with credentials; without any, the offer expires
+        body = message.sdp_of(received) if 200 <= status < 300 else ""
+        ours = self._offers.on_its_way
+        self._offer_answered(status, clean(change.tsx.statusText))
+        if body and (ours or body != self._remote_text):
+            self._remote_text = body
+            self.lane.emit(MediaChanged(call=self.handle, sdp=body, answer=self._local_text, offered=True))
 
     def onCallMediaState(self, prm: Any) -> None:
         try:
@@ -209,6 +336,11 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             self.lane.known_as(self, call_id)
             received = message.parse(clean(_received(prm.e)))
             body = message.sdp_of(received)
+            if not self.inbound and received.status >= 300:
+                # Of a redirection that nobody follows PJSIP makes 487.
+                status, reason = received.status, clean(received.start_line.split(" ", 2)[-1])
+            if not self.answered and received.start_line:
+                self._dialog = received
             if state == pj.PJSIP_INV_STATE_CONNECTING or state == pj.PJSIP_INV_STATE_CONFIRMED:
                 # In a 2xx (outbound), or in the ACK to our offer (inbound).
                 if body and (not self.inbound or received.start_line.startswith("ACK ")):
@@ -216,12 +348,15 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             if state == pj.PJSIP_INV_STATE_CONFIRMED and not self.answered:
                 self.answered = True
                 self._new_offer, self._we_offered = "", False
-                self.lane.emit(Answered(call=self.handle, sdp=self._remote_text, sip_call_id=call_id))
+                self.lane.emit(self._as_answered(call_id, clean(info.remoteContact)))
             elif state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.ended:
                 self.ended = True
                 by_remote = self.cancelled or received.start_line.startswith("BYE ")
                 if not by_remote and not self.closing:
                     by_remote = received.status >= 300  # a final refusal; timers and dead transports are nobody's
+                if received.status // 100 == 3:
+                    targets = message.redirections(received)
+                    self.lane.emit(Redirected(call=self.handle, status=status, targets=targets))
                 self.lane.emit(
                     Ended(
                         call=self.handle,
@@ -231,6 +366,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
                         was_answered=self.answered,
                         headers={**self._final_headers, **message.final_headers(received)},
                         sip_call_id=call_id,
+                        why="" if by_remote or self.closing else self._why_ended(status),
                     )
                 )
         except Exception as error:
@@ -239,13 +375,35 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             if self.ended:
                 self.lane.bury(self)
 
+    def _as_answered(self, call_id: str, remote_target: str) -> Answered:
+        sides = message.parse_address(self._dialog.get("to")), message.parse_address(self._dialog.get("from"))
+        local, remote = sides if self.inbound else reversed(sides)
+        return Answered(
+            call=self.handle,
+            sdp=self._remote_text,
+            sip_call_id=call_id,
+            local_tag=local.params.get("tag", ""),
+            remote_tag=remote.params.get("tag", ""),
+            remote_uri=remote.uri,
+            remote_target=message.parse_address(remote_target).uri,
+        )
+
+    def _why_ended(self, status: int) -> EndedWhy:
+        if not self.answered:
+            return "no_ack" if self.accepted else ""
+        return "no_refresh" if status == 408 else "unreachable"
+
     def onCallTsxState(self, prm: Any) -> None:
         try:
             change = prm.e.body.tsxState
-            if change.type != pj.PJSIP_EVENT_RX_MSG:
-                return
             method, role, status = str(change.tsx.method), int(change.tsx.role), int(change.tsx.statusCode)
-            if role == pj.PJSIP_ROLE_UAC and method == "INVITE" and 100 < status < 200 and not self.answered:
+            if role == pj.PJSIP_ROLE_UAC and status >= 200 and method == "INFO":
+                self._info_answered(status)
+            elif role == pj.PJSIP_ROLE_UAC and status >= 200 and method in ("INVITE", "UPDATE") and self.answered:
+                self._answer_inside(method, change)
+            elif change.type != pj.PJSIP_EVENT_RX_MSG:
+                return
+            elif role == pj.PJSIP_ROLE_UAC and method == "INVITE" and 100 < status < 200 and not self.answered:
                 received = message.parse(clean(change.src.rdata.wholeMsg))
                 body = message.sdp_of(received)
                 self._remote_text = body or self._remote_text
@@ -258,18 +416,47 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
                         sip_call_id=received.get("call-id"),
                     )
                 )
-            elif role == pj.PJSIP_ROLE_UAS and method in ("CANCEL", "BYE"):
-                received = message.parse(clean(change.src.rdata.wholeMsg))
-                self._final_headers = message.final_headers(received)
-                self.cancelled = True
+            elif role == pj.PJSIP_ROLE_UAS and change.tsx.state == pj.PJSIP_TSX_STATE_TRYING:
+                self._requested(method, change.src.rdata)
         except Exception as error:
             self.lane.problem("a transaction was not understood", error)
 
-    def onDtmfDigit(self, prm: Any) -> None:
-        try:
-            self.lane.emit(DigitByInfo(call=self.handle, digit=clean(prm.digit)[:1]))
-        except Exception as error:
-            self.lane.problem("a digit was lost", error)
+    def _requested(self, method: str, rdata: Any) -> None:
+        """A request inside the dialog that has no response yet. What is not answered here PJSIP answers."""
+        if method in ("CANCEL", "BYE"):
+            self._final_headers = message.final_headers(message.parse(clean(rdata.wholeMsg)))
+            self.cancelled = True
+        elif method == "INFO":
+            self._info(message.parse(clean(rdata.wholeMsg)), rdata.pjRxData)
+        elif method == "REFER":
+            self._refer(message.parse(clean(rdata.wholeMsg)), rdata.pjRxData)
+        elif method not in _METHODS:
+            self.lane.pjsip.respond(rdata.pjRxData, 405)
+
+    # --- INFO -----------------------------------------------------------------------------------------------
+
+    def send_info(self, command: SendInfo) -> None:
+        self.sendRequest(request_param("INFO", command.content_type, command.body))
+        self._infos += 1
+
+    def _info_answered(self, status: int) -> None:
+        if self._infos:  # its transaction's end is told once more
+            self._infos -= 1
+            self.lane.emit(InfoAnswered(call=self.handle, status=status))
+
+    def _info(self, received: message.Message, rdata: Any) -> None:
+        """RFC 6086 section 4.2.2: an empty one is a sign of life, an unknown package or body is refused."""
+        kind = received.get("content-type")
+        pressed = info.digit_of(kind, received.body)
+        if pressed is not None:
+            self.lane.pjsip.respond(rdata, 200)
+            self.lane.emit(DigitByInfo(call=self.handle, digit=pressed[0], duration_ms=pressed[1]))
+        elif received.get("info-package"):
+            self.lane.pjsip.respond(rdata, 469)  # Bad Info Package
+        elif not received.body.strip():
+            self.lane.pjsip.respond(rdata, 200)
+        else:
+            self.lane.pjsip.respond(rdata, 400 if info.is_digits(kind) else 415)
 
     # --- transfer -------------------------------------------------------------------------------------------
 
@@ -280,8 +467,53 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         except Exception as error:
             self.lane.problem("the progress of a transfer was lost", error)
 
+    def refer(self, command: Refer) -> None:
+        target = command.target
+        if command.replaces is not None:
+            target = f"<{target}?Replaces={quote(str(command.replaces), safe='')}>"
+        self.xfer(target, call_param(headers=command.headers))
+
+    def _refer(self, received: message.Message, rdata: Any) -> None:
+        """A REFER, from which PJSIP would make a call by itself (RFC 3515)."""
+        target, replaces = message.refer_to(received.get("refer-to"))
+        if not target:
+            status = 400
+        elif not self.may_be_referred or not target.lower().startswith(("sip:", "sips:", "tel:")):
+            status = 603
+        else:
+            status = PENDING if self._refer_id else 202
+        if not self.lane.pjsip.respond(rdata, status) or status != 202:
+            return
+        self._refers += 1
+        # RFC 3515 section 2.4.6: the first may go without an id, the further ones may not.
+        cseq = received.get("cseq").partition(" ")[0]
+        self._refer_id = "refer" if self._refers == 1 else f"refer;id={cseq}"
+        self.notify(NotifyTransfer(call=self.handle, status=100))
+        self.lane.emit(
+            TransferRequested(
+                call=self.handle,
+                target=target,
+                replaces=replaced_dialog(replaces),
+                referred_by=message.parse_address(received.get("referred-by")).uri,
+            )
+        )
+
+    def notify(self, command: NotifyTransfer) -> None:
+        self._notifies.append(command)
+        self.lane.attend(self)
+
+    def _notify(self, command: NotifyTransfer) -> None:
+        if not self._refer_id:
+            return  # it has been told the end
+        reason = command.reason or self.lane.pjsip.reason(command.status)
+        state = "terminated;reason=noresource" if command.final else "active;expires=180"
+        headers = {"Event": self._refer_id, "Subscription-State": state}
+        if command.final:
+            self._refer_id = ""
+        self.sendRequest(request_param("NOTIFY", _SIPFRAG, f"SIP/2.0 {command.status} {reason}\r\n", headers))
+
     def onCallTransferRequest(self, prm: Any) -> None:
-        prm.statusCode = pj.PJSIP_SC_DECLINE  # a REFER received: not ours to follow yet
+        prm.statusCode = pj.PJSIP_SC_DECLINE  # answered before this; PJSIP's default is to call anyone
 
     def onCallReplaceRequest(self, prm: Any) -> None:
         prm.statusCode = pj.PJSIP_SC_DECLINE  # PJSIP's default is to let anyone replace a call
@@ -312,6 +544,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
                     source=clean(prm.rdata.srcAddress),
                     headers=message.invite_headers(invite),
                     sdp=message.sdp_of(invite),
+                    replaces=replaced_dialog(invite.get("replaces")),
                 )
             )
         except Exception as error:

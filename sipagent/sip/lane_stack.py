@@ -15,6 +15,7 @@ import pjsua2 as pj
 
 from sipagent.sip.lane_messages import MESSAGE_LEVEL, MessageTap
 from sipagent.sip.names import forbid_waiting_lookups
+from sipagent.sip.pjsip import Pjsip
 from sipagent.sip.protocol import AddAccount, Start
 
 # More than any build's compile-time array; PJSIP lowers it to PJSUA_MAX_CALLS.
@@ -90,6 +91,7 @@ class Stack:
         config.medConfig.noVad = True
         endpoint.libInit(config)
         self.tap = MessageTap(library, _LOG_LEVEL) if start.record_messages else None
+        self.pjsip = Pjsip(library)
         self.codecs: list[str] = []
         for codec in endpoint.codecEnum2():
             # What PJMEDIA puts into SDP by itself is replaced by ours; without these it cannot agree to more either.
@@ -199,12 +201,27 @@ def call_param(status: int = 0, reason: str = "", headers: dict[str, str] | None
     if reason:
         param.reason = reason
     if headers:
-        vector = pj.SipHeaderVector()
-        for name, value in headers.items():
-            header = pj.SipHeader()
-            # A line end inside a value would begin a header of its own.
-            header.hName = name.replace("\r", "").replace("\n", "")
-            header.hValue = value.replace("\r", " ").replace("\n", " ")
-            vector.append(header)
-        param.txOption.headers = vector
+        param.txOption.headers = _headers(headers)
     return param
+
+
+def request_param(method: str, content_type: str, body: str, headers: dict[str, str] | None = None) -> Any:
+    """Of a request inside a dialog."""
+    param = pj.CallSendRequestParam()
+    param.method = method
+    param.txOption.contentType = content_type
+    param.txOption.msgBody = body
+    if headers:
+        param.txOption.headers = _headers(headers)
+    return param
+
+
+def _headers(headers: dict[str, str]) -> Any:
+    vector = pj.SipHeaderVector()
+    for name, value in headers.items():
+        header = pj.SipHeader()
+        # A line end inside a value would begin a header of its own.
+        header.hName = name.replace("\r", "").replace("\n", "")
+        header.hValue = value.replace("\r", " ").replace("\n", " ")
+        vector.append(header)
+    return vector

@@ -160,6 +160,35 @@ def final_headers(message: Message) -> dict[str, str]:
     return _kept(message, _FINAL_HEADERS | redirected)
 
 
+def replaced_dialog(value: str) -> tuple[str, str, str, bool] | None:
+    """Call-ID, to-tag, from-tag and early-only of a Replaces value (RFC 3891); None when one of them is missing."""
+    call_id, _, rest = value[:MAX_VALUE].partition(";")
+    params = _params(rest)
+    to_tag, from_tag = params.get("to-tag", ""), params.get("from-tag", "")
+    return (call_id.strip(), to_tag, from_tag, "early-only" in params) if call_id and to_tag and from_tag else None
+
+
+def refer_to(value: str) -> tuple[str, str]:
+    """The URI of a Refer-To value without its headers, and the value of the Replaces among those ("" for none)."""
+    uri, _, headers = parse_address(value).uri.partition("?")
+    for part in headers[:MAX_VALUE].split("&"):
+        name, _, text = part.partition("=")
+        if name.lower() == "replaces":
+            return uri, unquote(text)
+    return uri, ""
+
+
+def redirections(message: Message) -> tuple[str, ...]:
+    """Where a 3xx points: the SIP and tel URIs of its Contact headers, the preferred ones first, at most 8."""
+    found: list[tuple[float, str]] = []
+    for value in message.all("contact"):
+        for part in _split(value):
+            address = parse_address(part)
+            if address.uri.lower().startswith(("sip:", "sips:", "tel:")):
+                found.append((_quality(address.params.get("q", "1")), address.uri))
+    return tuple(uri for _, uri in sorted(found, key=lambda each: -each[0])[:8])
+
+
 def seconds(value: str) -> int:
     """The number at the head of a Retry-After or Expires value, 0 when there is none; at most a day."""
     found = re.match(r"\s*([0-9]{1,9})", value)
@@ -190,6 +219,16 @@ def _canonical(name: str) -> str:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def _quality(text: str) -> float:
+    """A q value, 0 to 1 (RFC 3261 section 25.1); 1 where it cannot be read."""
+    return float(text) if re.fullmatch(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", text) else 1.0
+
+
+def _split(value: str) -> list[str]:
+    """The parts of a comma-separated header, commas within quotes and brackets left alone."""
+    return re.findall(r'(?:"(?:\\.|[^"\\])*"|<[^>]*>|[^,"<])+', value[:MAX_TEXT])
 
 
 def _outside_quotes(text: str, wanted: str) -> int:

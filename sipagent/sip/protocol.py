@@ -4,10 +4,24 @@
 (negative), unique for the lane's life.
 """
 
+from typing import Literal
+
 import msgspec
 
 from sipagent.sip import sdes
 from sipagent.sip.sdp import CLEAR, Terms
+
+
+class Replaces(msgspec.Struct, frozen=True):
+    """Names a dialog, as the side that is asked to give it up knows it (RFC 3891): its own tag is `to_tag`."""
+
+    call_id: str
+    to_tag: str
+    from_tag: str
+    early_only: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.call_id};to-tag={self.to_tag};from-tag={self.from_tag}" + ";early-only" * self.early_only
 
 
 class Command(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
@@ -50,8 +64,18 @@ class Ring(Command):
     call: int
 
 
+class EarlyMedia(Command):
+    """183 with this SDP as the answer: the caller hears us before the call is answered.
+
+    An INVITE without an offer gets 183 without SDP. Sent reliably where the caller can (RFC 3262).
+    """
+
+    call: int
+    sdp: str
+
+
 class Answer(Command):
-    """200 with this SDP as the answer (or as the offer when the INVITE carried none)."""
+    """200 with this SDP as the answer (or as the offer when the INVITE carried none). Its SDP is EarlyMedia's after that."""
 
     call: int
     sdp: str
@@ -84,10 +108,59 @@ class MakeCall(Command):
 
 
 class Refer(Command):
-    """Blind transfer (RFC 3515)."""
+    """Asks the peer to call somebody else (RFC 3515), instead of `replaces` where that is given: the dialog we have
+    with the target, as the target knows it (attended transfer, RFC 5589 section 7). Followed by TransferProgress.
+    """
 
     call: int
     target: str
+    replaces: Replaces | None = None
+    headers: dict[str, str] = {}
+
+
+class AllowRefer(Command):
+    """From now on a REFER in this call is accepted (202) and told as TransferRequested; without this it gets 603."""
+
+    call: int
+
+
+class NotifyTransfer(Command):
+    """NOTIFY to who asked for a transfer: how far it has come (a status line in message/sipfrag, RFC 3515)."""
+
+    call: int
+    status: int
+    reason: str = ""
+    final: bool = False
+
+
+class Hold(Command):
+    """An offer in which the peer only hears us, or nothing is sent where it holds us too.
+
+    Followed by MediaChanged, or by OfferRefused: then all is as it was.
+    """
+
+    call: int
+
+
+class Resume(Command):
+    """The end of Hold. Followed by MediaChanged, or by OfferRefused."""
+
+    call: int
+
+
+class Reoffer(Command):
+    """Our offer again, from the SetMedia that was given last: another address, other codecs. Hold stays what it is."""
+
+    call: int
+    update: bool = False  # by UPDATE (RFC 3311) where the peer knows it, instead of re-INVITE
+
+
+class SendInfo(Command):
+    """INFO inside the call (RFC 6086). Followed by InfoAnswered."""
+
+    call: int
+    content_type: str
+    body: str
 
 
 class SetMedia(Command):
@@ -177,6 +250,7 @@ class IncomingCall(Fact):
     sdp: str = ""  # the offer; "" when the INVITE carried none
     request_uri: str = ""
     authorization: list[str] = []  # the caller's digest credentials (RFC 3261 section 22), as sent
+    replaces: Replaces | None = None  # the dialog it wants to take the place of: main decides, and ends that one
 
 
 class Progress(Fact):
@@ -195,21 +269,59 @@ class Answered(Fact):
     call: int
     sdp: str
     sip_call_id: str
+    local_tag: str = ""
+    remote_tag: str = ""
+    remote_uri: str = ""  # the peer's address of record; without its port where it is we who call
+    remote_target: str = ""  # its Contact
+
+    @property
+    def dialog(self) -> Replaces:
+        """This dialog as the peer knows it: for a Refer of somebody else to the peer."""
+        return Replaces(self.sip_call_id, self.remote_tag, self.local_tag)
+
+    def is_named_by(self, replaces: Replaces) -> bool:
+        """Whether a peer means this dialog: the tags are then ours and the peer's (RFC 3891 section 3)."""
+        named = (replaces.call_id, replaces.to_tag, replaces.from_tag)
+        return named == (self.sip_call_id, self.local_tag, self.remote_tag)
 
 
 class MediaChanged(Fact):
-    """The peer sent a new offer inside the call and the lane has answered; `sdp` is the peer's offer.
+    """A new offer inside the call was answered. `sdp` is the peer's: its offer, or its answer when we `offered`.
 
-    `answer` may hold new SRTP keys of ours: a peer that changes its own begins both streams anew.
+    `answer` is ours, and may hold new SRTP keys: a peer that changes its own begins both streams anew.
     """
 
     call: int
     sdp: str
     answer: str
+    offered: bool = False
+
+
+class OfferRefused(Fact):
+    """Our offer inside the call (Hold, Resume, Reoffer) was refused: the session is as it was."""
+
+    call: int
+    status: int  # 491: both sides made offers at once, again and again
+    reason: str
+
+
+class Redirected(Fact):
+    """An outbound call was answered with 3xx; its Ended follows."""
+
+    call: int
+    status: int
+    targets: tuple[str, ...]  # URIs, best first (RFC 3261 section 20.10: q)
+
+
+EndedWhy = Literal["", "no_ack", "no_refresh", "unreachable"]
 
 
 class Ended(Fact):
-    """The dialog is over. `by_remote`: who ended it; `status`: the INVITE's final one (200 after an answer)."""
+    """The dialog is over. `by_remote`: who ended it; `status`: the INVITE's final one (200 after an answer).
+
+    `why`, where it was nobody's wish: our answer was never acknowledged, the peer let the session timer run out
+    (RFC 4028), or it no longer answers.
+    """
 
     call: int
     status: int
@@ -218,6 +330,7 @@ class Ended(Fact):
     was_answered: bool
     headers: dict[str, str] = {}
     sip_call_id: str = ""
+    why: EndedWhy = ""
 
 
 class TransferProgress(Fact):
@@ -229,9 +342,28 @@ class TransferProgress(Fact):
     final: bool
 
 
+class TransferRequested(Fact):
+    """The peer asks us by REFER to call `target`, instead of `replaces` where that is given. It has got 202 and
+    NOTIFY 100; main tells it the rest by NotifyTransfer, a refusal too. One at a time: another gets 491 meanwhile.
+    """
+
+    call: int
+    target: str
+    replaces: Replaces | None = None
+    referred_by: str = ""
+
+
+class InfoAnswered(Fact):
+    """The final status of an INFO we sent; 408 when none came."""
+
+    call: int
+    status: int
+
+
 class DigitByInfo(Fact):
     call: int
     digit: str
+    duration_ms: int = 0  # 0 when not told
 
 
 class RegistrationResult(Fact):
@@ -304,13 +436,13 @@ class CommandFailed(Fact):
 
 
 AnyCommand = (
-    Start | Ping | Ring | Answer | Reject | Hangup | MakeCall | Refer | SetMedia | AddAccount | Register | Unregister
-    | SendOptions | AddressChanged | Stop
+    Start | Ping | Ring | EarlyMedia | Answer | Reject | Hangup | MakeCall | Refer | AllowRefer | NotifyTransfer | Hold
+    | Resume | Reoffer | SendInfo | SetMedia | AddAccount | Register | Unregister | SendOptions | AddressChanged | Stop
 )  # fmt: skip
 AnyFact = (
-    LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | Ended | TransferProgress
-    | DigitByInfo | RegistrationResult | OptionsResult | OverLimit | InviteRefused | LaneLog | CommandFailed
-    | SipMessages
+    LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | OfferRefused | Redirected
+    | Ended | TransferProgress | TransferRequested | InfoAnswered | DigitByInfo | RegistrationResult | OptionsResult
+    | OverLimit | InviteRefused | LaneLog | CommandFailed | SipMessages
 )  # fmt: skip
 
 encoder = msgspec.msgpack.Encoder()
