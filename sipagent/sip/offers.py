@@ -19,11 +19,11 @@ class Offers:
         self.wanted = False
         self._tries = 0
         self._not_before = 0
-        self._sent_at = 0  # 0: none is on its way
+        self._sent_at: int | None = None  # None: none is on its way
 
     @property
     def on_its_way(self) -> bool:
-        return self._sent_at != 0
+        return self._sent_at is not None
 
     def want(self) -> None:
         """Of several that wait, the last is enough: an offer is made of what is wanted when it goes out."""
@@ -39,10 +39,10 @@ class Offers:
         self._sent_at = now
 
     def expired(self, now: int) -> bool:
-        return self.on_its_way and now - self._sent_at > _ANSWER_WITHIN_NS
+        return self._sent_at is not None and now - self._sent_at > _ANSWER_WITHIN_NS
 
     def answered(self, status: int, now: int) -> Literal["accepted", "again", "refused"]:
-        self._sent_at = 0
+        self._sent_at = None
         if 200 <= status < 300:
             return "accepted"
         if status != PENDING or self._tries >= _TRIES:

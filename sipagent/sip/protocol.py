@@ -75,7 +75,9 @@ class EarlyMedia(Command):
 
 
 class Answer(Command):
-    """200 with this SDP as the answer (or as the offer when the INVITE carried none). Its SDP is EarlyMedia's after that."""
+    """200 with this SDP as the answer (or as the offer when the INVITE carried none). After an answer in EarlyMedia
+    that one holds.
+    """
 
     call: int
     sdp: str

@@ -6,7 +6,6 @@ from sipagent.core.events import CallRefused
 from sipagent.sip import sdp
 from sipagent.sip.protocol import (
     Answered,
-    DigitByInfo,
     Hangup,
     IncomingCall,
     MediaChanged,
@@ -146,11 +145,6 @@ async def test_delayed_offer(agent: Agent) -> None:
 async def test_video_is_refused_and_audio_taken(agent: Agent) -> None:
     (await sipp.run("uac-inbound-video-and-audio.xml", target=agent.address)).check()
     assert (await agent.ended(1)).was_answered
-
-
-async def test_digits_by_info(agent: Agent) -> None:
-    (await sipp.run("uac-info-digits.xml", target=agent.address)).check()
-    assert [fact.digit for fact in agent.all(DigitByInfo)] == ["5", "#"]
 
 
 async def test_refer_received_is_declined(agent: Agent) -> None:

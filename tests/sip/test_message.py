@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from sipagent.sip import message
 from sipagent.sip.message import (
     MAX_HEADERS,
     MAX_KEPT,
@@ -145,3 +146,34 @@ def test_rubbish_is_survived() -> None:
         sdp_of(message)
         parse_address(message.get("from"))
     assert parse("").start_line == "" and parse("\r\n\r\n").headers == ()
+
+
+def test_the_dialog_that_a_replaces_names() -> None:
+    assert message.replaced_dialog("a@b ;from-tag=1;to-tag=2") == ("a@b", "2", "1", False)
+    assert message.replaced_dialog("a@b;to-tag=2;from-tag=1;early-only") == ("a@b", "2", "1", True)
+    assert message.replaced_dialog("a@b;to-tag=2") is None
+    assert message.replaced_dialog("") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "uri", "replaces"),
+    [
+        ("<sip:bob@b.example;user=phone>;x=1", "sip:bob@b.example;user=phone", ""),
+        ("sip:bob@b.example", "sip:bob@b.example", ""),
+        (
+            '"Bob" <sip:bob@b.example?Subject=hi&replaces=a%40b%3Bto-tag%3D1>',
+            "sip:bob@b.example",
+            "a@b;to-tag=1",
+        ),
+        ("", "", ""),
+    ],
+)
+def test_what_a_refer_to_asks_for(value: str, uri: str, replaces: str) -> None:
+    assert message.refer_to(value) == (uri, replaces)
+
+
+def test_redirections_are_in_order_of_preference_and_bounded() -> None:
+    text = "SIP/2.0 302 x\r\nContact: sip:c@x;q=0.1, <sip:a@x;q=0>;q=1.0\r\nm: <tel:+1555>;q=bad, <http://x>\r\n\r\n"
+    assert message.redirections(message.parse(text)) == ("sip:a@x;q=0", "tel:+1555", "sip:c@x")
+    many = "SIP/2.0 302 x\r\n" + "Contact: <sip:a@x>\r\n" * 50 + "\r\n"
+    assert len(message.redirections(message.parse(many))) == 8
