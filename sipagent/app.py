@@ -169,6 +169,7 @@ class Node:
             trunks=self.config.trunks,
             conversation=self.config.conversation,
             limits=self.config.limits,
+            waiting=self.config.waiting,
             media_host=self.address_towards,
         )
         self.registry = CallRegistry(services, dialplans)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from sipagent.api.settings import ApiSettings
-from sipagent.calls.settings import LimitSettings
+from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ConfigError
 from sipagent.media.settings import MediaSettings
@@ -49,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     speech: SpeechSettings = SpeechSettings()
     conversation: ConversationSettings = ConversationSettings()
     limits: LimitSettings = LimitSettings()
+    waiting: WaitingSettings = WaitingSettings()
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

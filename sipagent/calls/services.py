@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from sipagent.calls.settings import LimitSettings
+from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.interfaces import Agent, MakeDetector, Recogniser, Tts
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
@@ -27,6 +27,7 @@ class Services:
     trunks: Sequence[TrunkSettings]
     conversation: ConversationSettings
     limits: LimitSettings
+    waiting: WaitingSettings = WaitingSettings()
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
 
     def trunk(self, name: str) -> TrunkSettings | None:

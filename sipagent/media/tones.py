@@ -1,4 +1,4 @@
-"""DTMF as audio (ITU-T Q.23): heard in the calls of trunks without telephone-event, and made for them.
+"""DTMF as audio (ITU-T Q.23): heard in the calls of trunks without telephone-event, and made for them. Ringing tones.
 
 Hearing follows ITU-T Q.24: a key is a tone of 40 ms or more, both frequencies within 1.5 %, the higher at most 4 dB
 above or 8 dB below the lower; 23 ms or 3.5 % are none. A Hann window of 20 ms slides by 10 ms over every call, and one
@@ -11,11 +11,13 @@ the amplitudes over the tone tells how long it was.
 import cmath
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media.ringback import LEVEL_DBM0, RINGBACK, Ringback
 from sipagent.media.telephone_event import PAUSE, PAUSE_MS, check_keys
 
 LOW_HZ = (697, 770, 852, 941)  # ITU-T Q.23
@@ -234,10 +236,7 @@ def tone(digit: str, duration_ms: int, rate: int = 8000, level_dbm0: float = -10
     low, high = (HZ[place] for place in PLACES[digit])
     time = np.arange(duration_ms * rate // 1000) / rate
     wave = np.sin(2 * np.pi * high * time) + 10 ** (-TWIST_SENT_DB / 20) * np.sin(2 * np.pi * low * time)
-    ramp = RAMP_MS * rate // 1000
-    edge = (1 - np.cos(np.pi * (np.arange(ramp) + 0.5) / ramp)) / 2
-    wave[:ramp] *= edge
-    wave[-ramp:] *= edge[::-1]
+    _edges(wave, rate)
     return np.clip(np.rint(ZERO_DBM0 * 10 ** (level_dbm0 / 20) * wave), -32768, 32767).astype(np.int16)
 
 
@@ -254,3 +253,34 @@ def tones(digits: str, duration_ms: int = 160, gap_ms: int = 80, rate: int = 800
 
 def _silence(ms: int, rate: int) -> NDArray[np.int16]:
     return np.zeros(ms * rate // 1000, np.int16)
+
+
+@lru_cache(maxsize=8)
+def ringback(country: str, rate: int = 8000) -> NDArray[np.int16]:
+    """One period of the ringing tone, to be repeated. Raises KeyError for a country that is not in `RINGBACK`."""
+    tone = RINGBACK[country]
+    parts = [
+        _burst(tone, seconds, rate) if number % 2 == 0 else _silence(round(1000 * seconds), rate)
+        for number, seconds in enumerate(tone.cadence)
+    ]
+    pcm = np.concatenate(parts)
+    pcm.setflags(write=False)
+    return pcm
+
+
+def _burst(ring: Ringback, seconds: float, rate: int) -> NDArray[np.int16]:
+    time = np.arange(round(seconds * rate)) / rate
+    wave = np.sin(2 * np.pi * np.array(ring.hz)[:, None] * time).sum(axis=0) / math.sqrt(len(ring.hz))
+    if ring.beat_hz:
+        wave *= (1 - np.cos(2 * np.pi * ring.beat_hz * time)) / math.sqrt(1.5)
+    _edges(wave, rate)
+    pcm: NDArray[np.int16] = np.rint(ZERO_DBM0 * 10 ** (LEVEL_DBM0 / 20) * wave).astype(np.int16)
+    return pcm
+
+
+def _edges(wave: NDArray[np.float64], rate: int) -> None:
+    """Lets it begin and end gently, in place."""
+    ramp = RAMP_MS * rate // 1000
+    edge = (1 - np.cos(np.pi * (np.arange(ramp) + 0.5) / ramp)) / 2
+    wave[:ramp] *= edge
+    wave[-ramp:] *= edge[::-1]
