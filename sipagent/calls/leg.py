@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sipagent.calls.keypad import Keypad
 from sipagent.core import clock
 from sipagent.core.events import (
     AudioTrouble,
@@ -31,8 +32,15 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, 
 from sipagent.media.client import MediaPort
 from sipagent.media.protocol import Crypto
 from sipagent.media.quality import QualityFigures
+from sipagent.media.telephone_event import GAP_MS, KEY_MS
 from sipagent.sip import protocol as sip
 from sipagent.sip import sdp
+
+_CAUSES: dict[str, Cause] = {
+    "no_ack": Cause.NO_ACK,
+    "no_refresh": Cause.SESSION_EXPIRED,
+    "unreachable": Cause.UNREACHABLE,
+}
 
 
 class LaneSender(Protocol):
@@ -101,6 +109,7 @@ class Leg:
         self._transfer_seen: Callable[[int], None] | None = None
         self.refer_outcome = ReferOutcome()  # of the last REFER
         self.ended_at: clock.Stamp | None = None
+        self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
         port.on_digit = self._digit
         port.on_source = self._source
         port.on_quality = self._quality
@@ -193,6 +202,10 @@ class Leg:
             self._transfer = self._transfer_seen = None
         return self.refer_outcome
 
+    async def press(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
+        """Keys for the peer, as `Keypad.press` has it."""
+        await self._keypad.press(digits, duration_ms, gap_ms)
+
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
         try:
@@ -242,6 +255,8 @@ class Leg:
                 self._transfer_progress(fact)
             case sip.DigitByInfo():
                 self._digit(fact.digit, fact.duration_ms)
+            case sip.InfoAnswered():
+                self._keypad.info_answered(fact.status)
             case sip.CommandFailed():
                 self._command_failed(fact)
             case _:
@@ -318,6 +333,7 @@ class Leg:
     def _connect(self, agreed: sdp.Negotiated) -> None:
         keys = agreed.crypto
         self._codec = agreed.codec
+        self._keypad.telephone_event = agreed.telephone_event >= 0
         self._remote_media = f"{agreed.host}:{agreed.port}"
         self.port.connect(
             agreed.host,
@@ -349,6 +365,13 @@ class Leg:
         inbound = self.identity.direction is Direction.INBOUND
         remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
         by = remote if fact.by_remote else EndedBy.SYSTEM
+        if fact.why:
+            return Termination(
+                disposition=Disposition.ANSWERED if fact.was_answered else Disposition.FAILED,
+                cause=_CAUSES[fact.why],
+                by=EndedBy.SYSTEM,
+                sip_status=200 if fact.was_answered else fact.status,
+            )
         if fact.was_answered or self.is_answered:
             cause = Cause.TRANSFERRED if self.refer_outcome.succeeded else Cause.NORMAL
             return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200)
@@ -375,6 +398,8 @@ class Leg:
             self.refer_outcome = ReferOutcome(told=True)
             self._transfer.set_result(None)
             return
+        if fact.command == "SendInfo":
+            self._keypad.info_answered(500)
         if fact.command in ("MakeCall", "Answer"):
             self._dialog_over.set()
         if fact.command in ("MakeCall", "Answer", "Hangup"):

@@ -269,6 +269,7 @@ class LaneClient:
             tcp=settings.tcp,
             user_agent=settings.user_agent,
             record_messages=settings.record_messages,
+            t1_ms=settings.t1_ms,
             name_servers=names.name_servers(),
             first_call=(self._generation - 1) * _HANDLES_PER_LANE + 1,
         )

@@ -92,6 +92,7 @@ class Stack:
         endpoint.libInit(config)
         self.tap = MessageTap(library, _LOG_LEVEL) if start.record_messages else None
         self.pjsip = Pjsip(library)
+        self.pjsip.set_t1(start.t1_ms)
         self.codecs: list[str] = []
         for codec in endpoint.codecEnum2():
             # What PJMEDIA puts into SDP by itself is replaced by ours; without these it cannot agree to more either.

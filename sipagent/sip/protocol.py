@@ -51,6 +51,7 @@ class Start(Command):
     user_agent: str = "sipagent"
     name_servers: list[str] = []  # IPv4 addresses that PJSIP asks
     record_messages: bool = True  # tell SipMessages
+    t1_ms: int = 500
     first_call: int = 1  # inbound handles count from here, so that a new lane does not repeat its predecessor's
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from sipagent import __version__
 from sipagent.sip import sdes
-from sipagent.sip.sdp import CodecName, SrtpPolicy, Terms
+from sipagent.sip.sdp import CodecName, DtmfMode, SrtpPolicy, Terms
 
 
 class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -25,11 +25,16 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     # SRTP with keys in the SDP (RFC 4568): "off", "optional" (who can, gets it) or "required" (others get 488). Whoever
     # reads the signalling reads the keys: without a VPN or the like to the peer they protect little.
     srtp: SrtpPolicy = "off"
+    # Timer T1 (RFC 3261 section 17.1.1.1), ms: a request or a 200 that nobody acknowledges is repeated after it, and
+    # given up after 64 of it. Less than 500 only where every peer is near.
+    t1_ms: int = 500
     record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; 1 to 8 kB a call
 
     def __post_init__(self) -> None:
         if not self.codecs:
             raise ValueError("codecs needs at least one of PCMU, PCMA, G722")
+        if not 20 <= self.t1_ms <= 5000:
+            raise ValueError("t1_ms must be from 20 to 5000")
 
 
 TransportName = Literal["", "udp", "tcp", "tls"]
@@ -54,6 +59,14 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     peers: list[str] = []
     codecs: tuple[CodecName, ...] = ()  # as in [sip], which also serves where this is empty
     srtp: Literal["", "off", "optional", "required"] = ""  # as in [sip], which also serves where this is empty
+
+    # How our digits go out: "rfc4733" (telephone-events), "info" (SIP INFO with application/dtmf-relay), "inband"
+    # (tones in the audio; telephone-events are not agreed to), or "auto": telephone-events where they are agreed, else
+    # tones. The peer's digits are taken in every form.
+    dtmf: DtmfMode = "auto"
+    # What becomes of our call when it is answered with 3xx: "refuse" ends it, "follow" calls where it points, over this
+    # trunk, five places at most. Who answers then decides where your calls go.
+    redirects: Literal["refuse", "follow"] = "refuse"
 
     # "udp", "tcp" or "tls"; "" is what DNS says (NAPTR and SRV, RFC 3263), else UDP. TLS goes through the edge.
     transport: TransportName = ""
@@ -205,7 +218,8 @@ def media_terms(sip: SipSettings, trunk: TrunkSettings | None, library: Collecti
     if not codecs:
         raise ValueError(f"PJSIP was built without {', '.join(wanted)}")
     policy = (trunk.srtp if trunk is not None else "") or sip.srtp
-    return Terms(codecs, policy, sdes.new_keys() if policy != "off" else ())
+    dtmf = trunk.dtmf if trunk is not None else "auto"
+    return Terms(codecs, policy, sdes.new_keys() if policy != "off" else (), dtmf)
 
 
 def _as_uri(address: str) -> str:

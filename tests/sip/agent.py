@@ -38,9 +38,10 @@ class Agent:
         port: int = 0,
         tcp: bool = True,
         terms: sdp.Terms = sdp.CLEAR,
+        t1_ms: int = 500,
     ) -> None:
         self.terms = terms
-        self.settings = SipSettings(host="127.0.0.1", port=port or free_port(), tcp=tcp)
+        self.settings = SipSettings(host="127.0.0.1", port=port or free_port(), tcp=tcp, t1_ms=t1_ms)
         self.hub = EventHub()
         self.events: list[Event] = []
         self.hub.subscribe(self.events.append)
