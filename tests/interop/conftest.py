@@ -16,7 +16,7 @@ username = "{name}"
 password = "{password}"
 {more}
 """
-MORE = {"secure": 'srtp = "required"'}
+MORE = {"secure": 'srtp = "required"', "info": 'dtmf = "info"', "inband": 'dtmf = "inband"'}
 
 PLAN = """
 routes:
