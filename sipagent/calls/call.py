@@ -21,6 +21,7 @@ from sipagent.calls.leg import Leg
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
 from sipagent.calls.services import Services
+from sipagent.calls.talking import Talk
 from sipagent.conversation.speaker import Utterance
 from sipagent.core import clock, errors
 from sipagent.core.events import CallEnded, Problem, RouteChosen, TurnEnded
@@ -28,7 +29,7 @@ from sipagent.core.ids import CallId, new_turn_id
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
-from sipagent.dialplan.model import AgentStep
+from sipagent.dialplan.model import AgentStep, Step
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Call:
         self.turns = 0  # written down so far
         self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
         self._ended_at: clock.Stamp | None = None
+        self.todo: list[Step] = list(match.steps)  # the step under way first
+        self.talk: Talk | None = None  # the conversation of the agent step under way
         self.legs: list[Leg] = []  # all it ever had, in order
         self._closing: dict[Leg, asyncio.Task[None]] = {}
         self._request: PlaceRequest | None = None

@@ -5,48 +5,26 @@ closed only after the dialog is over, so that the last words are not cut off by 
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
-import msgspec
-
-from sipagent.calls.keypad import Keypad
+from sipagent.calls.port_events import PortEvents
+from sipagent.calls.requests import LaneSender, Requests
 from sipagent.core import clock
 from sipagent.core.events import (
-    AudioTrouble,
-    CallQuality,
-    DigitReceived,
     EventSink,
     LegAnswered,
     LegCreated,
     LegEnded,
     LegRinging,
     MediaFigures,
-    MediaInterrupted,
-    MediaSourceChanged,
 )
 from sipagent.core.ids import CallId, LegId, new_leg_id
 from sipagent.core.states import Direction, LegState, advance
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, from_sip_status
 from sipagent.media.client import MediaPort
 from sipagent.media.protocol import Crypto
-from sipagent.media.quality import QualityFigures
-from sipagent.media.telephone_event import GAP_MS, KEY_MS
 from sipagent.sip import protocol as sip
 from sipagent.sip import sdp
-
-_CAUSES: dict[str, Cause] = {
-    "no_ack": Cause.NO_ACK,
-    "no_refresh": Cause.SESSION_EXPIRED,
-    "unreachable": Cause.UNREACHABLE,
-}
-
-
-class LaneSender(Protocol):
-    """The part of the lane's client that a leg uses."""
-
-    def send(self, command: sip.AnyCommand) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,24 +34,6 @@ class LegIdentity:
     from_number: str
     to_number: str
     remote_address: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReferOutcome:
-    """How far a REFER came."""
-
-    status: int = 0  # the last one told; 0 when it could not even be sent
-    accepted: bool = False  # the peer said 202 or how it goes: from then on the outcome is the target's
-    told: bool = False  # that it is over
-
-    @property
-    def succeeded(self) -> bool:
-        return self.told and 200 <= self.status < 300
-
-    @property
-    def refused(self) -> bool:
-        """The peer does not take a REFER, this one or any."""
-        return self.told and not self.accepted and not self.succeeded
 
 
 class Leg:
@@ -102,23 +62,33 @@ class Leg:
         self._offer: sdp.Sdp | None = None
         self._dialog_over = asyncio.Event()
         self._codec = ""
-        self._remote_media = ""
-        self._digits = 0
         self._sip_call_id = ""
-        self._transfer: asyncio.Future[None] | None = None  # until its outcome is told
-        self._transfer_seen: Callable[[int], None] | None = None
-        self.refer_outcome = ReferOutcome()  # of the last REFER
+        self._confirmation: sip.Answered | None = None
+        self._accepted = False  # we have said 200
+        self.is_early = False  # the caller hears us before the answer
         self.ended_at: clock.Stamp | None = None
-        self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
-        port.on_digit = self._digit
-        port.on_source = self._source
-        port.on_quality = self._quality
-        port.on_trouble = self._trouble
-        port.on_interrupted = self._interrupted
+        self.requests = Requests(handle, lane, self.ended)
+        self._record = PortEvents(port, events, identity.call_id, self.id)
 
     @property
     def is_answered(self) -> bool:
         return self.answered.is_set()
+
+    @property
+    def dialog(self) -> sip.Replaces:
+        """As the peer knows it, of a leg that was answered."""
+        assert self._confirmation is not None
+        return self._confirmation.dialog
+
+    @property
+    def remote_uri(self) -> str:
+        """Where the peer of a leg that was answered can be reached."""
+        assert self._confirmation is not None
+        return self._confirmation.remote_target or self._confirmation.remote_uri
+
+    def is_named_by(self, replaces: sip.Replaces) -> bool:
+        """Whether a peer means this leg's dialog (RFC 3891 section 3)."""
+        return self._confirmation is not None and self._confirmation.is_named_by(replaces)
 
     def created(self, sip_call_id: str) -> None:
         self._sip_call_id = sip_call_id
@@ -143,19 +113,30 @@ class Leg:
             self._offer = sdp.parse(text)
             sdp.negotiate(self._offer, self._terms)
 
+    def ring(self) -> None:
+        """180 to a caller who is not answered yet."""
+        if not self.is_early and not self._accepted:
+            self._lane.send(sip.Ring(call=self.handle))
+            self._ringing(180)
+
+    def early(self) -> bool:
+        """183 with our SDP: the caller hears us before the answer. False where their INVITE made no offer."""
+        if self._offer is None or self._accepted:
+            return False
+        if not self.is_early:
+            self.is_early = True
+            text = self._our_answer(self._offer)
+            self._tell_media()
+            self._lane.send(sip.EarlyMedia(call=self.handle, sdp=text))
+            self._ringing(183)
+        return True
+
     def answer(self) -> None:
         """200 with our SDP; media starts at once (or with the ACK, when the INVITE had no offer)."""
-        if self._offer is None:
-            text = self._our_offer()
-        else:
-            self._connect(sdp.negotiate(self._offer, self._terms))
-            text = sdp.build_answer(
-                self._offer,
-                host=self.media_host,
-                port=self.port.port,
-                session_id=self._session_id,
-                terms=self._terms,
-            )
+        if self._accepted:
+            return
+        self._accepted = True
+        text = self._our_offer() if self._offer is None else self._our_answer(self._offer)
         self._tell_media()
         self._lane.send(sip.Answer(call=self.handle, sdp=text))
 
@@ -187,25 +168,6 @@ class Leg:
             else:
                 self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
 
-    async def refer(self, target: str, timeout_s: float, accepted: Callable[[int], None]) -> ReferOutcome:
-        """REFER (RFC 3515) and what became of it; ``accepted`` is told how it goes on until then.
-
-        `refer_outcome` is the same, for those who are cancelled meanwhile.
-        """
-        outcome = asyncio.get_running_loop().create_future()
-        self._transfer, self._transfer_seen, self.refer_outcome = outcome, accepted, ReferOutcome()
-        self._lane.send(sip.Refer(call=self.handle, target=target))
-        try:
-            either: set[asyncio.Future[Any]] = {outcome, self.ended}
-            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._transfer = self._transfer_seen = None
-        return self.refer_outcome
-
-    async def press(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
-        """Keys for the peer, as `Keypad.press` has it."""
-        await self._keypad.press(digits, duration_ms, gap_ms)
-
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
         try:
@@ -228,7 +190,7 @@ class Leg:
                 call_id=self.identity.call_id,
                 leg_id=self.id,
                 termination=self.ended.result(),
-                figures=replace(figures, digits_in=self._digits),
+                figures=replace(figures, digits_in=self._record.digits),
                 sip_call_id=self._sip_call_id,
             )
         )
@@ -236,6 +198,7 @@ class Leg:
     # --- what the lane reports ---
 
     def on_fact(self, fact: sip.AnyFact) -> None:
+        self.requests.on_fact(fact)
         if isinstance(fact, sip.Progress | sip.Answered | sip.Ended) and fact.sip_call_id:
             self._sip_call_id = fact.sip_call_id
         match fact:
@@ -251,12 +214,8 @@ class Leg:
             case sip.Ended():
                 self._dialog_over.set()
                 self._end(self._remote_end(fact))
-            case sip.TransferProgress():
-                self._transfer_progress(fact)
             case sip.DigitByInfo():
-                self._digit(fact.digit, fact.duration_ms)
-            case sip.InfoAnswered():
-                self._keypad.info_answered(fact.status)
+                self._record.digit(fact.digit, fact.duration_ms)
             case sip.CommandFailed():
                 self._command_failed(fact)
             case _:
@@ -290,6 +249,7 @@ class Leg:
         ):
             return
         self.state = advance(self.state, LegState.ANSWERED)
+        self._confirmation = fact
         self.answered.set()
         self._events.emit(
             LegAnswered(
@@ -299,8 +259,16 @@ class Leg:
                 sip_call_id=fact.sip_call_id,
                 codec=self._codec,
                 local_media=f"{self.media_host}:{self.port.port}",
-                remote_media=self._remote_media,
+                remote_media=self._record.remote_media,
             )
+        )
+
+    def _our_answer(self, offer: sdp.Sdp) -> str:
+        """Connects the media, too."""
+        if not self._codec:
+            self._connect(sdp.negotiate(offer, self._terms))
+        return sdp.build_answer(
+            offer, host=self.media_host, port=self.port.port, session_id=self._session_id, terms=self._terms
         )
 
     def _our_offer(self) -> str:
@@ -333,8 +301,7 @@ class Leg:
     def _connect(self, agreed: sdp.Negotiated) -> None:
         keys = agreed.crypto
         self._codec = agreed.codec
-        self._keypad.telephone_event = agreed.telephone_event >= 0
-        self._remote_media = f"{agreed.host}:{agreed.port}"
+        self._record.remote_media = f"{agreed.host}:{agreed.port}"
         self.port.connect(
             agreed.host,
             agreed.port,
@@ -365,15 +332,8 @@ class Leg:
         inbound = self.identity.direction is Direction.INBOUND
         remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
         by = remote if fact.by_remote else EndedBy.SYSTEM
-        if fact.why:
-            return Termination(
-                disposition=Disposition.ANSWERED if fact.was_answered else Disposition.FAILED,
-                cause=_CAUSES[fact.why],
-                by=EndedBy.SYSTEM,
-                sip_status=200 if fact.was_answered else fact.status,
-            )
         if fact.was_answered or self.is_answered:
-            cause = Cause.TRANSFERRED if self.refer_outcome.succeeded else Cause.NORMAL
+            cause = Cause.TRANSFERRED if self.requests.refer_outcome.succeeded else Cause.NORMAL
             return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200)
         if inbound:
             return Termination(
@@ -382,24 +342,7 @@ class Leg:
         # The peer's reason phrase stays out of it: some carriers write the number there.
         return from_sip_status(fact.status, EndedBy.CALLEE if fact.by_remote else EndedBy.SYSTEM)
 
-    def _transfer_progress(self, fact: sip.TransferProgress) -> None:
-        if self._transfer is None or self._transfer.done():
-            return
-        if fact.final:
-            self.refer_outcome = replace(self.refer_outcome, status=fact.status, told=True)
-            self._transfer.set_result(None)
-        else:
-            self.refer_outcome = replace(self.refer_outcome, accepted=True)
-            if self._transfer_seen is not None:
-                self._transfer_seen(fact.status)
-
     def _command_failed(self, fact: sip.CommandFailed) -> None:
-        if fact.command == "Refer" and self._transfer is not None and not self._transfer.done():
-            self.refer_outcome = ReferOutcome(told=True)
-            self._transfer.set_result(None)
-            return
-        if fact.command == "SendInfo":
-            self._keypad.info_answered(500)
         if fact.command in ("MakeCall", "Answer"):
             self._dialog_over.set()
         if fact.command in ("MakeCall", "Answer", "Hangup"):
@@ -416,56 +359,6 @@ class Leg:
         if not self.ended.done():
             self.ended_at = clock.now()
             self.ended.set_result(termination)
-
-    def _digit(self, digit: str, duration_ms: int) -> None:
-        self._digits += 1
-        self._events.emit(
-            DigitReceived(
-                at=clock.now(),
-                call_id=self.identity.call_id,
-                leg_id=self.id,
-                digit=digit,
-                duration_ms=duration_ms,
-            )
-        )
-
-    def _quality(self, figures: QualityFigures, final: bool) -> None:
-        self._events.emit(
-            CallQuality(
-                at=clock.now(),
-                call_id=self.identity.call_id,
-                leg_id=self.id,
-                final=final,
-                **msgspec.structs.asdict(figures),
-            )
-        )
-
-    def _trouble(self, kind: str, active: bool, seconds: float) -> None:
-        self._events.emit(
-            AudioTrouble(
-                at=clock.now(),
-                call_id=self.identity.call_id,
-                leg_id=self.id,
-                kind=kind,
-                active=active,
-                seconds=seconds,
-            )
-        )
-
-    def _source(self, host: str, port: int) -> None:
-        if self._remote_media == f"{host}:{port}":
-            return  # where the SDP said it would come from
-        self._remote_media = f"{host}:{port}"
-        self._events.emit(
-            MediaSourceChanged(
-                at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, remote_media=f"{host}:{port}"
-            )
-        )
-
-    def _interrupted(self, gap_ms: float) -> None:
-        self._events.emit(
-            MediaInterrupted(at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, gap_ms=gap_ms)
-        )
 
 
 def _reason(termination: Termination) -> dict[str, str]:

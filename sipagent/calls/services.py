@@ -10,13 +10,13 @@ from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
 from sipagent.media.pool import MediaPool
 from sipagent.sip import sdp
-from sipagent.sip.lanes import LanePool
-from sipagent.sip.settings import SipSettings, TrunkSettings, media_terms
+from sipagent.sip.client import LaneClient
+from sipagent.sip.settings import SipSettings, TransferPolicy, TrunkSettings, media_terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    lane: LanePool
+    lane: LaneClient
     media: MediaPool
     events: EventSink
     tts: Tts
@@ -32,6 +32,11 @@ class Services:
 
     def trunk(self, name: str) -> TrunkSettings | None:
         return next((trunk for trunk in self.trunks if trunk.name == name), None)
+
+    def transfer_policy(self, trunk: str) -> TransferPolicy:
+        """How a caller of this trunk, "" for none, is handed on."""
+        named = self.trunk(trunk)
+        return (named.transfer if named is not None else "") or self.sip.transfer
 
     def terms(self, trunk: str) -> sdp.Terms:
         """What a call over this trunk, "" for none, may agree to. Raises ValueError when no codec is left."""

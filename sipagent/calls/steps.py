@@ -1,27 +1,26 @@
 """The dialplan's steps, carried out on a call."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from sipagent.calls import sounds
+from sipagent.calls import holding
+from sipagent.calls.dial import dial
+from sipagent.calls.speaking import play, say
+from sipagent.calls.talking import talk
 from sipagent.calls.transfer import transfer
-from sipagent.conversation import chunking
-from sipagent.conversation.session import Ending, Session
-from sipagent.conversation.speaker import Speaker
 from sipagent.core import clock
-from sipagent.core.errors import ProviderError
-from sipagent.core.events import Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.model import (
     AgentStep,
     AnswerStep,
+    DialStep,
     HangupStep,
+    HoldStep,
     PlayStep,
     RejectStep,
+    RingStep,
     SayStep,
     Step,
     TransferStep,
@@ -30,19 +29,28 @@ from sipagent.dialplan.model import (
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
+MAX_TURNOFFS = 20  # of `dial` to other steps in one call: steps that name each other go round in circles
+
 
 async def run(call: "Call") -> None:
     """All steps in order; returns when they are through or one of them has ended the call."""
-    for step in call.match.steps:
-        await _step(call, step)
-        if call.leg.ended.done():
-            return
+    turnoffs = 0
+    while call.todo and not call.ended.done():
+        instead = await _step(call, call.todo[0])
+        if instead and turnoffs < MAX_TURNOFFS:
+            turnoffs += 1
+            call.todo = list(call.match.dialplan.steps[instead])
+        else:
+            del call.todo[:1]
 
 
-async def _step(call: "Call", step: Step) -> None:
+async def _step(call: "Call", step: Step) -> str:
+    """The name of steps to take instead of those that are left, "" to go on."""
     match step:
         case AnswerStep():
-            await _answer(call)
+            await answer(call)
+        case RingStep(seconds=seconds):
+            await _ring(call, seconds)
         case RejectStep(status=status, reason=reason):
             call.leg.reject(
                 status,
@@ -51,25 +59,31 @@ async def _step(call: "Call", step: Step) -> None:
                     disposition=Disposition.REJECTED, cause=Cause.REJECTED, by=EndedBy.AGENT, sip_status=status
                 ),
             )
-        case SayStep(text=text):
-            await _answer(call)
-            await _say(call, text)
-        case PlayStep(file=file):
-            await _answer(call)
-            await _play(call, Path(call.match.dialplan.folder) / file)
+        case SayStep(text=text, early=early):
+            await _speaking(call, early)
+            await say(call, text)
+        case PlayStep(file=file, early=early):
+            await _speaking(call, early)
+            await play(call, Path(call.match.dialplan.folder) / file)
         case AgentStep(agent=name):
-            await _answer(call)
-            await _agent(call, name)
-        case TransferStep(target=target):
-            await _answer(call)
-            await transfer(call, target)
+            await answer(call)
+            await talk(call, name)
+        case DialStep():
+            return await dial(call, step)
+        case HoldStep(seconds=seconds, music=music):
+            await answer(call)
+            await holding.hold_for(call, seconds, music)
+        case TransferStep():
+            await answer(call)
+            await transfer(call, step)
         case HangupStep():
             call.hangup(EndedBy.AGENT)
         case _:
             assert_never(step)
+    return ""
 
 
-async def _answer(call: "Call") -> None:
+async def answer(call: "Call") -> None:
     """Answers an inbound call that is not answered yet; media starts with the ACK."""
     leg = call.leg
     if not leg.is_answered:
@@ -79,77 +93,15 @@ async def _answer(call: "Call") -> None:
     call.answered_at = call.answered_at or clock.now()
 
 
-async def _say(call: "Call", text: str) -> None:
-    """Speaks a text to its end, clause by clause; a voice that fails is a problem, not the end of the call."""
-    with _mouth(call) as speaker:
-        utterance = speaker.utterance()
-        try:
-            for clause in chunking.split(text):
-                rate = utterance.rate
-                pcm = await call.services.tts.synthesize(clause, rate)
-                await utterance.add(clause, pcm, rate, clock.mono_ns())
-            utterance.complete()
-            await utterance.played()
-        except ProviderError as error:
-            call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="tts", what=str(error)))
-        finally:  # also when the call ends in the middle: the record tells how far it came
-            call.spoke(utterance)
+async def _ring(call: "Call", seconds: float) -> None:
+    if not call.leg.is_answered:
+        call.leg.ring()
+        await asyncio.sleep(seconds)
 
 
-async def _play(call: "Call", path: Path) -> None:
-    rate = call.leg.port.rate
-    pcm = await asyncio.to_thread(sounds.read_wav, path, rate)
-    with _mouth(call) as speaker:
-        utterance = speaker.utterance()
-        await utterance.add("", pcm, rate, clock.mono_ns())
-        utterance.complete()
-        await utterance.played()
-
-
-@contextmanager
-def _mouth(call: "Call") -> Iterator[Speaker]:
-    speaker = Speaker(call.leg.port, call.services.conversation.ahead_ms)
-    call.leg.port.on_frames = lambda _frames: speaker.tick()
-    try:
-        yield speaker
-    finally:
-        call.leg.port.on_frames = None
-
-
-async def _agent(call: "Call", name: str) -> None:
-    services = call.services
-    spec = call.match.dialplan.agents[name]
-    session = Session(
-        call.id,
-        agent=await services.make_agent(f"{call.match.dialplan.name}/{name}", spec),
-        manners=spec,
-        out=call.leg.port,
-        make_vad=services.make_vad,
-        recogniser=services.recogniser,
-        tts=services.tts,
-        events=services.events,
-        settings=services.conversation,
-        first_turn=call.turns,
-    )
-    call.leg.port.on_frames = session.on_frames
-    try:
-        async with asyncio.timeout(spec.max_duration_s):
-            outcome = await session.run()
-    except TimeoutError:
-        call.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION, "the agent's max_duration_s is over")
-        return
-    finally:
-        call.leg.port.on_frames = None
-        call.turns = session.turns
-    match outcome.ending:
-        case Ending.HANGUP:
-            call.hangup(EndedBy.AGENT)
-        case Ending.CALLER_SILENT:
-            call.hangup(EndedBy.SYSTEM, Cause.CALLER_SILENT)
-        case Ending.FAILED:
-            call.hangup(EndedBy.SYSTEM, Cause.ERROR, "nothing could be said: speech synthesis fails")
-        case Ending.TRANSFER:
-            if not await transfer(call, outcome.target):
-                await _say(call, spec.apology)
-        case _:
-            assert_never(outcome.ending)
+async def _speaking(call: "Call", early: bool) -> None:
+    """The caller can hear us: before the call is answered, or because it is."""
+    if early and not call.leg.is_answered:
+        call.leg.early()
+    else:
+        await answer(call)

@@ -1,17 +1,50 @@
-"""Handing the caller to somebody else, step by step on record."""
+"""Handing the caller to somebody else, step by step on record.
 
+blind      REFER the caller to the target; where that is refused, or we are to stay in the middle, as attended
+attended   ring the target on a leg of ours, tell them who comes, then REFER the caller to them (Replaces, RFC 5589)
+bridge     ... or, where that is refused, join the two legs here
+
+Every way ends with the caller at the target, gone, or back with whoever had them, with a sentence that says why.
+"""
+
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sipagent.calls.leg import Leg, ReferOutcome
+from sipagent.calls import bridging
+from sipagent.calls.leg import Leg
+from sipagent.calls.music import while_waiting
+from sipagent.calls.outbound import PlaceRequest
+from sipagent.calls.requests import ReferOutcome
+from sipagent.calls.speaking import tell
 from sipagent.core import clock
 from sipagent.core.errors import SipagentError
 from sipagent.core.events import Problem, TransferChanged
 from sipagent.core.ids import new_transfer_id
 from sipagent.core.states import TransferKind, TransferState
-from sipagent.core.termination import Cause, EndedBy
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.dialplan.model import TransferSpec
+from sipagent.sip.protocol import Replaces
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
+
+_UNREACHABLE = "they cannot be reached at the moment"
+_REASONS = {
+    Disposition.BUSY: "the line is busy",
+    Disposition.NO_ANSWER: "nobody answers there",
+    Disposition.REJECTED: "they cannot take the call now",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What became of a transfer."""
+
+    reason: str = ""  # why it failed, for the caller's ears; "" when the caller is with the target, or gone
+
+    @property
+    def failed(self) -> bool:
+        return self.reason != ""
 
 
 class TransferLog:
@@ -19,6 +52,7 @@ class TransferLog:
 
     def __init__(self, call: "Call", kind: TransferKind, target: str) -> None:
         self.kind = kind
+        self.over = False
         self._call = call
         self._leg = call.leg
         self._target = target
@@ -26,6 +60,7 @@ class TransferLog:
         self._step = 0
 
     def step(self, state: TransferState, status: int = 0, reason: str = "", other: Leg | None = None) -> None:
+        self.over = state in ENDS
         self._call.services.events.emit(
             TransferChanged(
                 at=clock.now(),
@@ -44,39 +79,72 @@ class TransferLog:
         self._step += 1
 
 
-async def transfer(call: "Call", target: str) -> bool:
-    """REFER; a success ends the call, a failure lets it go on."""
-    try:
-        uri = target_uri(call, target)
-    except SipagentError as error:
-        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="transfer", what=str(error)))
-        return False
-    log = TransferLog(call, TransferKind.BLIND, uri)
+ENDS = (TransferState.COMPLETED, TransferState.FAILED, TransferState.ABANDONED, TransferState.UNKNOWN)
+
+
+async def transfer(call: "Call", plan: TransferSpec, whisper: str = "", summary: str = "") -> Handed:
+    """Carries the plan out. ``whisper`` is more to the point than the plan's; ``summary`` is for want of either."""
+    via = plan.via or call.services.transfer_policy(call.trunk)
+    kind = TransferKind.ATTENDED if plan.attended else TransferKind.BRIDGE if via == "bridge" else TransferKind.BLIND
+    log = TransferLog(call, kind, plan.target)
     log.step(TransferState.REQUESTED)
-    outcome = await _refer(call, log, uri)
+    try:
+        handed = None
+        if kind is TransferKind.BLIND:
+            handed = await _refer_blindly(call, log, plan, may_bridge=via == "auto")
+        if handed is None:
+            told = (whisper or plan.whisper or summary) if plan.attended else ""
+            handed = await _by_our_leg(call, log, plan, via, told)
+    except SipagentError as error:
+        log.step(TransferState.FAILED, reason=str(error))
+        handed = Handed(_UNREACHABLE)
+    finally:
+        if not log.over:  # the call ended meanwhile, and this is cancelled
+            log.step(TransferState.ABANDONED)
+    if handed.failed:
+        what = f"a transfer failed: {handed.reason}"
+        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="transfer", what=what))
+    return handed
+
+
+# --- by REFER -------------------------------------------------------------------------------------------------
+
+
+async def _refer_blindly(call: "Call", log: TransferLog, plan: TransferSpec, *, may_bridge: bool) -> Handed | None:
+    """None when the peer does not take a REFER, and we may go on without."""
+    outcome = await _refer(call, log, target_uri(call, plan.target), None, may_bridge=may_bridge)
     if outcome.succeeded:
         call.hangup(EndedBy.AGENT, Cause.TRANSFERRED)
-        return True
-    call.services.events.emit(
-        Problem(at=clock.now(), call_id=call.id, where="transfer", what=f"the transfer failed with {outcome.status}")
-    )
-    return False
+        return Handed()
+    if outcome.refused and may_bridge:
+        return None
+    return Handed(_reason_of_status(outcome.status))
 
 
-async def _refer(call: "Call", log: TransferLog, uri: str) -> ReferOutcome:
-    """REFER and its outcome; also when the call ends meanwhile and this is cancelled."""
+async def _refer(
+    call: "Call", log: TransferLog, uri: str, replaces: Replaces | None, *, may_bridge: bool
+) -> ReferOutcome:
+    """REFER and its outcome on record; also when the call ends meanwhile and this is cancelled."""
     leg = call.leg
+    log.step(TransferState.REFERRED)
     outcome = ReferOutcome()
     try:
-        outcome = await leg.refer(
-            uri, call.services.limits.transfer_timeout_s, lambda status: log.step(TransferState.ACCEPTED, status)
+        outcome = await leg.requests.refer(
+            uri,
+            call.services.limits.transfer_timeout_s,
+            lambda status: log.step(TransferState.ACCEPTED, status),
+            replaces,
         )
     finally:
-        outcome = leg.refer_outcome or outcome
+        outcome = leg.requests.refer_outcome
         if outcome.succeeded:
             log.step(TransferState.COMPLETED, outcome.status)
-        elif outcome.told:
-            log.step(TransferState.FAILED, outcome.status)
+        elif outcome.refused and may_bridge and not leg.ended.done():
+            log.step(TransferState.REFUSED, outcome.status)
+        elif outcome.told and outcome.status >= 300:
+            log.step(TransferState.FAILED, outcome.status, _reason_of_status(outcome.status))
+        elif outcome.told and not outcome.status:
+            log.step(TransferState.FAILED, reason="the REFER could not be sent")
         elif leg.ended.done():  # many hang up as soon as they have reached the target, before they say so
             log.step(TransferState.UNKNOWN)
         else:
@@ -84,8 +152,89 @@ async def _refer(call: "Call", log: TransferLog, uri: str) -> ReferOutcome:
     return outcome
 
 
+# --- by a leg of ours -----------------------------------------------------------------------------------------
+
+
+async def _by_our_leg(call: "Call", log: TransferLog, plan: TransferSpec, via: str, whisper: str) -> Handed:
+    """Rings the target, tells them who comes, and brings the two together."""
+    request = PlaceRequest(
+        target=_dialled(call, plan),
+        trunk=plan.trunk or (call.trunk if _is_number(plan.target) else ""),
+        ring_timeout_s=plan.timeout_s,
+        beside=call.leg.port,
+    )
+    async with while_waiting(call, plan.music):
+        log.step(TransferState.DIALLING)
+        other = await call.outbound.place(call, request)
+        if not other.is_answered or other.ended.done():
+            return _not_reached(log, other)
+        log.step(TransferState.CONSULTING, 200, other=other)
+        if whisper:
+            await tell(call, other, whisper)
+            if not other.ended.done():
+                log.step(TransferState.WHISPERED, other=other)
+        if other.ended.done():
+            return _not_reached(log, other)
+        if plan.attended and via != "bridge":
+            outcome = await _refer(call, log, other.remote_uri, other.dialog, may_bridge=via == "auto")
+            if outcome.succeeded:
+                call.hangup(EndedBy.AGENT, Cause.TRANSFERRED)
+                return Handed()
+            if not outcome.refused or via == "refer" or other.ended.done():
+                other.hangup(_let_go(Cause.NORMAL))
+                if not log.over:
+                    log.step(TransferState.FAILED, outcome.status, _UNREACHABLE, other)
+                return Handed(_reason_of_status(outcome.status))
+    log.kind = TransferKind.BRIDGE
+    log.step(TransferState.COMPLETED, 200, other=other)
+    ended = await bridging.joined(call.leg, other)
+    if ended is other:
+        bridging.hang_up_as(call, other.ended.result())
+    return Handed()
+
+
+def _not_reached(log: TransferLog, other: Leg) -> Handed:
+    end = other.ended.result()
+    reason = _REASONS.get(end.disposition, _UNREACHABLE)
+    if end.disposition is Disposition.ANSWERED:
+        reason = "they have hung up"
+    log.step(TransferState.FAILED, end.sip_status, reason, other)
+    return Handed(reason)
+
+
+def _let_go(cause: Cause) -> Termination:
+    return Termination(disposition=Disposition.ANSWERED, cause=cause, by=EndedBy.AGENT, sip_status=200)
+
+
+def _reason_of_status(status: int) -> str:
+    """Why a REFER failed, by the last status that the peer told."""
+    match status:
+        case 486 | 600:
+            return _REASONS[Disposition.BUSY]
+        case 408 | 480 | 487:
+            return _REASONS[Disposition.NO_ANSWER]
+        case 603:
+            return _REASONS[Disposition.REJECTED]
+    return _UNREACHABLE
+
+
+# --- where to -------------------------------------------------------------------------------------------------
+
+
 def target_uri(call: "Call", target: str) -> str:
-    """A SIP URI as it is; a number at the domain of the peer we are talking to."""
+    """For a REFER: a SIP URI as it is; a number at the domain of the peer we are talking to."""
     if target.startswith(("sip:", "sips:", "tel:")):
         return target
     return f"sip:{target}@{call.leg.identity.remote_address}"
+
+
+def _is_number(target: str) -> bool:
+    return not target.startswith(("sip:", "sips:"))
+
+
+def _dialled(call: "Call", plan: TransferSpec) -> str:
+    """For a leg of ours: a number goes by a trunk, or without any to where the caller is."""
+    if not _is_number(plan.target):
+        return plan.target
+    number = plan.target.removeprefix("tel:").partition(";")[0]
+    return number if call.services.trunks else target_uri(call, number)

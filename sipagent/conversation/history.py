@@ -20,6 +20,15 @@ class History:
         if heard_text:
             self._add(Entry("agent", heard_text))
 
+    def note(self, text: str) -> None:
+        """Something that happened to the call."""
+        self._add(Entry("note", text))
+
+    @property
+    def last_said(self) -> str:
+        """By the caller, "" when nothing was."""
+        return next((entry.text for entry in reversed(self._entries) if entry.speaker == "caller"), "")
+
     def _add(self, entry: Entry) -> None:
         self._entries.append(entry)
         del self._entries[:-MAX_ENTRIES]

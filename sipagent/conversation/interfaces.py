@@ -115,9 +115,27 @@ class EndCall:
 
 @dataclass(frozen=True, slots=True)
 class TransferCall:
-    """Send the caller to `target` (SIP URI or number) once everything said before has been heard."""
+    """Hand the caller to `target` (SIP URI or number) once everything said before has been heard."""
 
     target: str
+    whisper: str = ""  # what to tell the target before; "" leaves it to the plan
+    plan: object = None  # what the dialplan says about it besides; only handed on
+
+
+class TransferPlan(Protocol):
+    """More about a transfer than its target, as in the dialplan."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def whisper(self) -> str: ...
+
+
+def plan_of(transfer: str | TransferPlan, whisper: str = "") -> TransferCall:
+    """What an agent asks for that was told no more than a target, or more."""
+    if isinstance(transfer, str):
+        return TransferCall(transfer, whisper)
+    return TransferCall(transfer.target, whisper, transfer)
 
 
 Piece = Text | EndCall | TransferCall
@@ -147,5 +165,5 @@ class HistoryView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    speaker: str  # "caller" or "agent"
+    speaker: str  # "caller", "agent", or "note" for what neither of them said and the agent should know
     text: str  # of the agent: only what was heard

@@ -55,7 +55,7 @@ class Outcome:
     """What the conversation asks the call to do next."""
 
     ending: Ending
-    target: str = ""
+    transfer: TransferCall | None = None  # where that is what it ends with
 
 
 class _BargeIn:
@@ -80,8 +80,11 @@ class Session:
         events: EventSink,
         settings: ConversationSettings,
         first_turn: int = 0,
+        history: History | None = None,
+        opening: str | None = None,
         now: Callable[[], int] = clock.mono_ns,
     ) -> None:
+        """``history`` of a conversation that goes on after a pause, with ``opening`` in place of the greeting."""
         self._now = now
         self._call_id = call_id
         self._agent = agent
@@ -99,7 +102,8 @@ class Session:
         self._out = out
         self._events = events
         self._settings = settings
-        self._history = History()
+        self._history = history if history is not None else History()
+        self._opening = manners.greeting if opening is None else opening
         self._speaker = Speaker(out, settings.ahead_ms)
         self._listener = Listener(settings, make_vad, recogniser, self, self._partial)
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
@@ -172,10 +176,10 @@ class Session:
         """Greets, converses, and returns what the call should do next. Cancel it when the call ends otherwise."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                if self._manners.greeting:
+                if self._opening:
                     for _ in range(self._settings.lead_ms // FRAME_MS):
                         await self._speaker.next_tick()
-                    self._begin(tasks, [], [self._manners.greeting])
+                    self._begin(tasks, [], [self._opening])
                 outcome = await self._converse(tasks)
                 if self._turn is not None and self._turn.task is not None:
                     self._turn.task.cancel()
@@ -312,8 +316,8 @@ class Session:
         match await self._replies.answer(turn, self._history):
             case EndCall():
                 return Outcome(Ending.HANGUP)
-            case TransferCall(target=target):
-                return Outcome(Ending.TRANSFER, target)
+            case TransferCall() as transfer:
+                return Outcome(Ending.TRANSFER, transfer)
             case _:
                 return None
 

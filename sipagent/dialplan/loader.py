@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,25 +15,35 @@ from sipagent.dialplan.model import (
     AgentStep,
     AnswerStep,
     Dialplan,
+    DialStep,
     HangupStep,
+    HoldStep,
     PlayStep,
     RejectStep,
+    RingStep,
     RouteSpec,
     SayStep,
     Step,
+    TransferSpec,
     TransferStep,
 )
 
 MAX_FILE_BYTES = 1 << 20
 MAX_PATH = 400  # characters of `$.agents.desk.intents…`; a real one has about 60
+MAX_HOLD_S = 3600
+MAX_RING_S = 180  # RFC 3261 section 13.3.1.1: longer needs a 1xx every minute
+MUSIC = ("", "ringback", "silence")
 SLOT_KINDS = ("day", "time", "number", "choice", "text")
 
 # The step's word, its class, and the field that a plain value goes to (`say: "Hello"`).
 _STEPS: dict[str, tuple[type[Step], str]] = {
     "answer": (AnswerStep, ""),
+    "ring": (RingStep, "seconds"),
     "say": (SayStep, "text"),
     "play": (PlayStep, "file"),
     "agent": (AgentStep, "agent"),
+    "dial": (DialStep, "to"),
+    "hold": (HoldStep, "seconds"),
     "transfer": (TransferStep, "target"),
     "hangup": (HangupStep, ""),
     "reject": (RejectStep, "status"),
@@ -118,14 +128,47 @@ class _Loader:
                         raise self._error(where, f"no agent named `{wanted}`{_nearest(wanted, agents)}")
                     case RejectStep(status=status) if not 300 <= status <= 699:
                         raise self._error(where, f"reject with {status}: a final refusal is 300 to 699")
-                    case RejectStep() if i > 0:
+                    case RejectStep() if not _all_early(items[:i]):
                         raise self._error(where, "`reject` must be the first step: an answered call cannot be rejected")
                     case PlayStep(file=file) if not (self._path.parent / file).is_file():
                         raise self._error(where, f"no file {file} beside the dialplan")
+                    case SayStep(early=True) | PlayStep(early=True) if not _all_early(items[:i]):
+                        raise self._error(
+                            where,
+                            "`early` is for a call that is not answered yet",
+                        )
+                    case DialStep():
+                        self._check_dial(where, step, steps)
+                    case HoldStep(seconds=seconds) if not 0 < seconds <= MAX_HOLD_S:
+                        raise self._error(where, f"hold for {seconds:g} s: it is more than 0 and at most {MAX_HOLD_S}")
+                    case RingStep(seconds=seconds) if not 0 <= seconds <= MAX_RING_S:
+                        raise self._error(where, f"ring for {seconds:g} s: it is 0 to {MAX_RING_S}")
+                    case TransferStep():
+                        self._check_transfer(where, step)
                     case _:
                         pass
         for name, agent in agents.items():
             self._check_agent(f"$.agents.{name}", name, agent)
+
+    def _check_dial(self, where: str, step: DialStep, steps: dict[str, list[Step]]) -> None:
+        if not step.targets or not all(step.targets):
+            raise self._error(f"{where}.dial.to", "`dial` needs somebody to ring")
+        for key in ("on_busy", "on_no_answer", "on_failure"):
+            named = getattr(step, key)
+            if named and named not in steps:
+                raise self._error(f"{where}.dial.{key}", f"no steps named `{named}`{_nearest(named, steps)}")
+        self._check_music(where, step.music)
+
+    def _check_transfer(self, where: str, spec: TransferSpec) -> None:
+        if not spec.target:
+            raise self._error(where, "`transfer` needs a target")
+        if spec.kind == "blind" and spec.whisper:
+            raise self._error(where, "a blind transfer has no `whisper`: nobody is asked before; leave out the kind")
+        self._check_music(where, spec.music)
+
+    def _check_music(self, where: str, music: str) -> None:
+        if music not in MUSIC and not (self._path.parent / music).is_file():
+            raise self._error(where, f"no file {music} beside the dialplan (or write ringback or silence)")
 
     def _check_agent(self, where: str, name: str, agent: AgentSpec) -> None:
         if not agent.intents and agent.chat is None:
@@ -136,15 +179,10 @@ class _Loader:
                 raise self._error(at, f"intent `{intent_name}` needs at least one example phrase")
             if not intent.answer and not intent.transfer and not intent.hangup:
                 raise self._error(at, f"intent `{intent_name}` needs an `answer`, a `transfer` or `hangup: true`")
-            for used in re.findall(r"\{(\w*)\}", intent.answer):
-                if used not in intent.slots:
-                    raise self._error(f"{at}.answer", f"no slot named `{used}`{_nearest(used, intent.slots)}")
-            try:
-                intent.answer.format(**dict.fromkeys(intent.slots, ""))
-            except (ValueError, LookupError, AttributeError) as error:
-                raise self._error(
-                    f"{at}.answer", "braces are for slots: write {name} with a slot's name, and {{ for a brace"
-                ) from error
+            self._check_braces(f"{at}.answer", intent.answer, intent.slots)
+            if isinstance(intent.transfer, TransferSpec):
+                self._check_transfer(f"{at}.transfer", intent.transfer)
+                self._check_braces(f"{at}.transfer.whisper", intent.transfer.whisper, intent.slots)
             for slot_name, slot in intent.slots.items():
                 if slot.kind not in SLOT_KINDS:
                     raise self._error(
@@ -154,6 +192,23 @@ class _Loader:
                     )
                 if (slot.kind == "choice") != bool(slot.choices):
                     raise self._error(f"{at}.slots.{slot_name}", "`choices` and kind `choice` belong together")
+
+        self._check_braces(f"{where}.transfer_failed", agent.transfer_failed, {"reason": None}, "`reason`")
+        if agent.chat is not None:
+            for target, spec in agent.chat.transfer_targets.items():
+                if isinstance(spec, TransferSpec):
+                    self._check_transfer(f"{where}.chat.transfer_targets.{target}", spec)
+
+    def _check_braces(self, where: str, text: str, known: Mapping[str, Any], kind: str = "a slot's name") -> None:
+        for used in re.findall(r"\{(\w*)\}", text):
+            if used not in known:
+                raise self._error(where, f"no slot named `{used}`{_nearest(used, known)}")
+        try:
+            text.format(**dict.fromkeys(known, ""))
+        except (ValueError, LookupError, AttributeError) as error:
+            raise self._error(
+                where, f"braces are for slots: write {{name}} with {kind}, and {{{{ for a brace"
+            ) from error
 
     def _steps(self, items: Any, where: str) -> list[Step]:
         if not isinstance(items, list) or not items:
@@ -234,6 +289,11 @@ class _Loader:
         while path not in self._lines and path != "$":
             path = re.sub(r"(\.[^.\[]*|\[[^\]]*\])$", "", path) or "$"
         return ConfigError(f"{self._path}:{self._lines.get(path, 1)}: {text}")
+
+
+def _all_early(steps: Sequence[Step]) -> bool:
+    """None of them answers the call."""
+    return all(isinstance(step, RingStep) or (isinstance(step, SayStep | PlayStep) and step.early) for step in steps)
 
 
 def _all_fields(kind: type[Any]) -> list[str]:

@@ -4,6 +4,7 @@ Every class is one YAML mapping; its field names are the keys a user writes. Unk
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -19,16 +20,31 @@ class AnswerStep(_Part, frozen=True):
     """Answer the call. Steps that speak answer by themselves when this one is left out."""
 
 
+class RingStep(_Part, frozen=True):
+    """Let the caller hear that it rings (180), for so long; on an answered call nothing."""
+
+    seconds: float = 0.0
+
+
 class SayStep(_Part, frozen=True):
     """Speak a text to its end."""
 
     text: str
+    early: bool = False  # before the call is answered, as early media (183); many carriers charge nothing for it
 
 
 class PlayStep(_Part, frozen=True):
     """Play a WAV file (mono, 16 bit; any rate) to its end. A relative path is relative to the dialplan file."""
 
     file: str
+    early: bool = False  # as of `say`
+
+
+class HoldStep(_Part, frozen=True):
+    """Put the caller on hold, with music, for so long."""
+
+    seconds: float
+    music: str = ""  # as of `transfer`
 
 
 class AgentStep(_Part, frozen=True):
@@ -37,10 +53,45 @@ class AgentStep(_Part, frozen=True):
     agent: str
 
 
-class TransferStep(_Part, frozen=True):
-    """Blind transfer by REFER (RFC 3515). When it fails the call goes on with the next step."""
+class TransferSpec(_Part, frozen=True):
+    """Whom to hand the caller to, and how."""
 
-    target: str
+    target: str  # SIP URI or number
+    kind: Literal["", "blind", "attended"] = ""  # "" is attended where there is a whisper, else blind
+    whisper: str = ""  # told to the target before the caller comes; "" of an attended one: what the caller said last
+    via: Literal["", "auto", "refer", "bridge"] = ""  # "" is what the trunk's `transfer` says
+    trunk: str = ""  # for a leg of ours to the target; "" is the caller's trunk
+    timeout_s: float = 0.0  # of ringing; 0 is the node's [limits] ring_timeout_s
+    music: str = ""  # for the caller meanwhile: "" hold music, "ringback", "silence", or a WAV file beside the dialplan
+
+    @property
+    def attended(self) -> bool:
+        return self.kind == "attended" or (not self.kind and self.whisper != "")
+
+
+class TransferStep(TransferSpec, frozen=True):
+    """Hand the caller to somebody else. When it fails the call goes on with the next step."""
+
+
+class DialStep(_Part, frozen=True):
+    """Ring somebody and join them with the caller. When they have hung up the next step follows.
+
+    A caller who is not answered yet hears it ring, and is answered when somebody answers.
+    """
+
+    to: str | tuple[str, ...]  # SIP URIs or numbers; several are tried in turn
+    at_once: bool = False  # ring all of them; the first to answer gets the call
+    trunk: str = ""  # "" is the node's choice
+    timeout_s: float = 0.0  # of ringing, each; 0 is the node's [limits] ring_timeout_s
+    music: str = "ringback"  # for the caller meanwhile, as of `transfer`
+    whisper: str = ""  # told to whoever answers before the caller is joined
+    on_busy: str = ""  # steps to take instead of the next one
+    on_no_answer: str = ""
+    on_failure: str = ""  # for any reason, where there is no other word for it
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return (self.to,) if isinstance(self.to, str) else self.to
 
 
 class HangupStep(_Part, frozen=True):
@@ -54,7 +105,18 @@ class RejectStep(_Part, frozen=True):
     reason: str = ""
 
 
-Step = AnswerStep | SayStep | PlayStep | AgentStep | TransferStep | HangupStep | RejectStep
+Step = (
+    AnswerStep
+    | RingStep
+    | SayStep
+    | PlayStep
+    | AgentStep
+    | DialStep
+    | HoldStep
+    | TransferStep
+    | HangupStep
+    | RejectStep
+)
 
 
 # --- agents ---------------------------------------------------------------------------------------------------
@@ -74,7 +136,7 @@ class IntentSpec(_Part, frozen=True):
     examples: list[str]
     answer: str = ""  # `{slot}` is replaced by what the caller said
     slots: dict[str, SlotSpec] = {}
-    transfer: str = ""  # SIP URI or number to REFER the caller to, after the answer
+    transfer: str | TransferSpec = ""  # SIP URI or number to hand the caller to, after the answer; or more about it
     hangup: bool = False  # say the answer, then end the call
 
 
@@ -88,7 +150,7 @@ class ChatSpec(_Part, frozen=True):
     api_key_env: str = ""  # name of the environment variable that holds the key
     temperature: float = 0.3
     max_tokens: int = 200
-    transfer_targets: dict[str, str] = {}  # name the model uses: SIP URI or number
+    transfer_targets: dict[str, str | TransferSpec] = {}  # name the model uses: SIP URI or number, or more about it
 
 
 class AgentSpec(_Part, frozen=True):
@@ -107,6 +169,7 @@ class AgentSpec(_Part, frozen=True):
     filler: str = "One moment, please."
     filler_after_s: float = 1.8  # nothing said by then since the caller finished: the filler
     apology: str = "Sorry, something went wrong here."
+    transfer_failed: str = "I am sorry, {reason}. Can I help you with anything else?"  # back from a failed transfer
     interruptible: bool = True
     max_duration_s: float = 900.0
 

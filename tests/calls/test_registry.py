@@ -36,8 +36,18 @@ class Port:
         self.rate = 8000
         self.written = self.played = self.queued = 0
         self.on_frames = self.on_silent = self.on_lost = None
+        self.hears: tuple[Port, ...] = ()
 
     def connect(self, *_args, **_options) -> None: ...
+
+    def hear(self, *others: "Port") -> None:
+        self.hears = others
+
+    def write(self, pcm) -> int:
+        return len(pcm)
+
+    async def flush(self) -> int:
+        return 0
 
     def figures(self) -> MediaFigures:
         return MediaFigures(packets_in=1)
@@ -52,7 +62,7 @@ class Media:
         self.opened = self.closed = 0
         self.delay_s = 0.02
 
-    async def open(self, far: tuple[str, int] | None = None) -> Port:
+    async def open(self, far: tuple[str, int] | None = None, beside: Port | None = None) -> Port:
         await asyncio.sleep(self.delay_s)
         self.opened += 1
         return Port(self)
@@ -78,10 +88,17 @@ class Lane:
 class World:
     """A registry with everything around it scripted."""
 
-    def __init__(self, steps, trunks=(), **limits) -> None:
+    def __init__(self, steps, trunks=(), others=None, agents=None, agent=None, sip=None, **limits) -> None:
+        """``others``: further steps by name; ``agent``: the brain of each of the ``agents``."""
         self.lane, self.media = Lane(), Media()
         self.events: list[Event] = []
-        plan = Dialplan(name="d", folder=".", routes=[RouteSpec(steps="s")], steps={"s": steps}, agents={})
+        plan = Dialplan(
+            name="d",
+            folder=".",
+            routes=[RouteSpec(steps="s")],
+            steps={"s": steps, **(others or {})},
+            agents=agents or {},
+        )
         services = Services(
             lane=self.lane,  # type: ignore[arg-type]
             media=self.media,  # type: ignore[arg-type]
@@ -89,8 +106,8 @@ class World:
             tts=None,  # type: ignore[arg-type]
             recogniser=None,  # type: ignore[arg-type]
             make_vad=None,  # type: ignore[arg-type]
-            make_agent=None,  # type: ignore[arg-type]
-            sip=SipSettings(),
+            make_agent=agent,
+            sip=sip or SipSettings(),
             trunks=trunks,
             conversation=ConversationSettings(),
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
@@ -118,7 +135,16 @@ class World:
         )
 
     def answered(self, call: int = 1) -> None:
-        self.registry.on_fact(protocol.Answered(call=call, sdp=OFFER, sip_call_id="id-of-peer"))
+        self.registry.on_fact(
+            protocol.Answered(
+                call=call,
+                sdp=OFFER,
+                sip_call_id="id-of-peer",
+                local_tag="ours",
+                remote_tag="theirs",
+                remote_target="sip:desk@127.0.0.9",
+            )
+        )
 
     def ended(self, call: int = 1, *, status: int = 487, was_answered: bool = False) -> None:
         self.registry.on_fact(
@@ -151,7 +177,7 @@ async def test_a_call_cancelled_while_its_port_is_opened_is_over(offer):
 async def test_a_lane_lost_while_a_port_is_opened_ends_the_call():
     world = World([AnswerStep(), HangupStep()])
     world.rings()
-    world.registry.on_lane_lost(frozenset({1}))
+    world.registry.on_lane_lost()
     await settle()
     assert world.termination().cause == "lane_died"
     assert world.registry.live == []

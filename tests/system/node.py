@@ -72,7 +72,7 @@ agents:
       human:
         examples: ["let me talk to a human"]
         answer: "I will put you through."
-        transfer: "sip:human@example.test"
+        transfer: {target: "sip:human@example.test", via: refer}
       bye: {examples: ["goodbye", "bye bye"], answer: "Goodbye.", hangup: true}
 """
 

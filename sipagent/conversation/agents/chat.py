@@ -2,12 +2,17 @@
 
 from collections.abc import AsyncGenerator, Mapping
 
-from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferCall
+from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferPlan, plan_of
 from sipagent.conversation.providers.openai_chat import ChatModel, Delta, Message, ToolCall, ToolSpec
+
+_ROLES = {"caller": "user", "agent": "assistant", "note": "system"}
 
 _STYLE = (
     "You are speaking on the telephone. Answer in one or two short spoken sentences, without lists, symbols or markup."
 )
+
+
+LONGEST_SUMMARY = 400  # characters; some 25 s of speech
 
 
 class ChatAgent:
@@ -15,7 +20,9 @@ class ChatAgent:
 
     intent = ""
 
-    def __init__(self, model: ChatModel, prompt: str, greeting: str, transfer_targets: Mapping[str, str]) -> None:
+    def __init__(
+        self, model: ChatModel, prompt: str, greeting: str, transfer_targets: Mapping[str, str | TransferPlan]
+    ) -> None:
         self._model = model
         self._system = f"{prompt}\n\n{_STYLE}\n\nThe call was opened with: {greeting}"
         self._targets = transfer_targets
@@ -25,7 +32,7 @@ class ChatAgent:
                 ToolSpec(
                     name="transfer_call",
                     description="Send the caller to somebody else, after you have said so.",
-                    parameters={"target": sorted(transfer_targets)},
+                    parameters={"target": sorted(transfer_targets), "summary": ()},
                 )
             )
 
@@ -38,7 +45,7 @@ class ChatAgent:
     async def respond(self, heard: str, history: HistoryView) -> AsyncGenerator[Piece, None]:
         messages = [Message("system", self._system)]
         for entry in history.entries:
-            messages.append(Message("user" if entry.speaker == "caller" else "assistant", entry.text))
+            messages.append(Message(_ROLES[entry.speaker], entry.text))
         messages.append(Message("user", heard))
         action: Piece | None = None
         spoken = False
@@ -52,7 +59,7 @@ class ChatAgent:
                 case ToolCall(name="transfer_call", arguments=arguments):
                     target = self._targets.get(str(arguments.get("target", "")))
                     if target is not None:
-                        action = TransferCall(target)
+                        action = plan_of(target, str(arguments.get("summary", ""))[:LONGEST_SUMMARY])
                 case _:
                     pass  # a tool we did not offer: models do that; the words, if any, stand for themselves
         if action is not None:

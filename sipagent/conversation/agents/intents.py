@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.conversation.agents import slots
-from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferCall
+from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferPlan, plan_of
 
 # Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
 UNDERSTOOD = 0.45
@@ -34,7 +34,7 @@ class Intent(Protocol):
     @property
     def slots(self) -> Mapping[str, Slot]: ...
     @property
-    def transfer(self) -> str: ...
+    def transfer(self) -> str | TransferPlan: ...
     @property
     def hangup(self) -> bool: ...
 
@@ -149,7 +149,8 @@ class IntentAgent:
         self._state = _State()
         pieces: list[Piece] = [Text(intent.answer.format(**known))] if intent.answer else []
         if intent.transfer:
-            pieces.append(TransferCall(intent.transfer))
+            told = "" if isinstance(intent.transfer, str) else intent.transfer.whisper.format(**known)
+            pieces.append(plan_of(intent.transfer, told))
         elif intent.hangup:
             pieces.append(EndCall())
         return pieces

@@ -29,7 +29,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool whose arguments are all required strings, each one of the listed values."""
+    """A tool whose arguments are all required strings, each one of the listed values; of no list, any text."""
 
     name: str
     description: str
@@ -163,9 +163,13 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
             "description": tool.description,
             "parameters": {
                 "type": "object",
-                "properties": {name: {"type": "string", "enum": list(v)} for name, v in tool.parameters.items()},
+                "properties": {name: _string(values) for name, values in tool.parameters.items()},
                 "required": list(tool.parameters),
                 "additionalProperties": False,
             },
         },
     }
+
+
+def _string(values: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(values)} if values else {"type": "string"}

@@ -1,0 +1,27 @@
+"""A caller on hold: told so by SIP (sendonly), and with music."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from sipagent.calls.music import while_waiting
+
+if TYPE_CHECKING:
+    from sipagent.calls.call import Call
+
+
+async def hold_until(call: "Call", over: asyncio.Event, music: str = "") -> None:
+    """From now until the event; a peer that refuses to be held hears the music all the same."""
+    limit_s = call.services.limits.transfer_timeout_s
+    held = await call.leg.requests.hold(limit_s)
+    try:
+        async with while_waiting(call, music):
+            await over.wait()
+    finally:
+        if held:
+            await call.leg.requests.resume(limit_s)
+
+
+async def hold_for(call: "Call", seconds: float, music: str) -> None:
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await hold_until(call, over, music)

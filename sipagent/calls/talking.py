@@ -1,0 +1,103 @@
+"""The agent step: a conversation, and what it asks for at its end; a failed transfer leads back into it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, assert_never
+
+from sipagent.calls.transfer import transfer
+from sipagent.conversation.history import History
+from sipagent.conversation.interfaces import Agent, TransferCall
+from sipagent.conversation.session import Ending, Outcome, Session
+from sipagent.core.termination import Cause, EndedBy
+from sipagent.dialplan.model import AgentSpec, TransferSpec
+
+if TYPE_CHECKING:
+    from sipagent.calls.call import Call
+
+
+@dataclass(slots=True)
+class Talk:
+    """A conversation that may be left and taken up again."""
+
+    agent: Agent
+    spec: AgentSpec
+    history: History = field(default_factory=History)
+    opening: str | None = None  # None is the greeting
+
+    def back(self, reason: str) -> None:
+        """The caller is with the agent again, who shall know why."""
+        self.history.note(f"The transfer failed: {reason}. The caller is with you again.")
+        self.opening = self.spec.transfer_failed.format(reason=reason)
+
+
+async def talk(call: "Call", name: str) -> None:
+    """Until the conversation has ended the call or handed the caller on."""
+    spec = call.match.dialplan.agents[name]
+    if call.talk is None:
+        agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec)
+        call.talk = Talk(agent, spec)
+    try:
+        async with asyncio.timeout(spec.max_duration_s) as limit:
+            while True:
+                outcome = await _converse(call, call.talk)
+                if outcome.transfer is None:
+                    break
+                limit.reschedule(None)  # whoever it goes to may talk longer
+                if await _hand_over(call, call.talk, outcome.transfer):
+                    return
+                limit.reschedule(asyncio.get_running_loop().time() + spec.max_duration_s)
+    except TimeoutError:
+        call.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION, "the agent's max_duration_s is over")
+        return
+    call.talk = None
+    match outcome.ending:
+        case Ending.HANGUP:
+            call.hangup(EndedBy.AGENT)
+        case Ending.CALLER_SILENT:
+            call.hangup(EndedBy.SYSTEM, Cause.CALLER_SILENT)
+        case Ending.FAILED:
+            call.hangup(EndedBy.SYSTEM, Cause.ERROR, "nothing could be said: speech synthesis fails")
+        case Ending.TRANSFER:
+            pass
+        case _:
+            assert_never(outcome.ending)
+
+
+async def _converse(call: "Call", going_on: Talk) -> Outcome:
+    services = call.services
+    session = Session(
+        call.id,
+        agent=going_on.agent,
+        manners=going_on.spec,
+        out=call.leg.port,
+        make_vad=services.make_vad,
+        recogniser=services.recogniser,
+        tts=services.tts,
+        events=services.events,
+        settings=services.conversation,
+        first_turn=call.turns,
+        history=going_on.history,
+        opening=going_on.opening,
+    )
+    port = call.leg.port
+    port.on_frames = session.on_frames
+    try:
+        return await session.run()
+    finally:
+        port.on_frames = None
+        call.turns = session.turns
+
+
+async def _hand_over(call: "Call", going_on: Talk, wanted: TransferCall) -> bool:
+    """False when the caller is back."""
+    plan = wanted.plan if isinstance(wanted.plan, TransferSpec) else TransferSpec(target=wanted.target)
+    handed = await transfer(call, plan, wanted.whisper, summary(going_on.history))
+    if handed.failed:
+        going_on.back(handed.reason)
+    return not handed.failed
+
+
+def summary(history: History) -> str:
+    """For whoever takes the caller over."""
+    said = history.last_said
+    return f"I have a caller for you, who said: {said}" if said else "I have a caller for you."
