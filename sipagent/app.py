@@ -32,7 +32,7 @@ from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
-from sipagent.sip.client import LaneClient
+from sipagent.sip.lanes import LanePool
 from sipagent.sip.protocol import LaneReady, RegistrationResult
 from sipagent.sip.registrar import Registrar
 from sipagent.speech.client import SpeechClient
@@ -125,7 +125,12 @@ class Node:
         self._dialplan_folder = Path(config.node.dialplans) if config.node.dialplans else shipped_folder("dialplans")
         self._exit = AsyncExitStack()
         self.media = MediaPool(config.media, self.hub)
-        self.lane = LaneClient(config.sip, self.hub)
+        self.lane = LanePool(
+            config.sip,
+            self.hub,
+            max_calls=config.limits.max_calls,
+            folder=state / "edge",
+        )
         self.speech = SpeechClient(config.speech, self.hub)
         self.recorder: Recorder
         self.registry: CallRegistry

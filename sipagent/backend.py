@@ -11,7 +11,7 @@ from sipagent.core.clock import Stamp
 from sipagent.sip.registrar import Registrar
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
-from sipagent.store.records import CallFilter, CallPage, FullCall
+from sipagent.store.records import CallFilter, CallPage, FullCall, SipMessageRecord
 
 
 class NodeBackend:
@@ -88,3 +88,6 @@ class NodeBackend:
 
     async def get_call(self, call_id: str) -> FullCall | None:
         return await self._reads.get_call(call_id)
+
+    async def sip_messages(self, call_id: str) -> list[SipMessageRecord]:
+        return await self._reads.sip_messages(call_id)

@@ -28,7 +28,7 @@ from sipagent.media.client import MediaClient, MediaPort
 from sipagent.media.quality import QualityFigures
 from sipagent.media.settings import MediaSettings
 from sipagent.sip import message, protocol
-from sipagent.sip.client import LaneClient
+from sipagent.sip.lanes import LanePool
 from sipagent.sip.settings import SipSettings
 from sipagent.speech.client import SpeechClient
 from sipagent.speech.settings import SpeechSettings
@@ -240,7 +240,7 @@ class Phone:
         self._media = MediaClient(MediaSettings(host=settings.host, port_min=low, port_max=high, capacity=4), self.hub)
         self._speech = SpeechClient(speech, self.hub) if settings.ears else None
         self._make_vad = make_vad(speech) if settings.ears else None
-        self._lane = LaneClient(SipSettings(host=settings.host, port=_free_port(settings.host), tcp=False), self.hub)
+        self._lane = LanePool(SipSettings(host=settings.host, port=_free_port(settings.host), tcp=False), self.hub)
         self._legs: dict[int, Leg] = {}
         self._lane.on_fact = self._on_fact
         self._lane.on_incoming = lambda call: self._lane.send(protocol.Reject(call=call.call, status=480))
@@ -293,9 +293,9 @@ class Phone:
         leg.call("", uri, f"sip:{from_user}@{self._settings.host}", {})
         return call
 
-    def _lane_lost(self) -> None:
-        for leg in self._legs.values():
-            leg.lane_lost()
+    def _lane_lost(self, calls: frozenset[int]) -> None:
+        for handle in calls & self._legs.keys():
+            self._legs[handle].lane_lost()
 
     def _on_fact(self, fact: protocol.AnyFact) -> None:
         leg = self._legs.get(getattr(fact, "call", 0))

@@ -7,7 +7,7 @@ import msgspec
 
 from sipagent.api.types import RegistrationOut
 from sipagent.core.states import Direction, LegState
-from sipagent.store.records import CallFilter, CallPage, FullCall, RecorderStatistics
+from sipagent.store.records import CallFilter, CallPage, FullCall, RecorderStatistics, SipMessageRecord
 
 
 class Originate(msgspec.Struct, kw_only=True, frozen=True):
@@ -62,3 +62,5 @@ class Backend(Protocol):
     async def list_calls(self, wanted: CallFilter) -> CallPage: ...
 
     async def get_call(self, call_id: str) -> FullCall | None: ...
+
+    async def sip_messages(self, call_id: str) -> list[SipMessageRecord]: ...

@@ -18,6 +18,7 @@ from sipagent.api.idempotency import Answer, IdempotencyTable
 from sipagent.api.keys import hash_key
 from sipagent.api.shapes import call_out as shaped
 from sipagent.api.shapes import calls_page, fresh_call_out, health_out, legs_page, live_call_out, record_out
+from sipagent.api.sip_messages import sip_messages_page
 from sipagent.api.stream import EventStreams
 from sipagent.api.types import (
     CallStarted,
@@ -99,6 +100,10 @@ class Handlers:
 
     async def get_record(self, request: web.Request) -> web.Response:
         return _json(record_out(await self._recorded(request)))
+
+    async def get_sip(self, request: web.Request) -> web.Response:
+        full = await self._recorded(request)
+        return _json(sip_messages_page(await self._backend.sip_messages(full.call.id)))
 
     async def hangup(self, request: web.Request) -> web.Response:
         body, raw = await _body(request, Hangup)

@@ -22,6 +22,7 @@ from sipagent.api.types import (
     MutationOut,
     NoParameters,
     RegistrationsPage,
+    SipMessagesPage,
     WatchEvents,
 )
 
@@ -88,6 +89,14 @@ ROUTES: tuple[Route, ...] = (
         handler=Handlers.get_record,
         summary="Everything recorded of one call: turns, transfers, events",
         answers={200: CallRecordOut},
+        refusals=(404, 422, 503),
+    ),
+    Route(
+        method="GET",
+        path=f"{CALL}/sip",
+        handler=Handlers.get_sip,
+        summary="The SIP messages of one call; of one that is up, those older than some 2 s",
+        answers={200: SipMessagesPage},
         refusals=(404, 422, 503),
     ),
     Route(

@@ -253,6 +253,40 @@ class CallRecordOut(Response, kw_only=True, frozen=True):
     events: list[EventOut]
 
 
+class SipMessageOut(Response, kw_only=True, frozen=True):
+    """One SIP message as this node saw it: passwords' digests, SRTP keys and pressed keys are masked by x."""
+
+    leg_id: str | None
+    dialog: int  # which of the call's SIP dialogs; one for each leg
+    seq: int  # within the dialog; a gap is of messages that were not kept
+    at: Instant
+    offset_ms: float  # since the call's first message
+    sent: bool  # by this node
+    transport: str
+    local_address: str
+    remote_address: str  # of the packet: the edge's where calls come through one; the leg has the true one
+    size: int  # bytes on the wire
+    repeats: int | None  # seq of the message that this one repeats to the byte (a retransmission)
+    method: str  # of the request, or of the one that a response answers
+    status: int  # 0 for a request
+    reason: str
+    target: str  # a request's URI
+    cseq: int
+    sdp: str  # in a few words, "" without
+    notes: list[str]  # headers that explain
+    text: str  # at most 4000 characters
+
+
+class SipMessagesPage(Response, kw_only=True, frozen=True):
+    """The SIP messages of one call, oldest first; there is never a second page."""
+
+    data: list[SipMessageOut]
+    not_kept: int  # in the middle of long dialogs
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
+    has_more: bool = False
+
+
 class LiveCallOut(Response, kw_only=True, frozen=True):
     id: str
     state: LegState

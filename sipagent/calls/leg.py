@@ -7,6 +7,7 @@ closed only after the dialog is over, so that the last words are not cut off by 
 import asyncio
 from dataclasses import dataclass, replace
 
+from sipagent.calls.keypad import Keypad
 from sipagent.calls.port_events import PortEvents
 from sipagent.calls.requests import LaneSender, Requests
 from sipagent.core import clock
@@ -23,8 +24,15 @@ from sipagent.core.states import Direction, LegState, advance
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, from_sip_status
 from sipagent.media.client import MediaPort
 from sipagent.media.protocol import Crypto
+from sipagent.media.telephone_event import GAP_MS, KEY_MS
 from sipagent.sip import protocol as sip
 from sipagent.sip import sdp
+
+_CAUSES: dict[str, Cause] = {
+    "no_ack": Cause.NO_ACK,
+    "no_refresh": Cause.SESSION_EXPIRED,
+    "unreachable": Cause.UNREACHABLE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,7 @@ class Leg:
         self.ended_at: clock.Stamp | None = None
         self.requests = Requests(handle, lane, self.ended)
         self._record = PortEvents(port, events, identity.call_id, self.id)
+        self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
 
     @property
     def is_answered(self) -> bool:
@@ -168,6 +177,10 @@ class Leg:
             else:
                 self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
 
+    async def press(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
+        """Keys for the peer, as `Keypad.press` has it."""
+        await self._keypad.press(digits, duration_ms, gap_ms)
+
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
         try:
@@ -216,6 +229,8 @@ class Leg:
                 self._end(self._remote_end(fact))
             case sip.DigitByInfo():
                 self._record.digit(fact.digit, fact.duration_ms)
+            case sip.InfoAnswered():
+                self._keypad.info_answered(fact.status)
             case sip.CommandFailed():
                 self._command_failed(fact)
             case _:
@@ -301,6 +316,7 @@ class Leg:
     def _connect(self, agreed: sdp.Negotiated) -> None:
         keys = agreed.crypto
         self._codec = agreed.codec
+        self._keypad.telephone_event = agreed.telephone_event >= 0
         self._record.remote_media = f"{agreed.host}:{agreed.port}"
         self.port.connect(
             agreed.host,
@@ -332,6 +348,13 @@ class Leg:
         inbound = self.identity.direction is Direction.INBOUND
         remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
         by = remote if fact.by_remote else EndedBy.SYSTEM
+        if fact.why:
+            return Termination(
+                disposition=Disposition.ANSWERED if fact.was_answered else Disposition.FAILED,
+                cause=_CAUSES[fact.why],
+                by=EndedBy.SYSTEM,
+                sip_status=200 if fact.was_answered else fact.status,
+            )
         if fact.was_answered or self.is_answered:
             cause = Cause.TRANSFERRED if self.requests.refer_outcome.succeeded else Cause.NORMAL
             return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200)
@@ -343,6 +366,8 @@ class Leg:
         return from_sip_status(fact.status, EndedBy.CALLEE if fact.by_remote else EndedBy.SYSTEM)
 
     def _command_failed(self, fact: sip.CommandFailed) -> None:
+        if fact.command == "SendInfo":
+            self._keypad.info_answered(500)
         if fact.command in ("MakeCall", "Answer"):
             self._dialog_over.set()
         if fact.command in ("MakeCall", "Answer", "Hangup"):

@@ -23,6 +23,7 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching
 from sipagent.dialplan.model import Dialplan
 from sipagent.sip import message, protocol, sdp
+from sipagent.sip.edge_script import FINAL
 from sipagent.sip.settings import TrunkSettings
 
 log = logging.getLogger(__name__)
@@ -119,10 +120,13 @@ class CallRegistry:
                 sip_status=fact.status or 487,
             )
 
-    def on_lane_lost(self) -> None:
-        for leg in self._legs.all:
-            leg.lane_lost()
-        for handle in self._admitting:
+    def on_lane_lost(self, calls: frozenset[int]) -> None:
+        """A lane has died, and with it the dialogs of these calls."""
+        for handle in calls:
+            leg = self._legs.find(handle)
+            if leg is not None:
+                leg.lane_lost()
+        for handle in calls & self._admitting.keys():
             self._admitting[handle] = Termination(
                 disposition=Disposition.FAILED, cause=Cause.LANE_DIED, by=EndedBy.SYSTEM
             )
@@ -279,7 +283,11 @@ class CallRegistry:
     def _refuse_call(self, call_id: CallId, handle: int, status: int, cause: Cause, detail: str) -> None:
         # Only callers of a known trunk get this far: the reason helps their engineer.
         self._services.lane.send(
-            protocol.Reject(call=handle, status=status, headers={"X-Sipagent-Reason": cause.value})
+            protocol.Reject(
+                call=handle,
+                status=status,
+                headers={"X-Sipagent-Reason": cause.value, FINAL: "node" if status == 503 else "call"},
+            )
         )
         self._services.events.emit(
             CallEnded(
@@ -297,6 +305,8 @@ class CallRegistry:
 
     def _refuse(self, handle: int, status: int, reason: str) -> None:
         headers = {"Retry-After": "5"} if status == 503 else {}
+        if status in (486, 503):
+            headers[FINAL] = "node"  # another node may have room
         self._services.lane.send(protocol.Reject(call=handle, status=status, headers=headers))
         self._refused(reason, status)
 

@@ -10,13 +10,13 @@ from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
 from sipagent.media.pool import MediaPool
 from sipagent.sip import sdp
-from sipagent.sip.client import LaneClient
+from sipagent.sip.lanes import LanePool
 from sipagent.sip.settings import SipSettings, TransferPolicy, TrunkSettings, media_terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    lane: LaneClient
+    lane: LanePool
     media: MediaPool
     events: EventSink
     tts: Tts

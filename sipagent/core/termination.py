@@ -39,6 +39,9 @@ class Cause(StrEnum):
     MAX_DURATION = "max_duration"
     CALLER_SILENT = "caller_silent"
     MEDIA_TIMEOUT = "media_timeout"
+    NO_ACK = "no_ack"  # our answer was never acknowledged
+    SESSION_EXPIRED = "session_expired"  # the peer no longer refreshed the session (RFC 4028)
+    UNREACHABLE = "unreachable"  # the peer no longer answers within the call
     LANE_DIED = "lane_died"
     MEDIA_DIED = "media_died"
     NODE_STOPPED = "node_stopped"

@@ -8,7 +8,6 @@ own SIP port (CRLF, which PJSIP drops as a keep-alive, RFC 5626 section 4.4.1): 
 import collections
 import contextlib
 import os
-import re
 import signal
 import socket
 import threading
@@ -19,7 +18,7 @@ import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
-from sipagent.sip import sdes
+from sipagent.sip.edge_script import FINAL
 from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
 from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, error_text
 from sipagent.sip.message_log import MessageLog
@@ -56,8 +55,11 @@ from sipagent.sip.protocol import (
     command_decoder,
     encoder,
 )
+from sipagent.sip.scrub import scrubbed
 
 _POLL_MS = 100
+_BUSY_POLL_MS = 20
+_IDLE_POLL_MS = 500  # PJSIP's timers and main's commands are served at their time all the same
 _BACKLOG_BYTES = 16 << 20  # facts that main has not read; beyond it, or after so long, main is given up
 _BACKLOG_NS = 10_000_000_000
 _STOP_NS = 2_000_000_000  # an orderly stop: BYE answered, registrations taken back
@@ -66,7 +68,6 @@ _LOG_LINES = 20  # per window
 _LOG_WINDOW_NS = 10_000_000_000
 _ROUTES = 256  # hosts whose way from here is remembered
 _TOO_MANY_CALLS = "too many calls"  # PJSIP's line, for builds without onRejectedIncomingCall
-_PRIVATE_IN_LOG = re.compile(r"(sips?:|tel:)[^@\s>;]+@?|\+?[0-9]{5,}")
 
 
 class Lane:
@@ -104,7 +105,7 @@ class Lane:
             self._give_up(StartFailed(what="PJSIP", reason=error_text(error)))
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
         while not self._finished():
-            self.stack.endpoint.libHandleEvents(20 if self._unsent else _POLL_MS)
+            self.stack.endpoint.libHandleEvents(self._patience_ms)
             while self.commands:
                 self._carry_out(self.commands.popleft())
             self._housekeeping()
@@ -121,7 +122,7 @@ class Lane:
         self.pjsip.leave_replaces_to_us(self.problem)
         self.local_account = LaneAccount(self, "")
         identity = AddAccount(account="", id_uri=self.stack.identity())
-        self.local_account.create(account_config(identity, start.public_host), True)
+        self.local_account.create(account_config(identity, start, self.stack.port), True)
         self.accounts[""] = self.local_account
         self._wake_address = ("127.0.0.1" if start.host in ("", "0.0.0.0") else start.host, self.stack.port)
         self._wake_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -155,6 +156,10 @@ class Lane:
             if command is None:
                 return
 
+    @property
+    def trusted(self) -> list[str]:
+        return self.start.trusted
+
     # --- facts ----------------------------------------------------------------------------------------------
 
     def emit(self, fact: AnyFact) -> None:
@@ -175,7 +180,7 @@ class Lane:
             self._unsent.clear()  # the reader sees the end of the stream and stops the lane
 
     def problem(self, where: str, error: BaseException) -> None:
-        self.emit(LaneLog(level=1, text=f"{where}: {type(error).__name__}: {_scrubbed(error_text(error))}"))
+        self.emit(LaneLog(level=1, text=f"{where}: {type(error).__name__}: {scrubbed(error_text(error))}"))
 
     def log_line(self, level: int, text: str) -> None:
         """A line of PJSIP's log: its first line only (bodies follow), without numbers and addresses, rate-limited."""
@@ -186,7 +191,7 @@ class Lane:
             self._log_window, self._log_lines = now, 0
         self._log_lines += 1
         if self._log_lines < _LOG_LINES:
-            self.emit(LaneLog(level=level, text=_scrubbed(text)))
+            self.emit(LaneLog(level=level, text=scrubbed(text)))
         elif self._log_lines == _LOG_LINES:
             self.emit(LaneLog(level=level, text="more PJSIP log lines are left out for a while"))
 
@@ -285,7 +290,7 @@ class Lane:
                     command=type(command).__name__,
                     call=handle,
                     account=str(getattr(command, "account", "")),
-                    reason=_scrubbed(error_text(error)),
+                    reason=scrubbed(error_text(error)),
                 )
             )
             call = self.calls.get(handle)
@@ -307,7 +312,7 @@ class Lane:
         elif isinstance(command, Reject):
             if call.inbound and not call.accepted:
                 call.closing = True
-                call.answer(call_param(command.status, command.reason, command.headers))
+                call.answer(call_param(command.status, command.reason, self._refusal(command.headers)))
             else:  # our 200 is out already, or it is we who call: what can be refused no more is ended
                 self._end(call, command.status, command.headers)
         elif isinstance(command, Hangup):
@@ -330,6 +335,13 @@ class Lane:
         elif isinstance(command, NotifyTransfer):
             call.notify(command)
 
+    def _refusal(self, headers: dict[str, str]) -> dict[str, str]:
+        """For the edges before us: that this was decided, not that a lane is full (edge_script.py)."""
+        marked = {FINAL: "call"} | headers if self.start.trusted else dict(headers)
+        if not self.start.trusted:
+            marked.pop(FINAL, None)
+        return marked
+
     def _make_call(self, command: MakeCall) -> None:
         if self._stop_at:
             raise RuntimeError("the lane is stopping")
@@ -351,7 +363,7 @@ class Lane:
     def _add_account(self, command: AddAccount) -> None:
         # The address of record keeps the name; only the request URI of REGISTER gets the address.
         command = msgspec.structs.replace(command, registrar=self._hosts.substitute(command.registrar))
-        config = account_config(command, self.start.public_host)
+        config = account_config(command, self.start, self.stack.port)
         account = self.accounts.get(command.account)
         if account is not None:
             account.modify(config)
@@ -390,6 +402,13 @@ class Lane:
                 with contextlib.suppress(pj.Error):
                     account.setRegistration(False)
 
+    @property
+    def _patience_ms(self) -> int:
+        """How long to wait for the network before looking after our own affairs."""
+        if self._unsent or self._stop_at:
+            return _BUSY_POLL_MS
+        return _POLL_MS if self.calls or self.graveyard else _IDLE_POLL_MS
+
     def _finished(self) -> bool:
         now = mono_ns()
         if self._unsent and (len(self._unsent) > _BACKLOG_BYTES or now - self._unsent_since > _BACKLOG_NS):
@@ -399,12 +418,6 @@ class Lane:
             return False
         busy = bool(self.calls) or any(account.registered for account in self.accounts.values())
         return now >= self._stop_at or not busy
-
-
-def _scrubbed(text: str) -> str:
-    """The first line of a log text, at most 200 characters, numbers and user parts of addresses taken out."""
-    lines = text.strip().splitlines()
-    return _PRIVATE_IN_LOG.sub("…", sdes.redacted(lines[0].strip()))[:200] if lines else ""
 
 
 def _route_to(host: str) -> str:

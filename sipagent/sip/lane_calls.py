@@ -5,6 +5,7 @@ scalars are copied; `getInfo()` is kept while its members are read; a callback m
 the lane's graveyard, because its destructor hangs up whatever call owns its slot by then.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
 from sipagent.sip import info, message, sdes, sdp
+from sipagent.sip.edge_script import SOURCE
 from sipagent.sip.lane_messages import MESSAGE_LEVEL
 from sipagent.sip.lane_stack import call_param, request_param
 from sipagent.sip.offers import PENDING, Offers
@@ -48,6 +50,7 @@ _METHODS = frozenset(
     {"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY", "SUBSCRIBE", "MESSAGE"}
 )
 _SIPFRAG = "message/sipfrag;version=2.0"
+_SOURCE = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15}):[0-9]{1,5}")
 
 
 def clean(text: Any) -> str:
@@ -63,6 +66,8 @@ def replaced_dialog(value: str) -> Replaces | None:
 class Owner(Protocol):
     """What a callback may ask of the lane."""
 
+    @property
+    def trusted(self) -> list[str]: ...
     def emit(self, fact: AnyFact) -> None: ...
     def problem(self, where: str, error: BaseException) -> None: ...
     def adopt(self, account: "LaneAccount", call_id: int) -> "LaneCall": ...
@@ -541,8 +546,8 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
                     from_user=caller.user,
                     to_user=message.parse_address(f"<{invite.request_uri}>").user,
                     sip_call_id=invite.get("call-id"),
-                    source=clean(prm.rdata.srcAddress),
-                    headers=message.invite_headers(invite),
+                    source=self._source(clean(prm.rdata.srcAddress), invite),
+                    headers={k: v for k, v in message.invite_headers(invite).items() if k.lower() != SOURCE.lower()},
                     sdp=message.sdp_of(invite),
                     replaces=replaced_dialog(invite.get("replaces")),
                 )
@@ -551,6 +556,12 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
             self.lane.problem("an INVITE was not understood", error)
             if call is not None:
                 self.lane.abandon(call)
+
+    def _source(self, seen: str, invite: message.Message) -> str:
+        """host:port that the INVITE really came from: an edge we trust tells, for anybody else it is what we see."""
+        told = invite.get(SOURCE)
+        known = seen in self.lane.trusted or seen.rpartition(":")[0] in self.lane.trusted
+        return told if known and _SOURCE.fullmatch(told) else seen
 
     def onRegState(self, prm: Any) -> None:
         try:

@@ -10,9 +10,11 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pjsua2 as pj
 
+from sipagent.sip import message
 from sipagent.sip.lane_messages import MESSAGE_LEVEL, MessageTap
 from sipagent.sip.names import forbid_waiting_lookups
 from sipagent.sip.pjsip import Pjsip
@@ -23,6 +25,7 @@ _ASK_FOR_CALLS = 1_000_000
 # The conference bridge keeps a pointer for each: room for a PJSIP built for thousands of calls.
 _BRIDGE_PORTS = 8192
 _OUR_CODECS = ("PCMU", "PCMA", "G722")
+LANE_PARAMETER = "sl"  # of our Contact behind the edge: the lane's port (edge_script.py)
 _LOG_LEVEL = 2  # errors and warnings; from 3 on PJSIP writes about every call
 
 
@@ -81,6 +84,8 @@ class Stack:
         config.uaConfig.threadCnt = 0
         config.uaConfig.mainThreadOnly = True
         config.uaConfig.userAgent = start.user_agent
+        if start.edge:  # the first hop of every request; it sees to names, TLS and the rest
+            config.uaConfig.outboundProxies.append(f"sip:{start.edge};lr")
         for server in start.name_servers:  # without any, PJSIP looks names up in the C library and waits for it
             config.uaConfig.nameserver.append(server)
         config.medConfig.hasIoqueue = False
@@ -92,6 +97,7 @@ class Stack:
         endpoint.libInit(config)
         self.tap = MessageTap(library, _LOG_LEVEL) if start.record_messages else None
         self.pjsip = Pjsip(library)
+        self.pjsip.set_t1(start.t1_ms)
         self.codecs: list[str] = []
         for codec in endpoint.codecEnum2():
             # What PJMEDIA puts into SDP by itself is replaced by ours; without these it cannot agree to more either.
@@ -159,7 +165,8 @@ class Stack:
             self.endpoint.libDestroy()
 
 
-def account_config(account: AddAccount, public_host: str) -> Any:
+def account_config(account: AddAccount, start: Start, port: int) -> Any:
+    """``port``: the lane's own."""
     config = pj.AccountConfig()
     config.idUri = account.id_uri
     if account.username:
@@ -175,7 +182,11 @@ def account_config(account: AddAccount, public_host: str) -> Any:
     # Trying again after a failure is main's decision (registration.py).
     registration.retryIntervalSec = 0
     registration.firstRetryIntervalSec = 0
-    if public_host:
+    if start.edge:
+        user = message.parse_address(account.id_uri).user
+        contact = account.contact or start.contact
+        config.sipConfig.contactForced = f"<sip:{quote(user)}@{contact};{LANE_PARAMETER}={port}>"
+    if start.public_host or start.edge:
         config.natConfig.contactRewriteUse = 0  # the operator knows the address better than the registrar
     # No PJMEDIA socket, and so no RTP or RTCP that is not ours.
     config.mediaConfig.useLoopMedTp = True

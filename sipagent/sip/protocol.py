@@ -51,6 +51,10 @@ class Start(Command):
     user_agent: str = "sipagent"
     name_servers: list[str] = []  # IPv4 addresses that PJSIP asks
     record_messages: bool = True  # tell SipMessages
+    t1_ms: int = 500
+    edge: str = ""  # host:port of the edge that everything goes through; "" is none
+    contact: str = ""  # host:port, and transport, that Contact says then
+    trusted: list[str] = []  # host or host:port whose X-Sipagent-Source is believed
     first_call: int = 1  # inbound handles count from here, so that a new lane does not repeat its predecessor's
 
 
@@ -186,6 +190,7 @@ class AddAccount(Command):
     realm: str = "*"
     expires_s: int = 300
     route: str = ""  # as in MakeCall, for REGISTER
+    contact: str = ""  # as in Start, as this registrar is to see it; "" takes that one
 
 
 class Register(Command):

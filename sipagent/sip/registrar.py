@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sipagent.core.clock import mono_ns, now
 from sipagent.core.events import EventSink, RegistrationChanged
 from sipagent.core.states import RegistrationState
-from sipagent.sip.client import LaneClient
+from sipagent.sip.lanes import LanePool
 from sipagent.sip.protocol import AddAccount, Register, RegistrationResult, Unregister
 from sipagent.sip.registration import RegistrationPolicy, RegistrationView
 from sipagent.sip.settings import TrunkSettings
@@ -23,7 +23,7 @@ _CLOSE_S = 1.5
 class Registrar:
     """All trunks' registrations. Wire it up as ``lane.on_ready`` → lane_ready, ``lane.on_registration`` → result."""
 
-    def __init__(self, trunks: Sequence[TrunkSettings], lane: LaneClient, events: EventSink) -> None:
+    def __init__(self, trunks: Sequence[TrunkSettings], lane: LanePool, events: EventSink) -> None:
         self._trunks = {trunk.name: trunk for trunk in trunks}
         self._lane = lane
         self._events = events

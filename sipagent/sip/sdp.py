@@ -27,8 +27,8 @@ from sipagent.sip.description import (
 from sipagent.sip.sdes import SUITES, CryptoLine, Suite
 
 __all__ = [
-    "CLEAR", "CodecName", "Crypto", "Direction", "MediaLine", "Negotiated", "NoCommonCodec", "Sdp", "SrtpPolicy",
-    "Terms", "build_answer", "build_offer", "negotiate", "parse", "restate", "with_keys_of",
+    "CLEAR", "CodecName", "Crypto", "Direction", "DtmfMode", "MediaLine", "Negotiated", "NoCommonCodec", "Sdp",
+    "SrtpPolicy", "Terms", "build_answer", "build_offer", "negotiate", "parse", "restate", "with_keys_of",
 ]  # fmt: skip
 
 MAX_PTIME_MS = 60  # the longest packet we take
@@ -36,6 +36,7 @@ OUR_TELEPHONE_EVENT = 101  # what nearly everyone uses; the number is free in 96
 
 
 SrtpPolicy = Literal["off", "optional", "required"]
+DtmfMode = Literal["auto", "rfc4733", "info", "inband"]
 
 
 class NoCommonCodec(ValueError):
@@ -49,6 +50,7 @@ class Terms:
     codecs: tuple[CodecName, ...] = ("PCMU", "PCMA")  # in the order we offer them; an answer follows the peer's order
     srtp: SrtpPolicy = "off"
     keys: tuple[bytes, ...] = field(default=(), repr=False)  # ours, one for each of `SUITES`, 30 bytes; () with "off"
+    dtmf: DtmfMode = "auto"  # with "inband" telephone-event is neither offered nor answered
 
     def __post_init__(self) -> None:
         if self.srtp != "off" and [len(key) for key in self.keys] != [sdes.KEY_BYTES] * len(SUITES):
@@ -111,7 +113,8 @@ def build_offer(
     clear, where RTP/SAVP would be refused, and a second audio line be taken for a second stream.
     """
     formats = [(NUMBERS[name], f"{name}/8000") for name in terms.codecs]
-    formats.append((OUR_TELEPHONE_EVENT, "telephone-event/8000"))
+    if terms.dtmf != "inband":
+        formats.append((OUR_TELEPHONE_EVENT, "telephone-event/8000"))
     protocol = "RTP/SAVP" if terms.srtp == "required" else "RTP/AVP"
     crypto = _offered_crypto(terms) if terms.srtp != "off" else ()
     return _text(host, session_id, version, [_audio_section(port, protocol, formats, direction, crypto, mux=True)])
@@ -205,6 +208,7 @@ def _negotiated(line: MediaLine, terms: Terms, offered: bool) -> Negotiated:
     codec = _agreed_codec(line, terms)
     assert codec is not None, "_chosen() has seen to it"
     direction = line.effective_direction
+    event = line.telephone_event if terms.dtmf != "inband" else -1
     rtcp_host, rtcp_port = line.rtcp
     if line.rtcp_mux and rtcp_port:
         rtcp_host, rtcp_port = line.host, line.port
@@ -213,8 +217,8 @@ def _negotiated(line: MediaLine, terms: Terms, offered: bool) -> Negotiated:
         port=line.port,
         codec=codec,
         payload_type=NUMBERS[codec],
-        telephone_event=line.telephone_event,
-        telephone_event_in=OUR_TELEPHONE_EVENT if offered and line.telephone_event >= 0 else line.telephone_event,
+        telephone_event=event,
+        telephone_event_in=OUR_TELEPHONE_EVENT if offered and event >= 0 else event,
         comfort_noise=line.comfort_noise,
         ptime_ms=line.ptime_ms,
         send=direction in ("sendrecv", "recvonly"),

@@ -1,5 +1,6 @@
 """What an operator may set about signalling. `config.py` composes these; unknown keys are errors."""
 
+import ipaddress
 import re
 from collections.abc import Collection
 from typing import Literal
@@ -9,7 +10,7 @@ import msgspec
 
 from sipagent import __version__
 from sipagent.sip import sdes
-from sipagent.sip.sdp import CodecName, SrtpPolicy, Terms
+from sipagent.sip.sdp import CodecName, DtmfMode, SrtpPolicy, Terms
 
 TransferPolicy = Literal["auto", "refer", "bridge"]
 
@@ -30,11 +31,39 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     # How a caller is handed on: "refer" asks their side to do it (RFC 3515), "bridge" rings the target ourselves and
     # stays in the middle, "auto" tries the first and does the second where it is refused.
     transfer: TransferPolicy = "auto"
+    # Timer T1 (RFC 3261 section 17.1.1.1), ms: a request or a 200 that nobody acknowledges is repeated after it, and
+    # given up after 64 of it. Less than 500 only where every peer is near.
+    t1_ms: int = 500
     record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; 1 to 8 kB a call
+    # "auto" puts Kamailio in front where several lanes, TLS or IPv6 ask for it (docs/scaling.md); "off" is one lane.
+    edge: Literal["auto", "off"] = "auto"
+    host6: str = ""  # IPv6 address that the edge binds besides, "::" for all of this machine; "" is none
+    tls_certificate: str = ""  # PEM file of the edge, with its chain; "" is no TLS
+    tls_key: str = ""  # its private key, readable by this user alone
+    tls_ca: str = ""  # PEM file of the authorities we trust; "" is the system's
+    tls_clients: Literal["any", "verified"] = "any"  # "verified": who connects must have a certificate we trust
+    tls_port: int = 5061  # the number RFC 3261 gives to SIP over TLS
+    fronts: tuple[str, ...] = ()  # addresses of the edges before this node: whom they name as a call's source, is it
 
     def __post_init__(self) -> None:
         if not self.codecs:
             raise ValueError("codecs needs at least one of PCMU, PCMA, G722")
+        if not 20 <= self.t1_ms <= 5000:
+            raise ValueError("t1_ms must be from 20 to 5000")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("TLS needs both `tls_certificate` and `tls_key`")
+        for front in self.fronts:
+            try:
+                ipaddress.ip_address(front)
+            except ValueError:
+                raise ValueError(f'`fronts` takes IP addresses, not "{front}"') from None
+        if self.needs_edge and self.edge == "off":
+            raise ValueError('TLS and IPv6 are the edge\'s work: they cannot be had with edge = "off"')
+
+    @property
+    def needs_edge(self) -> bool:
+        """Whether there is work for it however few the lanes are."""
+        return bool(self.host6 or self.tls_certificate)
 
 
 TransportName = Literal["", "udp", "tcp", "tls"]
@@ -63,6 +92,14 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     # Numbers (patterns with * and ?) that callers of this trunk may send us to by REFER; we then call them over the
     # same trunk, at our cost. Empty: nobody sends us anywhere (603).
     follow_refer: tuple[str, ...] = ()
+
+    # How our digits go out: "rfc4733" (telephone-events), "info" (SIP INFO with application/dtmf-relay), "inband"
+    # (tones in the audio; telephone-events are not agreed to), or "auto": telephone-events where they are agreed, else
+    # tones. The peer's digits are taken in every form.
+    dtmf: DtmfMode = "auto"
+    # What becomes of our call when it is answered with 3xx: "refuse" ends it, "follow" calls where it points, over this
+    # trunk, five places at most. Who answers then decides where your calls go.
+    redirects: Literal["refuse", "follow"] = "refuse"
 
     # "udp", "tcp" or "tls"; "" is what DNS says (NAPTR and SRV, RFC 3263), else UDP. TLS goes through the edge.
     transport: TransportName = ""
@@ -214,7 +251,8 @@ def media_terms(sip: SipSettings, trunk: TrunkSettings | None, library: Collecti
     if not codecs:
         raise ValueError(f"PJSIP was built without {', '.join(wanted)}")
     policy = (trunk.srtp if trunk is not None else "") or sip.srtp
-    return Terms(codecs, policy, sdes.new_keys() if policy != "off" else ())
+    dtmf = trunk.dtmf if trunk is not None else "auto"
+    return Terms(codecs, policy, sdes.new_keys() if policy != "off" else (), dtmf)
 
 
 def _as_uri(address: str) -> str:

@@ -25,7 +25,7 @@ from sipagent.core.states import Direction, LegState, RegistrationState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
-from sipagent.store.records import CallFilter, CallPage, FullCall
+from sipagent.store.records import CallFilter, CallPage, FullCall, SipMessageRecord
 
 MAX_CALLS = 40
 
@@ -166,3 +166,6 @@ class Node:
 
     async def get_call(self, call_id: str) -> FullCall | None:
         return await self.reads.get_call(call_id)
+
+    async def sip_messages(self, call_id: str) -> list[SipMessageRecord]:
+        return await self.reads.sip_messages(call_id)

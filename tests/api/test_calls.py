@@ -1,11 +1,14 @@
 """Placing, finding and ending calls."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from sipagent.core import clock
 from sipagent.core.errors import CapacityError, ConfigError, ProcessDied
-from sipagent.core.ids import new_call_id
+from sipagent.core.events import SipMessage, SipMessages
+from sipagent.core.ids import CallId, new_call_id
 from sipagent.store.queries import StoreReads
 
 from .conftest import OTHER_KEY, Http
@@ -64,6 +67,35 @@ async def test_the_whole_record_of_a_call(http: Http, node: Node) -> None:
     assert types == ["CallCreated", "LegCreated", "RouteChosen", "LegAnswered", "TurnEnded", "LegEnded", "CallEnded"]
 
 
+async def test_the_sip_messages_of_a_call(http: Http, node: Node) -> None:
+    call_id = await placed(http)
+    text = "SIP/2.0 486 Busy Here\r\nCSeq: 1 INVITE\r\nRetry-After: 5\r\n\r\n"
+    at = clock.now()
+    first = SipMessage(
+        seq=0,
+        at=at,
+        sent=False,
+        transport="UDP",
+        local="192.0.2.9:5060",
+        remote="192.0.2.1:5060",
+        size=len(text),
+        repeats=None,
+        text=text,
+    )
+    again = replace(first, seq=2, at=at.at_mono(at.mono + 500_000_000), repeats=0, text="")
+    node.hub.emit(SipMessages(at=at, call_id=CallId(call_id), dialog=-1, leg_id="", count=2, messages=(first, again)))
+    await node.recorder.flush()
+    page = (await http.get(f"{CALLS}/{call_id}/sip")).body
+    assert (page["not_kept"], page["has_more"]) == (1, False)
+    busy, repeated = page["data"]
+    assert (busy["status"], busy["reason"], busy["method"]) == (486, "Busy Here", "INVITE")
+    assert (busy["notes"], busy["leg_id"], busy["text"]) == (["Retry-After 5"], None, text)
+    assert (repeated["repeats"], repeated["offset_ms"], repeated["text"]) == (0, 500.0, text)
+    assert {event["type"]: event["data"] for event in (await http.get(f"{CALLS}/{call_id}/record")).body["events"]}[
+        "SipMessages"
+    ] == {"dialog": -1, "count": 2}
+
+
 async def test_live_calls_come_and_go(http: Http) -> None:
     call_id = await placed(http)
     [live] = (await http.get("/api/v1/live-calls")).body["data"]
@@ -81,7 +113,7 @@ async def test_hanging_up_what_is_not_up(http: Http, node: Node) -> None:
     assert (again.status, again.body["message"]) == (409, "this call is not up any more")
 
 
-@pytest.mark.parametrize("path", ["", "/legs", "/record"])
+@pytest.mark.parametrize("path", ["", "/legs", "/record", "/sip"])
 async def test_an_unknown_call_is_404(http: Http, path: str) -> None:
     answer = await http.get(f"{CALLS}/call_none{path}")
     assert (answer.status, answer.body) == (404, {"message": "there is no such call", "errors": []})

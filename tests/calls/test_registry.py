@@ -177,7 +177,7 @@ async def test_a_call_cancelled_while_its_port_is_opened_is_over(offer):
 async def test_a_lane_lost_while_a_port_is_opened_ends_the_call():
     world = World([AnswerStep(), HangupStep()])
     world.rings()
-    world.registry.on_lane_lost()
+    world.registry.on_lane_lost(frozenset({1}))
     await settle()
     assert world.termination().cause == "lane_died"
     assert world.registry.live == []

@@ -1,6 +1,7 @@
 """Two records of one call, ours and Asterisk's, laid beside each other."""
 
 from datetime import datetime
+from itertools import pairwise
 
 from sipagent.core.termination import Disposition
 from sipagent.store.records import FullCall
@@ -16,13 +17,19 @@ _SAME = {
 }
 
 
-def agree(record: FullCall, cdr: Cdr) -> None:
-    """Same call, same outcome, answered and ended at the same time."""
+def agree(record: FullCall, *cdrs: Cdr) -> None:
+    """Same call, same outcome, answered and ended at the same time.
+
+    Asterisk begins another record when a channel is moved elsewhere; they follow one another without a gap.
+    """
     call = record.call
-    assert cdr.sip_call_id == call.legs[0].sip_call_id
-    assert call.disposition in _SAME[cdr.disposition], (call, cdr)
-    assert _same(call.answered_at, cdr.answer), (call.answered_at, cdr)
-    assert _same(call.ended_at, cdr.end), (call.ended_at, cdr)
+    for cdr in cdrs:
+        assert cdr.sip_call_id == call.legs[0].sip_call_id
+        assert call.disposition in _SAME[cdr.disposition], (call, cdr)
+    assert _same(call.answered_at, cdrs[0].answer), (call.answered_at, cdrs)
+    assert _same(call.ended_at, cdrs[-1].end), (call.ended_at, cdrs)
+    for before, after in pairwise(cdrs):
+        assert abs(after.start - before.end) < APART_S, cdrs
 
 
 def _same(ours: datetime | None, theirs: float) -> bool:

@@ -16,16 +16,18 @@ username = "{name}"
 password = "{password}"
 {more}
 """
-MORE = {"secure": 'srtp = "required"'}
+MORE = {"secure": 'srtp = "required"', "info": 'dtmf = "info"', "inband": 'dtmf = "inband"'}
 
 PLAN = """
 routes:
   - {name: refused, calling: ["4*"], steps: busy}
   - {name: short, calling: ["2*"], steps: short}
+  - {name: long, calling: ["3*"], steps: long}
   - {name: tone, steps: tone}
 steps:
   tone: [answer, play: tone.wav]
   short: [answer, play: short.wav, hangup]
+  long: [answer, play: tone.wav, play: tone.wav, play: tone.wav, play: tone.wav]
   busy: [reject: 486]
 agents: {}
 """
@@ -44,3 +46,11 @@ async def node(pbx: Pbx) -> AsyncIterator[Node]:
     )
     async with Node(trunks, PLAN) as node:
         yield node
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package", autouse=True)
+async def timed_call(pbx: Pbx, node: Node) -> str:
+    """A call with a session timer that is up while the other tests run: its refresh comes after 45 s."""
+    since = len(node.events)
+    await pbx.call("timed", "echotimed", caller="3001")
+    return (await node.incoming(since)).id

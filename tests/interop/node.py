@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
+
 from sipagent import config
 from sipagent.app import Node as App
 from sipagent.calls.call import Call
 from sipagent.core.events import Event
 from sipagent.core.states import RegistrationState
 from sipagent.store.queries import Queries
-from sipagent.store.records import FullCall
+from sipagent.store.records import FullCall, LegRecord
 from tests.peers.pbx import sine, write_wav
 from tests.peers.ports import free_block, free_port
 from tests.wait import until
@@ -62,9 +64,10 @@ class Node:
             )
             + trunks
         )
+        self._plan = yaml.safe_load(plan)
         plans = self.folder / "dialplans"
         plans.mkdir()
-        (plans / "test.yaml").write_text(plan)
+        self._write_plan()
         write_wav(plans / "tone.wav", sine(TONE_HZ, 60, -15))
         write_wav(plans / "short.wav", sine(TONE_HZ, 1, -15))
         self.events: list[Event] = []
@@ -90,6 +93,16 @@ class Node:
     async def call(self, target: str, trunk: str, steps: str = "tone", *, ring_timeout_s: float = 0.0) -> str:
         """The id of a call that is on its way."""
         return await self.app.registry.originate(target, trunk=trunk, steps=steps, ring_timeout_s=ring_timeout_s)
+
+    async def steps(self, name: str, *steps: object) -> str:
+        """Puts more steps into the dialplan, as SIGHUP would; their name."""
+        self._plan["steps"][name] = list(steps)
+        self._write_plan()
+        await self.app.reload()
+        return name
+
+    def _write_plan(self) -> None:
+        (self.folder / "dialplans/test.yaml").write_text(yaml.safe_dump(self._plan))
 
     def live(self, call_id: str) -> Call:
         return next(call for call in self.app.registry.live if call.id == call_id)
@@ -120,15 +133,22 @@ class Node:
     def of(self, call_id: str, kind: type[E], keep: Callable[[E], bool] = lambda _: True) -> list[E]:
         return [e for e in self.events if isinstance(e, kind) and getattr(e, "call_id", "") == call_id and keep(e)]
 
+    async def leg_of(self, call_id: str) -> LegRecord:
+        """The first leg as it is on record by now."""
+        return (await self._recorded(call_id, lambda _: True, 5)).call.legs[0]
+
     async def ended(self, call_id: str, within_s: float = 15.0) -> FullCall:
         """The call's record, once it is complete."""
+        return await self._recorded(call_id, lambda found: found.call.ended_at is not None, within_s)
+
+    async def _recorded(self, call_id: str, enough: Callable[[FullCall], bool], within_s: float) -> FullCall:
         queries = Queries(f"sqlite:///{self.folder / 'sipagent.db'}")
         try:
 
             def record() -> FullCall | None:
                 found = queries.get_call(call_id)
-                return found if found is not None and found.call.ended_at is not None else None
+                return found if found is not None and enough(found) else None
 
-            return await until(record, "ended call on record", within_s)
+            return await until(record, "record of the call", within_s)
         finally:
             queries.close()

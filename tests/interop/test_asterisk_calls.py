@@ -31,7 +31,7 @@ async def test_we_call_and_hang_up(pbx: Pbx, node: Node, trunk: str, codec: str)
     extension = f"tone{trunk}"
     with Capture(pbx.rtp_port, pbx.rtp_port + 39) as wire:
         call = await node.answered(await node.call(uri(pbx, extension), trunk))
-        (channel,) = await pbx.manager.channels()
+        (channel,) = await pbx.channels()
         assert (channel["ChannelStateDesc"], channel["Exten"]) == ("Up", extension)
         await asyncio.sleep(1.5)
         call.hangup()
@@ -39,7 +39,7 @@ async def test_we_call_and_hang_up(pbx: Pbx, node: Node, trunk: str, codec: str)
     leg = record.call.legs[0]
     assert (record.call.trunk, record.call.ended_by, leg.codec) == (trunk, EndedBy.OPERATOR, codec)
     agree(record, await pbx.cdr(leg.sip_call_id))
-    assert await pbx.manager.channels() == []
+    assert await pbx.channels() == []
     # Each heard the other's tone, and as loud as it was played.
     heard = pbx.heard(extension)
     assert seconds_of(heard, TONE_HZ) > 1.0
@@ -118,12 +118,12 @@ async def test_asterisk_refuses(
 async def test_nobody_answers_at_asterisk(pbx: Pbx, node: Node) -> None:
     call_id = await node.call(uri(pbx, "ring"), "plain", ring_timeout_s=1.0)
     await node.event("LegRinging", call_id=call_id)
-    (channel,) = await pbx.manager.channels()
+    (channel,) = await pbx.channels()
     assert channel["ChannelStateDesc"] == "Ring"
     record = await node.ended(call_id)
     assert (record.call.disposition, record.call.ended_by) == (Disposition.NO_ANSWER, EndedBy.SYSTEM)
     agree(record, await pbx.cdr(record.call.legs[0].sip_call_id))
-    assert await pbx.manager.channels() == []
+    assert await pbx.channels() == []
 
 
 async def test_our_refusal_is_what_asterisk_tells(pbx: Pbx, node: Node) -> None:

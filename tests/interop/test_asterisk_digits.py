@@ -22,12 +22,12 @@ async def test_asterisk_presses(pbx: Pbx, node: Node, trunk: str) -> None:
         assert all(150 <= event.duration_ms <= 250 for event in digits), digits
 
 
-@pytest.mark.parametrize("trunk", ["plain", "inband"])
+@pytest.mark.parametrize("trunk", ["plain", "info", "inband"])
 async def test_we_press(pbx: Pbx, node: Node, trunk: str) -> None:
-    name = f"digits{trunk[0]}"
+    name = f"digits{trunk}"
     seen = len(pbx.manager.events)
     call = await node.answered(await node.call(f"sip:{name}@{pbx.address}", trunk, "tone"))
-    call.leg.port.press("4711*A09")
+    await call.leg.press("4711*A09")
     told = await pbx.manager.event("UserEvent", since=seen, UserEvent="Digits")
-    assert (told["Name"], told["Got"]) == (trunk[0], "4711*A09")
+    assert (told["Name"], told["Got"]) == (trunk, "4711*A09")
     await node.ended(call.id)

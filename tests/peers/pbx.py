@@ -4,6 +4,7 @@ Every call's channel notes our Call-ID in its call record, so that its view of a
 """
 
 import csv
+import re
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.peers.ami import SECRET, USER, Ami
+from tests.peers.ami import SECRET, USER, Ami, Block
 from tests.peers.asterisk import PASSWORD, Asterisk, Installation
 from tests.peers.ports import free_port
 from tests.wait import until
@@ -30,6 +31,7 @@ ENDPOINTS = {
     "inband": "dtmf_mode=inband",
     "alaw": "disallow=all\nallow=alaw",
 }
+PHONE = "phone"  # an endpoint for another user agent; its password is the trunks'
 _MODULES = """
 app_mixmonitor app_playtones app_userevent app_transfer app_record app_blind_transfer app_attended_transfer
 res_cdrel_custom cdr_custom func_strings res_srtp res_crypto res_musiconhold
@@ -62,8 +64,9 @@ class Pbx(Asterisk):
     """``async with Pbx() as pbx:`` with ``pbx.manager`` connected.
 
     Extensions, with any letters behind their name: ``tone...`` (plays TONE_HZ), ``short...`` (hangs up after 1 s),
-    ``digits...`` (reads digits and tells them in a user event), ``press<DIGITS>`` (presses them), ``echo``; all of
-    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings.
+    ``digits...`` (reads digits and tells them in a user event), ``press<DIGITS>`` (presses them), ``echo...``; all of
+    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings,
+    ``phone`` rings the contact of PHONE, a user of the PBX; ``agent`` rings sipagent by the first trunk.
     """
 
     def __init__(self, **settings: int) -> None:
@@ -97,6 +100,10 @@ class Pbx(Asterisk):
         assert found["Channel"].startswith(f"PJSIP/{endpoint}-"), found
         return found["Uniqueid"]
 
+    async def channels(self, *, but: str = "timed") -> list[Block]:
+        """What is up, as Asterisk sees it, but for the channels of one endpoint."""
+        return [each for each in await self.manager.channels() if not each["Channel"].startswith(f"PJSIP/{but}-")]
+
     async def cdr(self, sip_call_id: str) -> Cdr:
         """Its record of the call with this Call-ID, once it is written."""
         return await self._record(lambda cdr: cdr.sip_call_id == sip_call_id)
@@ -115,6 +122,12 @@ class Pbx(Asterisk):
             rows = [row for row in csv.reader(file) if len(row) == 11]
         return [Cdr(*row[:4], *(float(text or 0) for text in row[4:7]), *row[7:]) for row in rows]  # type: ignore[arg-type]
 
+    def sip(self, sip_call_id: str) -> list[str]:
+        """Start lines of the requests and responses of one dialog, as they came and went, oldest first."""
+        text = (self.folder / "log/full.log").read_text(errors="replace")
+        messages = re.split(r"<--- (?:Received|Transmitting) SIP [^>]*--->\n", text)[1:]
+        return [message.split("\n")[0].strip() for message in messages if f"Call-ID: {sip_call_id}" in message]
+
     def heard(self, name: str) -> NDArray[np.int16]:
         """What the extension of this full name heard of us, at 8 kHz."""
         return read_wav(self.folder / f"spool/{name}-heard.wav")
@@ -127,7 +140,7 @@ class Pbx(Asterisk):
         (self.folder / "log/cdr-custom").mkdir()
         with (etc / "modules.conf").open("a") as modules:
             modules.write("".join(f"load={name}.so\n" for name in _MODULES if (found.modules / f"{name}.so").exists()))
-        endpoints = "".join(_ENDPOINT.format(name=name, more=more) for name, more in ENDPOINTS.items())
+        endpoints = "".join(_ENDPOINT.format(name=name, more=more) for name, more in {**ENDPOINTS, PHONE: ""}.items())
         (etc / "pjsip.conf").write_text(_PJSIP.format(port=self.port, password=PASSWORD) + endpoints)
         (etc / "extensions.conf").write_text(_EXTENSIONS.format(tone=tone, spool=self.folder / "spool"))
         (etc / "manager.conf").write_text(_MANAGER.format(port=self.manager_port, user=USER, secret=SECRET))
@@ -160,6 +173,7 @@ _PJSIP = """
 [global]
 type=global
 user_agent=Asterisk
+debug=yes
 
 [udp]
 type=transport
@@ -228,7 +242,11 @@ exten => _cause.,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
 exten => ring,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
  same => n,Ringing()
  same => n,Wait(60)
-exten => echo,1,Gosub(hear,${{EXTEN}},1)
+exten => phone,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Dial(PJSIP/phone,20)
+exten => agent,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Dial(PJSIP/plain,20)
+exten => _echo.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Echo()
 
 [hear]

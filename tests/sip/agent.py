@@ -1,4 +1,4 @@
-"""A scripted main process for the tests: a LaneClient that answers as it is told and remembers what it heard."""
+"""A scripted main process for the tests: a LanePool that answers as it is told and remembers what it heard."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from sipagent.core.events import Event, EventHub
 from sipagent.sip import sdp
-from sipagent.sip.client import LaneClient
+from sipagent.sip.lanes import LanePool
 from sipagent.sip.protocol import (
     Answer,
     AnyFact,
@@ -38,17 +38,20 @@ class Agent:
         port: int = 0,
         tcp: bool = True,
         terms: sdp.Terms = sdp.CLEAR,
+        max_calls: int = 0,
+        **settings: Any,
     ) -> None:
         self.terms = terms
-        self.settings = SipSettings(host="127.0.0.1", port=port or free_port(), tcp=tcp)
+        self.settings = SipSettings(host="127.0.0.1", port=port or free_port(), tcp=tcp, **settings)
         self.hub = EventHub()
         self.events: list[Event] = []
         self.hub.subscribe(self.events.append)
-        self.lane = LaneClient(self.settings, self.hub)
+        self.lane = LanePool(self.settings, self.hub, max_calls=max_calls)
         self.registrar = Registrar(trunks, self.lane, self.hub)
         self.facts: list[AnyFact] = []
         self.results: list[RegistrationResult] = []
         self.lost = 0
+        self.lost_calls: frozenset[int] = frozenset()
         self.readies: list[LaneReady] = []
         self.on_call: Callable[[IncomingCall], None] = self.answer
         self._news = asyncio.Event()
@@ -132,7 +135,8 @@ class Agent:
         self.registrar.result(fact)
         self._news.set()
 
-    def _lost(self) -> None:
+    def _lost(self, calls: frozenset[int]) -> None:
+        self.lost_calls |= calls
         self.lost += 1
         self._news.set()
 

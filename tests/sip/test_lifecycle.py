@@ -13,6 +13,7 @@ import pytest
 from sipagent.core.errors import SetupError
 from sipagent.core.events import ProcessEnded, ProcessStarted
 from sipagent.sip import zygote
+from sipagent.sip.nursery import Nursery
 from sipagent.sip.protocol import Answered, Ended, Hangup, IncomingCall
 from tests.peers import sipp
 from tests.peers.ports import free_port
@@ -105,25 +106,24 @@ async def test_a_number_used_again_is_not_taken_for_the_dead_lane(monkeypatch: p
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     killed: list[int] = []
-    monkeypatch.setattr("sipagent.sip.client.os.kill", lambda pid, _: killed.append(pid))
+    monkeypatch.setattr("sipagent.sip.nursery.os.kill", lambda pid, _: killed.append(pid))
     async with asyncio.timeout(5):
-        client = Agent().lane
-        client._zygote = await asyncio.create_subprocess_exec("sleep", "60")
+        client = Nursery()
+        client._process = await asyncio.create_subprocess_exec("sleep", "60")
         client._control = ours
-        client._lane_pid = 4711
         theirs.send(zygote.encoder.encode(zygote.Forked(pid=4711)))
         theirs.send(zygote.encoder.encode(zygote.Exited(pid=4711, status=-9)))
-        client._kill_lane(4711)
+        client.kill(4711)
         assert client._exits == {4711: -9} and not killed  # reaped: it may be anybody's by now
         theirs.send(zygote.encoder.encode(zygote.Forked(pid=4711)))
-        client._kill_lane(4711)
+        client.kill(4711)
         assert client._exits == {} and killed == [4711]
         theirs.close()
-        client._kill_lane(4711)
+        client.kill(4711)
         assert killed == [4711]  # nobody vouches for it
         monkeypatch.undo()
-        client._zygote.kill()
-        await client._zygote.wait()
+        client._process.kill()
+        await client._process.wait()
 
 
 async def test_lanes_that_keep_dying_are_replaced_ever_more_slowly(agent: Agent) -> None:

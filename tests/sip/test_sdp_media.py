@@ -17,7 +17,7 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import Frames, MediaClient
 from sipagent.media.settings import MediaSettings
 from sipagent.sip import sdes, sdp
-from sipagent.sip.client import LaneClient
+from sipagent.sip.lanes import LanePool
 from sipagent.sip.protocol import AnyFact, IncomingCall, Reject
 from sipagent.sip.settings import SipSettings
 from tests.peers.ports import free_block, free_port
@@ -36,7 +36,7 @@ class Party:
         self.answered: list[LegAnswered] = []
         self.hub.subscribe(lambda event: self.answered.append(event) if isinstance(event, LegAnswered) else None)
         self.sip = SipSettings(host="127.0.0.1", port=free_port(), tcp=False)
-        self.lane = LaneClient(self.sip, self.hub)
+        self.lane = LanePool(self.sip, self.hub)
         low = free_block(40)
         self.media = MediaClient(
             MediaSettings(host="127.0.0.1", port_min=low, port_max=low + 39, capacity=4, realtime=False), self.hub

@@ -1,0 +1,396 @@
+"""All lanes of a node as one: as many as the wanted calls need, calls spread over them, the dead ones replaced.
+
+One lane binds the node's SIP address itself. Several listen on loopback behind the edge (edge.py), which then owns
+that address; each lane keeps its port for life, so that the edge's list of them seldom changes.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sipagent.core.clock import now
+from sipagent.core.errors import SetupError
+from sipagent.core.events import CallRefused, EventSink
+from sipagent.core.rate import RateLimit
+from sipagent.sip import names
+from sipagent.sip.client import LaneClient, PortTaken
+from sipagent.sip.edge import Edge, EdgeMissing, contact_towards
+from sipagent.sip.nursery import Nursery
+from sipagent.sip.protocol import (
+    AddAccount,
+    AddressChanged,
+    AnyCommand,
+    AnyFact,
+    CommandFailed,
+    Ended,
+    IncomingCall,
+    InviteRefused,
+    LaneLog,
+    LaneReady,
+    MakeCall,
+    OverLimit,
+    Pong,
+    RegistrationResult,
+    Start,
+    StartFailed,
+)
+from sipagent.sip.settings import SipSettings
+
+log = logging.getLogger("sipagent.sip")
+
+SPARE_LANES = 1  # beyond what max_calls needs: a lane that dies leaves the capacity whole
+_HANDLES_PER_LANE = 1 << 32
+_LOOPBACK = "127.0.0.1"
+
+
+class LanePool:
+    """The node's signalling. Callbacks run in the event loop, in the order of each lane's facts, and must not block.
+
+    >>> pool = LanePool(SipSettings(host="127.0.0.1", port=5080), events, max_calls=20)  # doctest: +SKIP
+    >>> pool.on_incoming = lambda call: pool.send(Ring(call=call.call))  # doctest: +SKIP
+    >>> ready = await pool.start()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        settings: SipSettings,
+        events: EventSink,
+        *,
+        max_calls: int = 0,
+        folder: Path | None = None,
+    ) -> None:
+        """``max_calls``: what the node shall carry, 0 for what one lane does. ``folder``: for the edge's files."""
+        self.settings = settings
+        self.on_incoming: Callable[[IncomingCall], None] | None = None
+        self.on_fact: Callable[[AnyFact], None] | None = None
+        self.on_registration: Callable[[RegistrationResult], None] | None = None
+        self.on_over_limit: Callable[[OverLimit], None] | None = None
+        self.on_lost: Callable[[frozenset[int]], None] | None = None
+        self.on_ready: Callable[[LaneReady], None] | None = None
+        self.notice = ""  # what the operator should know: less capacity than wanted, and what to type
+        self.edge: Edge | None = None
+        self._max_calls = max_calls
+        self._folder = folder
+        self._events = events
+        self._nursery = Nursery()
+        self._lanes: list[LaneClient] = []
+        self._ports: dict[LaneClient, int] = {}  # where each was last, and shall be again
+        self._where: dict[int, LaneClient] = {}  # calls that are up, by handle
+        self._sip_call_ids: dict[int, str] = {}  # of inbound calls behind the edge: it counts them by these
+        self._accounts: dict[str, AddAccount] = {}
+        self._contacts: dict[str, str] = {}  # host:port of our Contact, by account
+        self._registering: LaneClient | None = None  # the lane that registrations go through
+        self._last_handle = 0
+        self._generations = 0
+        self._refusals = RateLimit(per_second=5)  # strangers must not fill the record
+        self._missing = ""  # why there is no edge
+        self._started = False
+        self._closed = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    # --- what main uses -------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> LaneReady | None:
+        """None while no lane is up. Its pid is the registering lane's, its max_calls the sum, its codecs common."""
+        up = [lane.ready for lane in self._lanes if lane.ready is not None]
+        if not self._started or not up or self._registering is None or self._registering.ready is None:
+            return None
+        first = self._registering.ready
+        return msgspec.structs.replace(
+            first,
+            max_calls=sum(ready.max_calls for ready in up),
+            codecs=tuple(codec for codec in first.codecs if all(codec in ready.codecs for ready in up)),
+            host=self.settings.host if self.edge else first.host,
+            port=self.settings.port if self.edge else first.port,
+        )
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Of the processes that are up."""
+        found = {"zygote": self._nursery.pid} if self._nursery.pid else {}
+        for index, lane in enumerate(self._lanes):
+            if lane.pid:
+                found[f"lane-{index}" if index else "lane"] = lane.pid
+        if self.edge is not None and self.edge.pid:
+            found["edge"] = self.edge.pid
+        return found
+
+    def next_handle(self) -> int:
+        """A handle for MakeCall: negative, never given twice."""
+        self._last_handle -= 1
+        return self._last_handle
+
+    def send(self, command: AnyCommand) -> None:
+        """Never blocks and never raises; what no lane can take is dropped and said so in the log."""
+        if isinstance(command, AddAccount):
+            self._add_account(command)
+            return
+        if isinstance(command, AddressChanged):
+            for each in self._up():
+                each.send(command)
+            return
+        call = int(getattr(command, "call", 0))
+        fresh = isinstance(command, MakeCall) or not call
+        lane = self._lane_for(command) if fresh else self._where.get(call)
+        if lane is not None:
+            if isinstance(command, MakeCall):
+                self._where[call] = lane
+            lane.send(command)
+        elif fresh or not self._up():
+            log.warning("command dropped: no lane is up", extra={"command": type(command).__name__})
+        # Else the call has just ended: its Ended crossed the command on the way.
+
+    async def start(self) -> LaneReady:
+        """Returns when calls can come. Raises SetupError when they cannot: a taken port, PJSIP missing."""
+        try:
+            if not await self._start_behind_edge():
+                await self._start_alone()
+        except BaseException:
+            await self.close()
+            raise
+        self._started = True
+        self._choose_registering()
+        ready = self.ready
+        if ready is None:
+            await self.close()
+            raise SetupError("the SIP lanes ended right after they had started")
+        return ready
+
+    async def drain(self) -> None:
+        """From now on the edge refuses new calls (503, to OPTIONS too), so that a front sends them elsewhere."""
+        if self.edge is not None:
+            await self.edge.drain()
+
+    async def close(self) -> None:
+        """Ends every call, takes registrations back, ends the processes. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*(lane.close() for lane in self._lanes), *self._background, return_exceptions=True)
+        if self.edge is not None:
+            await self.edge.close()
+        await self._nursery.close()
+
+    # --- starting -------------------------------------------------------------------------------------------
+
+    async def _start_alone(self) -> None:
+        lane = self._new_lane()
+        await lane.start()
+        assert lane.ready is not None
+        carried = lane.ready.max_calls
+        if self._missing and carried < self._max_calls:
+            self.notice = (
+                f"{self._max_calls} calls need several lanes behind an edge. {self._missing}: until it is, this node"
+                f" carries {carried} at a time"
+            )
+            log.warning("less capacity than wanted", extra={"say": self.notice})
+
+    async def _start_behind_edge(self) -> bool:
+        """Lanes and edge; False where one lane that binds our address itself is what there is to be."""
+        settings = self.settings
+        if settings.edge == "off" or not (self._max_calls or settings.needs_edge):
+            return False
+        try:
+            self.edge = Edge(settings, self._events, self._folder)
+        except EdgeMissing as missing:
+            if settings.needs_edge:
+                raise SetupError(f"TLS and IPv6 are the edge's work: {missing}") from missing
+            self._missing = str(missing)
+            return False
+        first = self._new_lane()
+        await first.start()  # on loopback: it tells how many calls a lane takes
+        assert first.ready is not None
+        needed = max(1, math.ceil(self._max_calls / first.ready.max_calls))
+        if needed == 1 and not settings.needs_edge:
+            await first.close()
+            self._lanes.clear()
+            await self.edge.close()
+            self.edge = None
+            return False
+        others = [self._new_lane() for _ in range(needed - 1 + (SPARE_LANES if needed > 1 else 0))]
+        await asyncio.gather(*(lane.start() for lane in others))
+        await self.edge.start(self._lane_ports())
+        return True
+
+    def _new_lane(self) -> LaneClient:
+        lane = LaneClient(self._nursery, self._events, self)
+        self._lanes.append(lane)
+        return lane
+
+    def _lane_ports(self) -> dict[int, int]:
+        """Calls that each lane takes, by its port."""
+        return {lane.ready.port: lane.ready.max_calls for lane in self._up() if lane.ready is not None}
+
+    # --- what becomes of a lane -----------------------------------------------------------------------------
+
+    def start_of(self, lane: LaneClient) -> Start:
+        self._generations += 1
+        settings, edge = self.settings, self.edge
+        start = Start(
+            host=settings.host,
+            port=settings.port,
+            public_host=settings.public_host,
+            tcp=settings.tcp,
+            user_agent=settings.user_agent,
+            record_messages=settings.record_messages,
+            t1_ms=settings.t1_ms,
+            name_servers=names.name_servers(),
+            first_call=(self._generations - 1) * _HANDLES_PER_LANE + 1,
+            trusted=list(settings.fronts),
+        )
+        if edge is None:
+            return start
+        return msgspec.structs.replace(
+            start,
+            host=_LOOPBACK,
+            port=self._ports.get(lane, 0),
+            tcp=False,
+            public_host="",
+            name_servers=[],
+            edge=edge.inside,
+            contact=contact_towards("", settings),
+            trusted=[edge.inside],
+        )
+
+    def lane_up(self, lane: LaneClient) -> None:
+        assert lane.ready is not None
+        self._ports[lane] = lane.ready.port
+        for account in self._accounts.values():
+            lane.send(self._with_contact(account))
+        if not self._started:
+            return
+        if self.edge is not None:
+            self._do(self.edge.set_lanes(self._lane_ports()))
+        self._choose_registering()
+
+    def lane_lost(self, lane: LaneClient, calls: frozenset[int]) -> None:
+        if self.edge is not None and self._started:
+            self._do(self.edge.set_lanes(self._lane_ports()))
+        gone = [self._sip_call_ids.pop(call, "") for call in calls]
+        if self.edge is not None and self._started:
+            self._do(self.edge.release(gone))
+        for call in calls:
+            self._where.pop(call, None)
+        if self._registering is lane:
+            self._registering = None
+        if self.on_lost is not None:
+            self.on_lost(calls)
+        self._choose_registering()
+
+    def lane_failed(self, lane: LaneClient, error: Exception) -> None:
+        if isinstance(error, PortTaken) and self.edge is not None:
+            self._ports.pop(lane, None)  # any other will do: the edge is told
+
+    def _choose_registering(self) -> None:
+        """Registrations stay where they are while that lane lives, and else begin anew through another."""
+        if not self._started or (self._registering is not None and self._registering.ready is not None):
+            return
+        self._registering = next(iter(self._up()), None)
+        ready = self.ready
+        if ready is not None and self.on_ready is not None:
+            self.on_ready(ready)
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    def _up(self) -> list[LaneClient]:
+        return [lane for lane in self._lanes if lane.ready is not None]
+
+    def _lane_for(self, command: AnyCommand) -> LaneClient | None:
+        """For a new call the lane with the most room; for what is no call's, the one that registers."""
+        if isinstance(command, MakeCall):
+            return max(self._up(), key=lambda lane: lane.free, default=None)
+        return self._registering
+
+    def _add_account(self, account: AddAccount) -> None:
+        self._accounts[account.account] = account
+        for lane in self._up():
+            lane.send(self._with_contact(account))
+        if self.edge is not None and account.registrar:
+            self._do(self._find_contact(account))
+
+    async def _find_contact(self, account: AddAccount) -> None:
+        """Every lane says the same Contact, the edge's as this registrar sees it: its binding outlives a lane."""
+        contact = await asyncio.to_thread(contact_towards, account.registrar, self.settings)
+        if contact != self._contacts.get(account.account) and self._accounts.get(account.account) == account:
+            self._contacts[account.account] = contact
+            for lane in self._up():
+                lane.send(self._with_contact(account))
+
+    def _with_contact(self, account: AddAccount) -> AddAccount:
+        contact = self._contacts.get(account.account, "")
+        return msgspec.structs.replace(account, contact=contact) if contact else account
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="lanes")
+        self._background.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the lanes failed", exc_info=error)
+
+    # --- facts ----------------------------------------------------------------------------------------------
+
+    def lane_fact(self, lane: LaneClient, fact: AnyFact) -> None:
+        match fact:
+            case LaneLog():
+                log.log(logging.WARNING if fact.level <= 2 else logging.INFO, "pjsip", extra={"line": fact.text})
+            case RegistrationResult():
+                if self.on_registration is not None and lane is self._registering:
+                    self.on_registration(fact)
+            case OverLimit():
+                self._over_limit(fact)
+            case InviteRefused():
+                self._invite_refused(fact)
+            case IncomingCall():
+                self._where[fact.call] = lane
+                if self.edge is not None:
+                    self._sip_call_ids[fact.call] = fact.sip_call_id
+                if self.on_incoming is not None:
+                    self.on_incoming(fact)
+            case Pong() | LaneReady() | StartFailed():
+                pass
+            case CommandFailed(command="AddAccount" | "Register" as command) if self.on_registration is not None:
+                self.on_registration(
+                    RegistrationResult(
+                        account=fact.account,
+                        status=0,
+                        reason=f"{command} failed: {fact.reason}",
+                        expires_s=0,
+                        answered=False,
+                    )
+                )
+            case CommandFailed(call=0):
+                log.warning(
+                    "lane could not carry out a command",
+                    extra={"command": fact.command, "account": fact.account, "reason": fact.reason},
+                )
+            case _:
+                if isinstance(fact, Ended) or (isinstance(fact, CommandFailed) and fact.command == "MakeCall"):
+                    self._where.pop(fact.call, None)
+                    self._sip_call_ids.pop(fact.call, None)
+                if self.on_fact is not None:
+                    self.on_fact(fact)
+
+    def _over_limit(self, fact: OverLimit) -> None:
+        """Behind the edge a full lane is no refusal: the INVITE goes on to the next, unless all are full."""
+        if self.edge is not None and any(lane.free > 0 for lane in self._up()):
+            return
+        if self.on_over_limit is not None:
+            self.on_over_limit(fact)
+
+    def _invite_refused(self, fact: InviteRefused) -> None:
+        at = now()
+        if self._refusals.admit(at.mono):
+            reason = f"the SIP library answered {fact.status} {fact.reason}".rstrip()
+            others = self._refusals.take_suppressed()
+            self._events.emit(CallRefused(at=at, reason=reason, sip_status=fact.status, others=others))
