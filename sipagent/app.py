@@ -194,6 +194,8 @@ class Node:
         await self.lane.start()
         peers = asyncio.create_task(self.registry.keep_peers(), name="peers")
         self._exit.callback(peers.cancel)
+        watch = asyncio.create_task(self.registry.watch(), name="watchdog")
+        self._exit.callback(watch.cancel)
         self._exit.push_async_callback(self.registrar.close)
         self.registrar.start()
         if self.config.api.enabled:

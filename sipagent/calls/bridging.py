@@ -1,28 +1,74 @@
-"""Two legs of a call joined: each hears what the other says, until one of them ends."""
+"""Who hears whom in a call: two legs joined, and those who listen in, whisper or join them."""
 
 import asyncio
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from sipagent.calls.leg import Leg
-from sipagent.core.termination import Termination
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
 
-async def joined(one: Leg, other: Leg) -> Leg:
-    """Returns when one of them has ended; which."""
-    one.port.hear(other.port)
-    other.port.hear(one.port)
+class Part(StrEnum):
+    """What somebody who is brought into a call does there."""
+
+    LISTEN = "listen"  # hears everyone, and nobody hears them
+    WHISPER = "whisper"  # heard by everyone but the caller
+    CONFERENCE = "conference"  # heard by everyone
+
+
+class Room:
+    """The legs of a call that may hear each other. What an agent says is heard on the caller's leg alone."""
+
+    def __init__(self, caller: Leg) -> None:
+        self._caller = caller
+        self._parts: dict[Leg, Part] = {}
+
+    @property
+    def joined(self) -> bool:
+        """Somebody else talks with the caller."""
+        return Part.CONFERENCE in self._parts.values()
+
+    def take_over(self, caller: Leg) -> None:
+        """Another leg is the caller's now."""
+        before, self._caller = self._caller, caller
+        if self._parts:
+            before.port.hear()
+            self._apply()
+
+    def enter(self, leg: Leg, part: Part = Part.CONFERENCE) -> None:
+        """Raises ValueError when the port cannot hear the others."""
+        self._parts[leg] = part
+        try:
+            self._apply()
+        except ValueError:
+            self.leave(leg)
+            raise
+
+    def leave(self, leg: Leg) -> None:
+        if self._parts.pop(leg, None) is not None:
+            leg.port.hear()
+            self._apply()
+
+    def _apply(self) -> None:
+        for leg in (self._caller, *self._parts):
+            leg.port.hear(*(other.port for other in self._heard_by(leg)))
+
+    def _heard_by(self, leg: Leg) -> list[Leg]:
+        heard = [] if leg is self._caller else [self._caller]
+        for other, part in self._parts.items():
+            whispers = part is Part.WHISPER and leg is not self._caller
+            if other is not leg and (part is Part.CONFERENCE or whispers):
+                heard.append(other)
+        return heard
+
+
+async def joined(call: "Call", other: Leg) -> None:
+    """The caller and the other talk until one of them hangs up."""
+    call.room.enter(other)
     try:
-        either: set[asyncio.Future[Any]] = {one.ended, other.ended}
+        either: set[asyncio.Future[Any]] = {call.leg.ended, other.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        one.port.hear()
-        other.port.hear()
-    return one if one.ended.done() else other
-
-
-def hang_up_as(call: "Call", end: Termination) -> None:
-    """Ends the call as the other of two joined legs ended."""
-    call.hangup(end.by, end.cause, end.detail)
+        call.room.leave(other)

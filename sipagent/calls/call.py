@@ -13,10 +13,11 @@ on; each ends with a Termination of its own, and the call with one.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from sipagent.calls import steps
+from sipagent.calls import referred, steps
+from sipagent.calls.bridging import Room
 from sipagent.calls.leg import Leg
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
@@ -24,12 +25,17 @@ from sipagent.calls.services import Services
 from sipagent.calls.talking import Talk
 from sipagent.conversation.speaker import Utterance
 from sipagent.core import clock, errors
+from sipagent.core.errors import NotNow
 from sipagent.core.events import CallEnded, Problem, RouteChosen, TurnEnded
 from sipagent.core.ids import CallId, new_turn_id
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
 from sipagent.dialplan.model import AgentStep, Step
+
+GRACE_S = 15.0  # for everything that is slow and no mistake
+
+Order = Callable[[], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +69,10 @@ class Call:
         self._request: PlaceRequest | None = None
         self._attempts: Sequence[Attempt] = ()
         self._placing = False
+        self._order: asyncio.Future[Order] | None = None  # what it shall do instead
+        self._beside: set[asyncio.Task[None]] = set()
+        self.held: asyncio.Event | None = None  # on hold by an order, until this is set
+        self.room = Room(leg)
         self.leg = leg  # the one it speaks on
         self.adopt(leg, main=True)
 
@@ -75,12 +85,47 @@ class Call:
         self.legs.append(leg)
         self._table.add(leg)
         if main and leg is not self.leg:
-            before, self.leg = self.leg, leg
+            before = self.leg
+            self.speak_on(leg)
             if before.ended.done():
                 self.retire(before)
         leg.port.on_silent = lambda seconds: self._media_silent(leg, seconds)
         leg.port.on_lost = lambda: self._media_lost(leg)
         leg.ended.add_done_callback(lambda _: self._leg_ended(leg))
+        if referred.may_follow(self):
+            leg.on_transfer_request = lambda fact: referred.asked(self, leg, fact)
+
+    def speak_on(self, leg: Leg) -> None:
+        """Another of its legs is the caller's from now on, whose end is the call's."""
+        self.room.take_over(leg)
+        self.leg = leg
+
+    def check_up(self) -> None:
+        """Raises NotNow unless the call is answered."""
+        if self.ended.done():
+            raise NotNow("the call is over")
+        if not self.leg.is_answered:
+            raise NotNow("the call is not answered yet")
+
+    def check_free(self) -> None:
+        """Raises NotNow unless it can leave what it is at."""
+        self.check_up()
+        if self.room.joined:
+            raise NotNow("the caller is talking with somebody else already")
+        if self._order is None or self._order.done():
+            raise NotNow("the call is about to do something else")
+
+    def obey(self, order: "Order") -> None:
+        """Leaves what it is at for this, then goes on where it was. Raises NotNow."""
+        self.check_free()
+        assert self._order is not None
+        self._order.set_result(order)
+
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Work that goes on beside the steps, at most until the call ends."""
+        task = asyncio.create_task(work, name=f"{self.id}/{name}")
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def place_first(self, request: PlaceRequest, attempts: Sequence[Attempt]) -> None:
         """It is we who ring: `run` begins with that."""
@@ -109,12 +154,7 @@ class Call:
         )
         work = asyncio.create_task(self._work(), name=f"{self.id}/steps")
         try:
-            either: set[asyncio.Future[Any]] = {work, self.ended}
-            await asyncio.wait(
-                either,
-                timeout=self.services.limits.max_duration_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            work = await self._until_over(work)
             if not self.ended.done():
                 if not work.done():
                     self.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION)
@@ -124,6 +164,26 @@ class Call:
                     self.hangup(EndedBy.AGENT)
         finally:
             await self._close(work)
+
+    async def _until_over(self, work: "asyncio.Task[None]") -> "asyncio.Task[None]":
+        """Until the call or its work has ended, or its time is up; obeys orders meanwhile. What it worked at last."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.services.limits.max_duration_s
+        while True:
+            order = self._order = loop.create_future()
+            either: set[asyncio.Future[Any]] = {work, self.ended, order}
+            await asyncio.wait(either, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+            if self.ended.done() or not order.done():
+                return work
+            work.cancel()
+            await asyncio.wait([work])
+            if not work.cancelled() and work.exception() is not None:
+                return work
+            work = asyncio.create_task(self._obey(order.result()), name=f"{self.id}/order")
+
+    async def _obey(self, order: "Order") -> None:
+        await order()
+        await steps.run(self)
 
     async def _work(self) -> None:
         if self._request is not None:
@@ -137,22 +197,35 @@ class Call:
     async def _close(self, work: "asyncio.Task[None]") -> None:
         if not self.ended.done():  # run() itself was cancelled: the node stops without patience
             self.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
+        end = self.ended.result()
         try:
             work.cancel()
-            await asyncio.wait([work])
+            for task in self._beside:
+                task.cancel()
+            await asyncio.wait([work, *self._beside])
             if not work.cancelled() and (error := work.exception()) is not None:
                 log.error("the steps of a call failed", extra={"error": errors.where(error)})
                 self.services.events.emit(
                     Problem(at=clock.now(), call_id=self.id, where="steps", what=type(error).__name__)
                 )
-            end = self.ended.result()
+        finally:
             for leg in self.legs:  # those that the call did not speak on end with it
                 leg.hangup(_with_call(leg, end))
                 self.retire(leg)
-            await asyncio.gather(*self._closing.values())
-        finally:
-            assert self._ended_at is not None
-            self.services.events.emit(CallEnded(at=self._ended_at, call_id=self.id, termination=self.ended.result()))
+            try:
+                await asyncio.gather(*self._closing.values())
+            finally:
+                assert self._ended_at is not None
+                self.services.events.emit(CallEnded(at=self._ended_at, call_id=self.id, termination=end))
+
+    def overdue(self, now: clock.Stamp) -> str:
+        """Why the call should no longer be here; "" as long as it may."""
+        limits = self.services.limits
+        if self._ended_at is not None:
+            seconds = now.ms_since(self._ended_at) / 1000
+            return "its end was decided and never came" if seconds > limits.end_timeout_s + GRACE_S else ""
+        seconds = now.ms_since(self.started) / 1000
+        return "it has lasted longer than any call may" if seconds > limits.max_duration_s + GRACE_S else ""
 
     def retire(self, leg: Leg) -> None:
         """Nothing more is to be heard or said on a leg that has ended: gives its port back and writes it down."""

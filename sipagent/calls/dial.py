@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from sipagent.calls import bridging
 from sipagent.calls.leg import Leg
 from sipagent.calls.music import SILENCE, while_waiting
-from sipagent.calls.outbound import PlaceRequest
+from sipagent.calls.outbound import PlaceRequest, let_go_if_left
 from sipagent.calls.speaking import tell
 from sipagent.core import clock
 from sipagent.core.errors import SipagentError
@@ -27,14 +27,15 @@ async def dial(call: "Call", step: DialStep) -> str:
     async with while_waiting(call, SILENCE if waits_unanswered else step.music):
         other, failed = await _reach(call, step)
         if other is not None and step.whisper:
-            await tell(call, other, step.whisper)
+            with let_go_if_left(call, other):
+                await tell(call, other, step.whisper)
     if other is None or other.ended.done():
         return _instead(step, failed)
     if waits_unanswered:
         call.leg.answer()
         await call.leg.answered.wait()
         call.answered_at = call.answered_at or clock.now()
-    await bridging.joined(call.leg, other)
+    await bridging.joined(call, other)
     return ""
 
 

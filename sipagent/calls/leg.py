@@ -5,6 +5,7 @@ closed only after the dialog is over, so that the last words are not cut off by 
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sipagent.calls.keypad import Keypad
@@ -75,6 +76,7 @@ class Leg:
         self._accepted = False  # we have said 200
         self.is_early = False  # the caller hears us before the answer
         self.ended_at: clock.Stamp | None = None
+        self.on_transfer_request: Callable[[sip.TransferRequested], None] | None = None  # without it: 603
         self.requests = Requests(handle, lane, self.ended)
         self._record = PortEvents(port, events, identity.call_id, self.id)
         self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
@@ -181,6 +183,10 @@ class Leg:
         """Keys for the peer, as `Keypad.press` has it."""
         await self._keypad.press(digits, duration_ms, gap_ms)
 
+    def tell_transfer(self, status: int) -> None:
+        """NOTIFY to a peer that asked us by REFER to go elsewhere: what became of it."""
+        self._lane.send(sip.NotifyTransfer(call=self.handle, status=status, final=True))
+
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
         try:
@@ -229,6 +235,9 @@ class Leg:
                 self._end(self._remote_end(fact))
             case sip.DigitByInfo():
                 self._record.digit(fact.digit, fact.duration_ms)
+            case sip.TransferRequested():
+                if self.on_transfer_request is not None:
+                    self.on_transfer_request(fact)
             case sip.InfoAnswered():
                 self._keypad.info_answered(fact.status)
             case sip.CommandFailed():
@@ -266,6 +275,8 @@ class Leg:
         self.state = advance(self.state, LegState.ANSWERED)
         self._confirmation = fact
         self.answered.set()
+        if self.on_transfer_request is not None:
+            self._lane.send(sip.AllowRefer(call=self.handle))
         self._events.emit(
             LegAnswered(
                 at=clock.now(),

@@ -1,7 +1,8 @@
 """Placing a leg: where it may go, one attempt after the other, until somebody answers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,8 @@ class Outbound:
                 leg = opened
                 call.adopt(leg, main=main)
                 self.ring(leg, request, attempt)
-            await until_answered(leg, request.ring_timeout_s or self._services.limits.ring_timeout_s)
+            with let_go_if_left(call, leg):
+                await until_answered(leg, request.ring_timeout_s or self._services.limits.ring_timeout_s)
             if leg.is_answered:
                 break
         assert leg is not None
@@ -118,6 +120,18 @@ class Outbound:
         trunk = self._services.trunk(attempt.account)
         host = message.parse_address(trunk.identity).host if trunk is not None else our_host
         return f"sip:{request.from_number}@{host}"
+
+
+@contextmanager
+def let_go_if_left(call: "Call", leg: Leg) -> Iterator[None]:
+    """Hangs the leg up when what is done with it is broken off, and the call goes on with something else."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not call.ended.done():  # else it ends as the call did
+            disposition = Disposition.ANSWERED if leg.is_answered else Disposition.CANCELLED
+            leg.hangup(Termination(disposition=disposition, cause=Cause.CANCELLED, by=EndedBy.SYSTEM, sip_status=487))
+        raise
 
 
 async def until_answered(leg: Leg, timeout_s: float) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from sipagent.calls import referred
 from sipagent.calls.call import Call
 from sipagent.calls.ladder import Ladders
 from sipagent.calls.leg import Leg, LegIdentity
@@ -14,14 +15,15 @@ from sipagent.calls.outbound import Outbound, PlaceRequest
 from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
-from sipagent.core.errors import CapacityError, ConfigError, SipagentError
-from sipagent.core.events import CallCreated, CallEnded, CallRefused
+from sipagent.core.errors import CapacityError, ConfigError, NotNow, SipagentError
+from sipagent.core.events import CallCreated, CallEnded, CallRefused, Problem
 from sipagent.core.ids import CallId, new_call_id
 from sipagent.core.rate import RateLimit
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching
 from sipagent.dialplan.model import Dialplan
+from sipagent.media.client import MediaPort
 from sipagent.sip import message, protocol, sdp
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.settings import TrunkSettings
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PEERS_EVERY_S = 60.0
 PEERS_RETRY_S = 5.0
+WATCH_EVERY_S = 5.0
 
 
 class CallRegistry:
@@ -42,6 +45,7 @@ class CallRegistry:
         self._legs = LegTable(self._ladders)
         self._outbound = Outbound(services)
         self._calls: dict[CallId, Call] = {}
+        self._running: dict[CallId, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Inbound calls admitted but without a media port yet, by handle; with how they ended meanwhile, if they did.
         self._admitting: dict[int, Termination | None] = {}
@@ -96,8 +100,8 @@ class CallRegistry:
             self._refuse(incoming.call, 403, "address is no trunk's")
         elif self.draining:
             self._refuse(incoming.call, 503, "node is stopping")
-        elif incoming.replaces is not None:
-            self._refuse(incoming.call, 603, "taking the place of a call is not granted")
+        elif incoming.replaces is not None and self._named(incoming.replaces, trunk, source) is None:
+            self._refuse(incoming.call, 481, "no dialog to take the place of")
         elif self._full:
             self._refuse(incoming.call, 486, "all calls in use")
         else:
@@ -183,6 +187,20 @@ class CallRegistry:
     def refuse_new(self) -> None:
         self.draining = True
 
+    async def watch(self) -> None:
+        """Ends what should have ended, again and again: a call that stays on for ever costs money."""
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            now = clock.now()
+            for call in self.live:
+                late = call.overdue(now)
+                if not late:
+                    continue
+                log.error("a call did not end", extra={"call_id": call.id, "why": late})
+                self._services.events.emit(Problem(at=now, call_id=call.id, where="watchdog", what=late))
+                call.hangup(EndedBy.SYSTEM, Cause.ERROR, late)
+                self._running[call.id].cancel()
+
     async def drain(self) -> None:
         """Refuses new calls, ends those that are up, waits for their records (bounded)."""
         self.refuse_new()
@@ -197,8 +215,19 @@ class CallRegistry:
 
     # --- inside ---
 
+    def _named(self, replaces: protocol.Replaces, trunk: str, source: str) -> Call | None:
+        """The call whose peer is to be replaced, by somebody of the same trunk, or, without any, of the same host."""
+        for call in self._calls.values():
+            if call.leg.is_named_by(replaces) and call.trunk == trunk and not call.ended.done():
+                host = call.leg.identity.remote_address.rpartition(":")[0]
+                return call if trunk or host == source else None
+        return None
+
     async def _take(self, incoming: protocol.IncomingCall, trunk: str) -> None:
         try:
+            if incoming.replaces is not None:
+                await self._replace(incoming, trunk)
+                return
             call = await self._admit(incoming, trunk)
         finally:
             self._admitting.pop(incoming.call, None)
@@ -248,26 +277,54 @@ class CallRegistry:
             else:
                 self._services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
             return None
-        identity = LegIdentity(
-            call_id=call_id,
-            direction=Direction.INBOUND,
-            from_number=calling,
-            to_number=called,
-            remote_address=incoming.source,
-        )
-        leg = Leg(
-            incoming.call,
-            self._services.lane,
-            port,
-            self._services.events,
-            identity,
-            self._services.media_host(incoming.source),
-            terms,
-        )
-        leg.take_offer(incoming.sdp)
+        leg = self._leg(incoming, call_id, port, terms)
         call = self._register(call_id, leg, match, trunk)
         leg.created(incoming.sip_call_id)
         return call
+
+    async def _replace(self, incoming: protocol.IncomingCall, trunk: str) -> None:
+        """One more leg for a call, in place of the one it has."""
+        source = incoming.source.rpartition(":")[0]
+        assert incoming.replaces is not None
+        try:
+            terms = self._services.terms(trunk)
+            agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms) if incoming.sdp else None
+            port = await self._services.media.open((agreed.host, agreed.port) if agreed is not None else None)
+        except ValueError:
+            self._refuse(incoming.call, 488, "nothing to agree on")
+            return
+        except SipagentError as error:
+            self._refuse(incoming.call, 503, str(error))
+            return
+        call = self._named(incoming.replaces, trunk, source)
+        if call is None or self._admitting[incoming.call] is not None:
+            await port.close()
+            self._refuse(incoming.call, 481, "no dialog to take the place of")
+            return
+        leg = self._leg(incoming, call.id, port, terms)
+        call.adopt(leg)
+        leg.created(incoming.sip_call_id)
+        try:
+            referred.replace(call, leg)
+        except NotNow:
+            leg.reject(
+                480,
+                "",
+                Termination(disposition=Disposition.REJECTED, cause=Cause.REJECTED, by=EndedBy.SYSTEM, sip_status=480),
+            )
+
+    def _leg(self, incoming: protocol.IncomingCall, call_id: CallId, port: MediaPort, terms: sdp.Terms) -> Leg:
+        identity = LegIdentity(
+            call_id=call_id,
+            direction=Direction.INBOUND,
+            from_number=incoming.from_user,
+            to_number=incoming.to_user,
+            remote_address=incoming.source,
+        )
+        our_host = self._services.media_host(incoming.source)
+        leg = Leg(incoming.call, self._services.lane, port, self._services.events, identity, our_host, terms)
+        leg.take_offer(incoming.sdp)
+        return leg
 
     def _register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str) -> Call:
         call = self._calls[call_id] = Call(call_id, leg, match, self._services, self._outbound, self._legs, trunk)
@@ -275,10 +332,14 @@ class CallRegistry:
 
     async def _run(self, call: Call) -> None:
         current_call.set(call.id)
+        running = asyncio.current_task()
+        assert running is not None
+        self._running[call.id] = running
         try:
             await call.run()
         finally:
             self._calls.pop(call.id, None)
+            self._running.pop(call.id, None)
 
     def _refuse_call(self, call_id: CallId, handle: int, status: int, cause: Cause, detail: str) -> None:
         # Only callers of a known trunk get this far: the reason helps their engineer.

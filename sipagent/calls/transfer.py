@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from sipagent.calls import bridging
 from sipagent.calls.leg import Leg
 from sipagent.calls.music import while_waiting
-from sipagent.calls.outbound import PlaceRequest
+from sipagent.calls.outbound import PlaceRequest, let_go_if_left
 from sipagent.calls.requests import ReferOutcome
 from sipagent.calls.speaking import tell
 from sipagent.core import clock
 from sipagent.core.errors import SipagentError
 from sipagent.core.events import Problem, TransferChanged
-from sipagent.core.ids import new_transfer_id
+from sipagent.core.ids import TransferId, new_transfer_id
 from sipagent.core.states import TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.model import TransferSpec
@@ -50,13 +50,13 @@ class Handed:
 class TransferLog:
     """The steps of one transfer, each an event and a row."""
 
-    def __init__(self, call: "Call", kind: TransferKind, target: str) -> None:
+    def __init__(self, call: "Call", kind: TransferKind, target: str, transfer_id: TransferId) -> None:
         self.kind = kind
         self.over = False
         self._call = call
         self._leg = call.leg
         self._target = target
-        self._id = new_transfer_id()
+        self._id = transfer_id
         self._step = 0
 
     def step(self, state: TransferState, status: int = 0, reason: str = "", other: Leg | None = None) -> None:
@@ -82,11 +82,13 @@ class TransferLog:
 ENDS = (TransferState.COMPLETED, TransferState.FAILED, TransferState.ABANDONED, TransferState.UNKNOWN)
 
 
-async def transfer(call: "Call", plan: TransferSpec, whisper: str = "", summary: str = "") -> Handed:
+async def transfer(
+    call: "Call", plan: TransferSpec, whisper: str = "", summary: str = "", transfer_id: TransferId | None = None
+) -> Handed:
     """Carries the plan out. ``whisper`` is more to the point than the plan's; ``summary`` is for want of either."""
     via = plan.via or call.services.transfer_policy(call.trunk)
     kind = TransferKind.ATTENDED if plan.attended else TransferKind.BRIDGE if via == "bridge" else TransferKind.BLIND
-    log = TransferLog(call, kind, plan.target)
+    log = TransferLog(call, kind, plan.target, transfer_id or new_transfer_id())
     log.step(TransferState.REQUESTED)
     try:
         handed = None
@@ -168,29 +170,42 @@ async def _by_our_leg(call: "Call", log: TransferLog, plan: TransferSpec, via: s
         other = await call.outbound.place(call, request)
         if not other.is_answered or other.ended.done():
             return _not_reached(log, other)
-        log.step(TransferState.CONSULTING, 200, other=other)
-        if whisper:
-            await tell(call, other, whisper)
-            if not other.ended.done():
-                log.step(TransferState.WHISPERED, other=other)
-        if other.ended.done():
-            return _not_reached(log, other)
-        if plan.attended and via != "bridge":
-            outcome = await _refer(call, log, other.remote_uri, other.dialog, may_bridge=via == "auto")
-            if outcome.succeeded:
-                call.hangup(EndedBy.AGENT, Cause.TRANSFERRED)
-                return Handed()
-            if not outcome.refused or via == "refer" or other.ended.done():
-                other.hangup(_let_go(Cause.NORMAL))
-                if not log.over:
-                    log.step(TransferState.FAILED, outcome.status, _UNREACHABLE, other)
-                return Handed(_reason_of_status(outcome.status))
+        with let_go_if_left(call, other):
+            handed = await _consult(call, log, plan, via, whisper, other)
+    if handed is not None:
+        return handed
     log.kind = TransferKind.BRIDGE
     log.step(TransferState.COMPLETED, 200, other=other)
-    ended = await bridging.joined(call.leg, other)
-    if ended is other:
-        bridging.hang_up_as(call, other.ended.result())
+    await bridging.joined(call, other)
+    if other.ended.done():
+        end = other.ended.result()
+        call.hangup(end.by, end.cause, end.detail)
     return Handed()
+
+
+async def _consult(
+    call: "Call", log: TransferLog, plan: TransferSpec, via: str, whisper: str, other: Leg
+) -> Handed | None:
+    """Tells the target who comes, and where it may be by REFER, sends the caller there. None: they are to be joined."""
+    log.step(TransferState.CONSULTING, 200, other=other)
+    if whisper:
+        await tell(call, other, whisper)
+        if not other.ended.done():
+            log.step(TransferState.WHISPERED, other=other)
+    if other.ended.done():
+        return _not_reached(log, other)
+    if not plan.attended or via == "bridge":
+        return None
+    outcome = await _refer(call, log, other.remote_uri, other.dialog, may_bridge=via == "auto")
+    if outcome.succeeded:
+        call.hangup(EndedBy.AGENT, Cause.TRANSFERRED)
+        return Handed()
+    if outcome.refused and via == "auto" and not other.ended.done():
+        return None
+    other.hangup(_let_go(Cause.NORMAL))
+    if not log.over:
+        log.step(TransferState.FAILED, outcome.status, _UNREACHABLE, other)
+    return Handed(_reason_of_status(outcome.status))
 
 
 def _not_reached(log: TransferLog, other: Leg) -> Handed:

@@ -5,6 +5,7 @@ SipagentError
 ├── SetupError          something the machine lacks (a package, a model, a port, a permission)
 ├── ProcessDied         a child process went away while its answer was awaited
 ├── CapacityError       refused because a limit is reached
+├── NotNow              the call is in no state for what was asked of it
 └── ProviderError       an STT, LLM or TTS provider failed; `.retryable` says whether another try may help
 """
 
@@ -35,6 +36,10 @@ class SetupError(SipagentError):
 
 class ProcessDied(SipagentError):
     pass
+
+
+class NotNow(SipagentError):
+    """The call is in no state for what was asked of it."""
 
 
 class CapacityError(SipagentError):

@@ -50,6 +50,7 @@ class TransferKind(StrEnum):
     BLIND = "blind"  # REFER straight to the target (RFC 3515)
     ATTENDED = "attended"  # we talk to the target first, then REFER with Replaces (RFC 5589)
     BRIDGE = "bridge"  # we stay in the middle and join the two legs
+    RECEIVED = "received"  # the peer sends us elsewhere, or somebody takes its place (REFER, Replaces)
 
 
 class TransferState(StrEnum):

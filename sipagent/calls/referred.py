@@ -1,0 +1,105 @@
+"""A peer that sends us elsewhere: REFER received (RFC 3515), and INVITE with Replaces (RFC 3891).
+
+Whoever may send us somewhere lets us pay for it, so a REFER is followed only to numbers that the trunk's
+`follow_refer` names, over that same trunk. Who takes the place of a dialog pays for that call themselves, and must
+come from where that dialog is.
+"""
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from sipagent.calls.leg import Leg
+from sipagent.calls.outbound import PlaceRequest
+from sipagent.calls.transfer import TransferLog
+from sipagent.core.errors import SipagentError
+from sipagent.core.ids import new_transfer_id
+from sipagent.core.states import TransferKind, TransferState
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.sip import message
+from sipagent.sip import protocol as sip
+
+if TYPE_CHECKING:
+    from sipagent.calls.call import Call
+
+FORBIDDEN, UNAVAILABLE = 603, 503
+
+
+def may_follow(call: "Call") -> bool:
+    """Whether a REFER on this call is looked at at all."""
+    trunk = call.services.trunk(call.trunk)
+    return trunk is not None and bool(trunk.follow_refer)
+
+
+def asked(call: "Call", leg: Leg, fact: sip.TransferRequested) -> None:
+    """Goes where the peer sends us, or tells it why not."""
+    trunk = call.services.trunk(call.trunk)
+    number = message.parse_address(fact.target).user
+    allowed = trunk is not None and any(fnmatchcase(number, pattern) for pattern in trunk.follow_refer)
+    log = TransferLog(call, TransferKind.RECEIVED, fact.target, new_transfer_id())
+    log.step(TransferState.REQUESTED)
+    if leg is not call.leg or not allowed:
+        log.step(TransferState.FAILED, FORBIDDEN, "this trunk may not send us there")
+        leg.tell_transfer(FORBIDDEN)
+        return
+
+    async def work() -> None:
+        await _follow(call, leg, log, number, fact)
+
+    try:
+        call.obey(work)
+    except SipagentError as error:
+        log.step(TransferState.FAILED, UNAVAILABLE, str(error))
+        leg.tell_transfer(UNAVAILABLE)
+
+
+async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: sip.TransferRequested) -> None:
+    headers = {"Replaces": str(fact.replaces)} if fact.replaces is not None else {}
+    request = PlaceRequest(target=number, trunk=call.trunk, headers=headers, beside=leg.port)
+    status = UNAVAILABLE
+    try:
+        log.step(TransferState.DIALLING)
+        other = await call.outbound.place(call, request)
+        if other.is_answered and not other.ended.done():
+            log.step(TransferState.COMPLETED, 200, other=other)
+            status = 200
+            leg.tell_transfer(200)
+            take_over(call, other)
+        else:
+            status = other.ended.result().sip_status or UNAVAILABLE
+            log.step(TransferState.FAILED, status, other=other)
+    except SipagentError as error:
+        log.step(TransferState.FAILED, UNAVAILABLE, str(error))
+    finally:
+        if not log.over:
+            log.step(TransferState.ABANDONED)
+        if status != 200:
+            leg.tell_transfer(status)
+
+
+def take_over(call: "Call", leg: Leg) -> None:
+    """The call goes on with another leg; whoever had it before is let go."""
+    before = call.leg
+    call.speak_on(leg)
+    if call.talk is not None:
+        call.talk.opening = ""
+    before.hangup(
+        Termination(disposition=Disposition.ANSWERED, cause=Cause.TRANSFERRED, by=EndedBy.SYSTEM, sip_status=200)
+    )
+
+
+def replace(call: "Call", leg: Leg) -> None:
+    """Somebody takes the place of the call's peer, by an INVITE that names its dialog. Raises NotNow."""
+    log = TransferLog(call, TransferKind.RECEIVED, leg.identity.from_number, new_transfer_id())
+    log.step(TransferState.REQUESTED, other=leg)
+
+    async def work() -> None:
+        try:
+            leg.answer()
+            await leg.answered.wait()
+            take_over(call, leg)
+            log.step(TransferState.COMPLETED, 200, other=leg)
+        finally:
+            if not log.over:
+                log.step(TransferState.ABANDONED, other=leg)
+
+    call.obey(work)

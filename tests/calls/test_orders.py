@@ -1,0 +1,220 @@
+"""What operators and peers want of a call that is up, and the watchdog."""
+
+import pytest
+
+from sipagent.calls import orders
+from sipagent.calls.bridging import Part
+from sipagent.calls.outbound import PlaceRequest
+from sipagent.core.errors import NotNow
+from sipagent.core.events import LegEnded, Problem, TransferChanged
+from sipagent.core.termination import EndedBy
+from sipagent.dialplan.model import AnswerStep, HoldStep, TransferSpec
+from sipagent.sip import protocol
+from sipagent.sip.settings import SipSettings, TrunkSettings
+from tests.calls.test_registry import OFFER, World, settle
+from tests.calls.test_transfer import last, rings_out, steps_of, until
+
+WAITING = [AnswerStep(), HoldStep(seconds=60, music="silence")]
+BRIDGED = SipSettings(transfer="bridge")
+
+
+async def up(world: World, call: int = 1):
+    """An inbound call in its hold step."""
+    world.rings(call)
+    await settle()
+    world.answered(call)
+    await settle(0.05)
+    world.registry.on_fact(protocol.MediaChanged(call=call, sdp=OFFER, answer=OFFER, offered=True))
+    await settle(0.02)
+    return world.registry.live[-1]
+
+
+def hears(leg):
+    return leg.port.hears
+
+
+async def test_hold_and_resume():
+    world = World(WAITING)
+    call = await up(world)
+    with pytest.raises(NotNow, match="not on hold"):
+        orders.resume(call)
+    orders.hold(call, "silence")
+    await until(lambda: world.lane.kinds().count("Resume") == 1)  # of the hold step that was left
+    world.registry.on_fact(protocol.OfferRefused(call=1, status=488, reason=""))
+    await until(lambda: world.lane.kinds().count("Hold") == 2)
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: call.held is not None)
+    with pytest.raises(NotNow, match="already"):
+        orders.hold(call, "")
+    orders.resume(call)
+    await until(lambda: world.lane.kinds().count("Resume") == 2)
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: world.lane.kinds().count("Hold") == 3)  # the step it was at
+    await world.registry.drain()
+
+
+async def test_an_ordered_transfer_that_fails_leads_back_to_the_step():
+    world = World(WAITING, sip=SipSettings(transfer="refer"))
+    call = await up(world)
+    orders.hand_over(call, TransferSpec(target="sip:desk@127.0.0.9"))
+    await until(lambda: "Resume" in world.lane.kinds())
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: "Refer" in world.lane.kinds())
+    world.refer(486, final=True)
+    await until(lambda: world.lane.kinds().count("Hold") == 2)
+    assert world.of(TransferChanged)[-1].reason == "the line is busy"
+    await world.registry.drain()
+
+
+async def test_nothing_is_ordered_of_a_call_that_is_not_answered():
+    world = World(WAITING)
+    await world.registry.originate("sip:x@127.0.0.1")
+    (call,) = world.registry.live
+    with pytest.raises(NotNow, match="not answered"):
+        orders.hold(call, "")
+    with pytest.raises(NotNow, match="not answered"):
+        orders.hand_over(call, TransferSpec(target="sip:desk@127.0.0.9"))
+    await world.registry.drain()
+    with pytest.raises(NotNow, match="over"):
+        orders.hold(call, "")
+
+
+async def test_two_calls_joined_end_together():
+    world = World(WAITING)
+    one, other = await up(world, 1), await up(world, 2)
+    orders.bridge(one, other)
+    await until(lambda: world.lane.kinds().count("Resume") == 2)
+    for handle in (1, 2):
+        world.registry.on_fact(protocol.MediaChanged(call=handle, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: hears(one.leg) == (other.leg.port,) and hears(other.leg) == (one.leg.port,))
+    with pytest.raises(NotNow, match="talking with somebody"):
+        orders.hold(one, "")
+    world.ended(2, was_answered=True)
+    await until(lambda: one.ended.done())
+    assert one.ended.result().detail == "the call it was joined with has ended"
+    world.ended(1, was_answered=True)
+    await until(lambda: not world.registry.live)
+
+
+@pytest.mark.parametrize("part", list(Part))
+async def test_somebody_is_brought_in(part):
+    world = World(WAITING)
+    call = await up(world)
+    orders.bring_in(call, PlaceRequest(target="sip:boss@127.0.0.1", beside=call.leg.port), part)
+    await rings_out(world)
+    world.answered(-1)
+    await until(lambda: len(call.legs) == 2 and hears(call.legs[1]))
+    guest = call.legs[1]
+    assert hears(guest) == (call.leg.port,)
+    assert hears(call.leg) == ((guest.port,) if part is Part.CONFERENCE else ())
+    world.ended(-1, status=200, was_answered=True)
+    await until(lambda: hears(call.leg) == () and hears(guest) == ())
+    assert not call.ended.done()
+    await world.registry.drain()
+
+
+async def test_a_refer_is_followed_only_where_the_trunk_may_send_us():
+    trunk = TrunkSettings(name="pbx", peers=["127.0.0.1"], domain="pbx.test", follow_refer=("2??",))
+    world = World(WAITING, (trunk,))
+    await world.registry.learn_peers()
+    call = await up(world)
+    assert protocol.AllowRefer(call=1) in world.lane.sent
+    world.registry.on_fact(protocol.TransferRequested(call=1, target="sip:+4990012345@elsewhere.test"))
+    assert last(world, protocol.NotifyTransfer) == protocol.NotifyTransfer(call=1, status=603, final=True)
+    replaces = protocol.Replaces("abc@pbx", "1", "2")
+    world.registry.on_fact(protocol.TransferRequested(call=1, target="sip:200@elsewhere.test", replaces=replaces))
+    await until(lambda: "Resume" in world.lane.kinds())
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await rings_out(world)
+    placed = last(world, protocol.MakeCall)
+    assert (placed.target, placed.account) == ("sip:200@pbx.test", "pbx")
+    assert placed.headers["Replaces"] == "abc@pbx;to-tag=1;from-tag=2"
+    world.answered(-1)
+    await until(lambda: call.leg is call.legs[1])
+    assert last(world, protocol.NotifyTransfer).status == 200
+    assert last(world, protocol.Hangup).call == 1
+    world.ended(1, was_answered=True)
+    await until(lambda: world.of(LegEnded))
+    assert world.of(LegEnded)[0].termination.cause == "transferred" and not call.ended.done()
+    world.ended(-1, status=200, was_answered=True)
+    await until(lambda: not world.registry.live)
+    assert (world.termination().by, world.termination().cause) == ("callee", "normal")
+    assert steps_of(world) == [
+        "received requested",
+        "received failed",
+        "received requested",
+        "received dialling",
+        "received completed",
+    ]
+
+
+async def test_without_such_numbers_a_refer_is_not_even_looked_at():
+    world = World(WAITING)
+    await up(world)
+    assert "AllowRefer" not in world.lane.kinds()
+    await world.registry.drain()
+
+
+def replacing(world: World, source: str = "127.0.0.1:5080", **tags) -> None:
+    named = protocol.Replaces("id-of-peer", tags.get("to", "ours"), "theirs")
+    world.registry.on_incoming(
+        protocol.IncomingCall(
+            call=7,
+            from_uri="sip:c@b",
+            from_user="c",
+            to_user="1",
+            sip_call_id="y",
+            source=source,
+            sdp=OFFER,
+            replaces=named,
+        )
+    )
+
+
+async def test_somebody_takes_the_callers_place():
+    world = World(WAITING)
+    call = await up(world)
+    replacing(world)
+    await until(lambda: "Resume" in world.lane.kinds())
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: last(world, protocol.Answer).call == 7)
+    world.answered(7)
+    await until(lambda: call.leg.handle == 7)
+    assert last(world, protocol.Hangup).call == 1
+    world.ended(1, was_answered=True)
+    await settle()
+    assert world.registry.live == [call] and not call.ended.done()
+    world.ended(7, was_answered=True)
+    await until(lambda: not world.registry.live)
+    assert world.termination().by == "caller"
+    assert steps_of(world) == ["received requested", "received completed"]
+
+
+async def test_nobody_takes_a_place_from_elsewhere_or_without_its_tags():
+    world = World(WAITING)
+    await up(world)
+    replacing(world, source="192.0.2.66:5060")
+    replacing(world, to="guessed")
+    assert [(command.call, command.status) for command in world.lane.sent if isinstance(command, protocol.Reject)] == [
+        (7, 481),
+        (7, 481),
+    ]
+    await world.registry.drain()
+
+
+async def test_the_watchdog_ends_what_should_have_ended(monkeypatch):
+    monkeypatch.setattr("sipagent.calls.registry.WATCH_EVERY_S", 0.05)
+    monkeypatch.setattr("sipagent.calls.call.GRACE_S", 0.2)
+    world = World(WAITING, end_timeout_s=0.1)
+    call = await up(world)
+
+    async def never(*_args: object) -> None:
+        await until(lambda: False)
+
+    monkeypatch.setattr(call, "_close_leg", never)
+    call.hangup(EndedBy.AGENT)
+    world.registry._spawn(world.registry.watch(), "watch")
+    await until(lambda: not world.registry.live)
+    assert [event.where for event in world.of(Problem)] == ["watchdog"]
+    assert world.termination().by == "agent"  # as it was decided
+    await world.registry.drain()
