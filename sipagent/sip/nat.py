@@ -1,0 +1,210 @@
+"""Which address of ours the world sees, where a NAT stands between (RFC 4787), and how we come to know it.
+
+Three ways, the first that says something counts: the operator's ([sip] and [media] public_host), a registrar's own words
+(`received` and `rport` in its answer to REGISTER, RFC 3581) for the trunk's traffic, and STUN servers for everybody
+beyond our networks. SDP asks `media_towards`; Contact follows the registrar's view by PJSIP's doing, and that of STUN
+by `on_public`.
+
+Ports: a NAT gives RTP a port of its own choice, and we say ours. The far side answers to where our packets come from
+(symmetric RTP, RFC 4961), as every carrier's border does; what a NAT does with ports is asked and told for the case
+that one does not.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sipagent.core.clock import now
+from sipagent.core.events import EventSink, PublicAddressChanged
+from sipagent.sip import stun
+from sipagent.sip.stun import Binding, StunError
+
+log = logging.getLogger("sipagent.sip")
+
+Mapped = Literal["", "none", "same", "varying"]
+
+_ANYWHERE = ("", "0.0.0.0")
+# Where nobody needs our public address: RFC 1918, loopback, link-local, and a carrier's own NAT (RFC 6598).
+_NEAR = tuple(
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10")
+)
+_LOOKUP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a decision about our address goes by; "" is not known."""
+
+    configured: str = ""  # public, by the operator
+    bound: str = ""  # "" for every interface
+    learned: str = ""  # public, by STUN
+
+
+def media_host(known: Known, views: Mapping[str, str], *, far: str, local: str) -> str:
+    """The address for SDP to a peer. `far`: its address; `local`: ours on the way there.
+
+    `views`: how each server that we register with sees us, by its address.
+    """
+    if known.configured:
+        return known.configured
+    if far in views:
+        return views[far]
+    ours = known.bound or local
+    if known.learned and _is_near(ours) and not _is_near(far):
+        return known.learned
+    return ours
+
+
+def mapping(bindings: Sequence[Binding], local: tuple[str, int]) -> Mapped:
+    """What a NAT does to a port of ours: nothing, the same for all destinations, or another for each ("symmetric").
+
+    `bindings`: of one socket, by different servers or ports. "" when a single answer leaves it open.
+    """
+    seen = {(binding.host, binding.port) for binding in bindings}
+    if seen == {local}:
+        return "none"
+    return "varying" if len(seen) > 1 else "same" if len(bindings) > 1 else ""
+
+
+class Nat:
+    """Watches our public address. `on_public` hears of every address that STUN tells, when it is new."""
+
+    def __init__(
+        self, *, public_host: str, bound: str, stun_servers: Sequence[str], every_s: float, events: EventSink
+    ) -> None:
+        """`bound`: the host of our sockets. `stun_servers`: host[:port], asked in order until two have answered."""
+        self.on_public: Callable[[str], None] | None = None
+        self.mapping: Mapped = ""
+        self._known = Known(configured=public_host, bound="" if bound in _ANYWHERE else bound)
+        self._views: dict[str, str] = {}  # how servers see our host, by their address
+        self._seen_by: dict[str, str] = {}  # host:port, by trunk
+        self._servers = stun_servers
+        self._every_s = every_s
+        self._events = events
+        self._task: asyncio.Task[None] | None = None
+        self._complained = ""
+
+    @property
+    def public_host(self) -> str:
+        """As STUN tells it, "" while it does not, or where the operator has said otherwise."""
+        return "" if self._known.configured else self._known.learned
+
+    async def start(self) -> None:
+        """Asks STUN once, if there are servers, and from then on now and again."""
+        if self._servers and not self._known.configured:
+            await self._look()
+            self._task = asyncio.create_task(self._watch(), name="stun")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def seen_by_registrar(self, trunk: str, server: str, address: str) -> None:
+        """What an answer to REGISTER says; both host:port, "" where it says nothing."""
+        host = server.rpartition(":")[0]
+        if not host or not address:
+            return
+        self._views[host] = address.rpartition(":")[0]
+        before = self._seen_by.get(trunk, "")
+        if before != address:
+            self._seen_by[trunk] = address
+            self._tell(f"registrar of {trunk}", address, before)
+
+    def media_towards(self, peer: str) -> str:
+        """Our address as a peer (host or host:port) should see it in SDP. May look the name up, which takes its time."""
+        far, local = _route(peer)
+        return media_host(self._known, self._views, far=far, local=local)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self._look()
+
+    async def _look(self) -> None:
+        bindings, local, trouble = await _survey(self._servers, self._known.bound)
+        if not bindings:
+            if trouble != self._complained:
+                log.warning("no STUN server tells our address", extra={"say": trouble})
+            self._complained = trouble
+            return
+        self._complained = ""
+        self.mapping = mapping(bindings, local) or self.mapping
+        host, before = bindings[0].host, self._known.learned
+        if host == before:
+            return
+        self._known = Known(configured=self._known.configured, bound=self._known.bound, learned=host)
+        self._tell("stun", host, before)
+        if self.mapping == "varying":
+            log.warning("the NAT gives each destination another port (symmetric): peers must answer to where RTP comes from")
+        if self.on_public is not None:
+            self.on_public(host)
+
+    def _tell(self, by: str, address: str, before: str) -> None:
+        log.info("public address", extra={"by": by, "address": address, "before": before, "mapping": self.mapping})
+        self._events.emit(
+            PublicAddressChanged(at=now(), by=by, address=address, before=before, mapping=self.mapping)
+        )
+
+
+async def _survey(servers: Sequence[str], bound: str) -> tuple[list[Binding], tuple[str, int], str]:
+    """Up to two answers to one socket, that socket's own address, and what went wrong last."""
+    found: list[Binding] = []
+    trouble = ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.bind((bound, 0))
+        port = sock.getsockname()[1]
+        local = ("", port)
+        for server in servers:
+            try:
+                address = await _resolve(server)
+                found.append(await stun.ask(address, sock))
+                local = (bound or _route(address[0])[1], port)
+                other = found[-1].other
+                if len(found) == 1 and other is not None and other != address:
+                    with contextlib.suppress(StunError):
+                        found.append(await stun.ask(other, sock))
+            except StunError as error:
+                trouble = f"{server}: {error}"
+            if len(found) > 1:
+                break
+    return found, local, trouble
+
+
+async def _resolve(server: str) -> tuple[str, int]:
+    host, _, port = server.partition(":")
+    try:
+        async with asyncio.timeout(_LOOKUP_S):
+            entries = await asyncio.get_running_loop().getaddrinfo(
+                host, int(port or stun.PORT), family=socket.AF_INET, type=socket.SOCK_DGRAM
+            )
+    except (OSError, TimeoutError) as error:
+        raise StunError("its name cannot be looked up") from error
+    address = entries[0][4]
+    return str(address[0]), int(address[1])
+
+
+def _route(peer: str) -> tuple[str, str]:
+    """The peer's address and ours on the way there; what cannot be found out is "" and the loopback's."""
+    host = peer.rpartition(":")[0] if peer.count(":") == 1 else peer
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # no packet is sent: the kernel only picks the route
+            return str(probe.getpeername()[0]), str(probe.getsockname()[0])
+        except OSError:
+            return "", "127.0.0.1"
+
+
+def _is_near(address: str) -> bool:
+    try:
+        found = ipaddress.IPv4Address(address)
+    except ValueError:
+        return True  # a name, or nothing known: the public address would be a guess
+    return any(found in network for network in _NEAR)
