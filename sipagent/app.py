@@ -4,7 +4,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import socket
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -33,6 +32,7 @@ from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
 from sipagent.sip.lanes import LanePool
+from sipagent.sip.nat import Nat
 from sipagent.sip.protocol import LaneReady, RegistrationResult
 from sipagent.sip.registrar import Registrar
 from sipagent.speech.client import SpeechClient
@@ -125,6 +125,13 @@ class Node:
         self._dialplan_folder = Path(config.node.dialplans) if config.node.dialplans else shipped_folder("dialplans")
         self._exit = AsyncExitStack()
         self.media = MediaPool(config.media, self.hub)
+        self.nat = Nat(
+            public_host=config.media.public_host or config.sip.public_host,
+            bound=next((h for h in (config.media.host, config.sip.host) if h not in ("", "0.0.0.0")), ""),
+            stun_servers=config.sip.stun_servers,
+            every_s=config.sip.stun_every_s,
+            events=self.hub,
+        )
         self.lane = LanePool(
             config.sip,
             self.hub,
@@ -175,13 +182,18 @@ class Node:
             conversation=self.config.conversation,
             limits=self.config.limits,
             waiting=self.config.waiting,
-            media_host=self.address_towards,
+            media_host=self.nat.media_towards,
         )
         self.registry = CallRegistry(services, dialplans)
         await self.registry.learn_peers()
         self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
         self._connect_lane()
 
+        if self.config.sip.stun_servers:
+            self.lane.public_towards = self.nat.public_towards
+            self.nat.on_public = lambda _host: self.lane.public_address_changed()
+        self._exit.push_async_callback(self.nat.close)
+        await self.nat.start()
         # The lane comes last: from its first moment on, calls may come in.
         self._exit.push_async_callback(self.speech.close)
         self._exit.push_async_callback(self.media.close)
@@ -231,20 +243,6 @@ class Node:
         found |= {"media" if i == 0 else f"media-{i}": pid for i, pid in enumerate(self.media.pids)}
         return found | {f"speech-{i}": pid for i, pid in enumerate(self.speech.pids)}
 
-    def address_towards(self, peer: str) -> str:
-        """Our address as `peer` (host or host:port) should see it in SDP."""
-        if self.config.sip.public_host:
-            return self.config.sip.public_host
-        for host in (self.config.media.host, self.config.sip.host):
-            if host not in ("", "0.0.0.0"):
-                return host
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((peer.partition(":")[0], 9))  # no packet is sent: the kernel only picks the route
-                return str(probe.getsockname()[0])
-            except OSError:
-                return "127.0.0.1"
-
     def _lock(self) -> None:
         """One node per state folder: a second one would take the first one's live calls for leftovers of a crash."""
         descriptor = os.open(self.state / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -268,6 +266,8 @@ class Node:
         self.registrar.lane_ready()
 
     def _registration(self, fact: RegistrationResult) -> None:
+        if fact.status // 100 == 2:
+            self.nat.seen_by_registrar(fact.account, fact.server, fact.seen)
         self.registrar.result(fact)
 
     async def _prepare_phrases(self, dialplans: Sequence[Dialplan]) -> None:

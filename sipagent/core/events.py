@@ -240,6 +240,16 @@ class RegistrationChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublicAddressChanged(Event):
+    """The world sees us under another address than before, or we learned it."""
+
+    by: str  # "stun", or "registrar of TRUNK"
+    address: str  # host, or host:port where a port is known
+    before: str  # "" when it is the first
+    mapping: str  # of a NAT: "none", "same" or "varying" for each destination ("symmetric"), "" not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
     process: str  # "lane", "media", "speech"
     pid: int

@@ -9,6 +9,7 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """The `[media]` table. Wrong values raise ValueError with the sentence for the operator."""
 
     host: str = "0.0.0.0"  # address RTP is bound to; all of the machine's unless it has one for trunks
+    public_host: str = ""  # what SDP says, where it is not what [sip] public_host says
     port_min: int = 20000  # first RTP port; clear of SIP's 5060 and of the usual services
     port_max: int = 29999  # last RTP port; below Linux's ephemeral range, which begins at 32768
     capacity: int = 64  # slots, calls at once; an unused slot costs address space only

@@ -577,6 +577,8 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
                     expires_s=expires_s if self.registered else 0,
                     contact=response.get("contact"),
                     answered=response.status > 0,
+                    server=clean(prm.rdata.srcAddress) if response.status else "",
+                    seen=message.seen_as(response),
                     retry_after_s=message.seconds(response.get("retry-after")),
                 )
             )

@@ -186,6 +186,9 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
         user = message.parse_address(account.id_uri).user
         contact = account.contact or start.contact
         config.sipConfig.contactForced = f"<sip:{quote(user)}@{contact};{LANE_PARAMETER}={port}>"
+    elif account.contact:
+        config.sipConfig.contactForced = f"<sip:{quote(message.parse_address(account.id_uri).user)}@{account.contact}>"
+    config.natConfig.udpKaIntervalSec = start.keepalive_s
     if start.public_host or start.edge:
         config.natConfig.contactRewriteUse = 0  # the operator knows the address better than the registrar
     # No PJMEDIA socket, and so no RTP or RTCP that is not ours.

@@ -17,7 +17,7 @@ from sipagent.core.clock import now
 from sipagent.core.errors import SetupError
 from sipagent.core.events import CallRefused, EventSink
 from sipagent.core.rate import RateLimit
-from sipagent.sip import names
+from sipagent.sip import message, names
 from sipagent.sip.client import LaneClient, PortTaken
 from sipagent.sip.edge import Edge, EdgeMissing, contact_towards
 from sipagent.sip.nursery import Nursery
@@ -72,6 +72,8 @@ class LanePool:
         self.on_over_limit: Callable[[OverLimit], None] | None = None
         self.on_lost: Callable[[frozenset[int]], None] | None = None
         self.on_ready: Callable[[LaneReady], None] | None = None
+        # Our learned public address as this host sees it, "" for none; may look the host up.
+        self.public_towards: Callable[[str], str] | None = None
         self.notice = ""  # what the operator should know: less capacity than wanted, and what to type
         self.edge: Edge | None = None
         self._max_calls = max_calls
@@ -241,6 +243,7 @@ class LanePool:
             tcp=settings.tcp,
             user_agent=settings.user_agent,
             record_messages=settings.record_messages,
+            keepalive_s=settings.keepalive_s,
             t1_ms=settings.t1_ms,
             name_servers=names.name_servers(),
             first_call=(self._generations - 1) * _HANDLES_PER_LANE + 1,
@@ -313,16 +316,30 @@ class LanePool:
         self._accounts[account.account] = account
         for lane in self._up():
             lane.send(self._with_contact(account))
-        if self.edge is not None and account.registrar:
+        if self.public_towards is not None or (self.edge is not None and account.registrar):
             self._do(self._find_contact(account))
 
     async def _find_contact(self, account: AddAccount) -> None:
         """Every lane says the same Contact, the edge's as this registrar sees it: its binding outlives a lane."""
-        contact = await asyncio.to_thread(contact_towards, account.registrar, self.settings)
-        if contact != self._contacts.get(account.account) and self._accounts.get(account.account) == account:
+        contact = await asyncio.to_thread(self._contact_towards, account)
+        if contact != self._contacts.get(account.account, "") and self._accounts.get(account.account) == account:
             self._contacts[account.account] = contact
             for lane in self._up():
                 lane.send(self._with_contact(account))
+
+    def _contact_towards(self, account: AddAccount) -> str:
+        """host:port that we say to this account's registrar; "" leaves it to PJSIP. May look names up."""
+        peer = account.registrar or account.id_uri
+        settings = self.settings
+        learned = self.public_towards(message.parse_address(peer).host) if self.public_towards is not None else ""
+        if learned and not settings.public_host:
+            settings = msgspec.structs.replace(settings, public_host=learned)
+        return contact_towards(peer, settings) if self.edge is not None or learned else ""
+
+    def public_address_changed(self) -> None:
+        """`public_towards` says something else than before: Contact follows."""
+        for account in self._accounts.values():
+            self._do(self._find_contact(account))
 
     def _with_contact(self, account: AddAccount) -> AddAccount:
         contact = self._contacts.get(account.account, "")

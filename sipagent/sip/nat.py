@@ -1,9 +1,9 @@
 """Which address of ours the world sees, where a NAT stands between (RFC 4787), and how we come to know it.
 
-Three ways, the first that says something counts: the operator's ([sip] and [media] public_host), a registrar's own words
-(`received` and `rport` in its answer to REGISTER, RFC 3581) for the trunk's traffic, and STUN servers for everybody
-beyond our networks. SDP asks `media_towards`; Contact follows the registrar's view by PJSIP's doing, and that of STUN
-by `on_public`.
+Three ways, the first that says something counts: the operator's ([sip] and [media] public_host), a registrar's own
+words (`received` and `rport` in its answer to REGISTER, RFC 3581) for the trunk's traffic, and STUN servers for
+everybody beyond our networks. SDP asks `media_towards`; Contact follows the registrar's view by PJSIP's doing, and
+that of STUN by `on_public`.
 
 Ports: a NAT gives RTP a port of its own choice, and we say ours. The far side answers to where our packets come from
 (symmetric RTP, RFC 4961), as every carrier's border does; what a NAT does with ports is asked and told for the case
@@ -90,11 +90,6 @@ class Nat:
         self._task: asyncio.Task[None] | None = None
         self._complained = ""
 
-    @property
-    def public_host(self) -> str:
-        """As STUN tells it, "" while it does not, or where the operator has said otherwise."""
-        return "" if self._known.configured else self._known.learned
-
     async def start(self) -> None:
         """Asks STUN once, if there are servers, and from then on now and again."""
         if self._servers and not self._known.configured:
@@ -118,9 +113,17 @@ class Nat:
             self._tell(f"registrar of {trunk}", address, before)
 
     def media_towards(self, peer: str) -> str:
-        """Our address as a peer (host or host:port) should see it in SDP. May look the name up, which takes its time."""
+        """Our address as a peer (host or host:port) should see it in SDP. May look the name up, and wait for that."""
         far, local = _route(peer)
         return media_host(self._known, self._views, far=far, local=local)
+
+    def public_towards(self, peer: str) -> str:
+        """What STUN says, for a peer beyond our networks; else "". May look the name up, and wait for that."""
+        if self._known.configured or not self._known.learned:
+            return ""
+        far, local = _route(peer)
+        host = media_host(self._known, {}, far=far, local=local)
+        return host if host == self._known.learned else ""
 
     async def _watch(self) -> None:
         while True:
@@ -142,15 +145,13 @@ class Nat:
         self._known = Known(configured=self._known.configured, bound=self._known.bound, learned=host)
         self._tell("stun", host, before)
         if self.mapping == "varying":
-            log.warning("the NAT gives each destination another port (symmetric): peers must answer to where RTP comes from")
+            log.warning("the NAT is symmetric: audio comes only from peers that answer to where ours comes from")
         if self.on_public is not None:
             self.on_public(host)
 
     def _tell(self, by: str, address: str, before: str) -> None:
         log.info("public address", extra={"by": by, "address": address, "before": before, "mapping": self.mapping})
-        self._events.emit(
-            PublicAddressChanged(at=now(), by=by, address=address, before=before, mapping=self.mapping)
-        )
+        self._events.emit(PublicAddressChanged(at=now(), by=by, address=address, before=before, mapping=self.mapping))
 
 
 async def _survey(servers: Sequence[str], bound: str) -> tuple[list[Binding], tuple[str, int], str]:

@@ -50,6 +50,7 @@ class Start(Command):
     tcp: bool = True
     user_agent: str = "sipagent"
     name_servers: list[str] = []  # IPv4 addresses that PJSIP asks
+    keepalive_s: int = 15  # between packets to a registrar by UDP; 0 sends none
     record_messages: bool = True  # tell SipMessages
     t1_ms: int = 500
     edge: str = ""  # host:port of the edge that everything goes through; "" is none
@@ -380,6 +381,8 @@ class RegistrationResult(Fact):
     expires_s: int
     contact: str = ""
     answered: bool = True  # False: nobody answered, the library made the status up (408, 502, 503)
+    server: str = ""  # host:port that the answer came from
+    seen: str = ""  # host:port of ours that the request came from, as the registrar says; "" when it does not
     retry_after_s: int = 0  # the registrar's Retry-After, 0 when it gave none
     trouble: str = ""  # why PJSIP gave up in a challenge: "password", "realm", "stale" or "algorithm"
     min_expires_s: int = 0  # the registrar's Min-Expires, 0 when it gave none

@@ -15,12 +15,18 @@ from sipagent.sip.sdp import CodecName, DtmfMode, SrtpPolicy, Terms
 TransferPolicy = Literal["auto", "refer", "bridge"]
 
 
+_SERVER = r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?"
+
+
 class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The node's own SIP address and habits."""
 
     host: str = "0.0.0.0"  # address to bind; every interface, because a trunk's route is seldom known beforehand
     port: int = 5060  # UDP and TCP; the number RFC 3261 gives to SIP
-    public_host: str = ""  # what Contact, Via and SDP say; "" chooses by route, set it behind a 1:1 NAT
+    public_host: str = ""  # what Contact, Via and SDP say; "" chooses by route, registrar and STUN (docs/nat.md)
+    stun_servers: tuple[str, ...] = ()  # host[:port] that tell our public address, where no public_host is set
+    stun_every_s: float = 60.0  # between two questions to them: how soon a new address is noticed
+    keepalive_s: int = 15  # between packets that keep a NAT open towards a registrar; 0 sends none
     tcp: bool = True  # listen on TCP too: messages beyond 1300 bytes arrive that way (RFC 3261 section 18.1.1)
     user_agent: str = f"sipagent/{__version__}"  # the User-Agent and Server headers; "" sends none
     # In the order we offer them; an answer follows the caller's order. "G722" is the wideband one, of 16 kHz.
@@ -48,6 +54,10 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         if not self.codecs:
             raise ValueError("codecs needs at least one of PCMU, PCMA, G722")
+        if len(self.stun_servers) > 8 or not all(re.fullmatch(_SERVER, server) for server in self.stun_servers):
+            raise ValueError("stun_servers takes up to 8 of host or host:port")
+        if self.stun_every_s < 5 or not 0 <= self.keepalive_s <= 600:
+            raise ValueError("stun_every_s must be 5 or more, keepalive_s from 0 to 600")
         if not 20 <= self.t1_ms <= 5000:
             raise ValueError("t1_ms must be from 20 to 5000")
         if bool(self.tls_certificate) != bool(self.tls_key):

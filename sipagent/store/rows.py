@@ -28,6 +28,7 @@ from sipagent.core.events import (
     Problem,
     ProcessEnded,
     ProcessStarted,
+    PublicAddressChanged,
     RegistrationChanged,
     RouteChosen,
     SipMessages,
@@ -157,6 +158,7 @@ def apply(session: Session, event: Event, node: str) -> None:
             | DigitReceived()
             | ProcessStarted()
             | ProcessEnded()
+            | PublicAddressChanged()
             | MediaInterrupted()
             | CallQuality()
             | AudioTrouble()
