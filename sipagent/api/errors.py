@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from sipagent.api.types import ErrorOut, FieldError
-from sipagent.core.errors import CapacityError, ConfigError, ProcessDied, SetupError
+from sipagent.core.errors import CapacityError, ConfigError, NotNow, ProcessDied, SetupError
 from sipagent.store.records import RecordUnavailable
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,8 @@ def classify(error: Exception) -> ApiError | None:
             return error
         case CapacityError():
             return ApiError(503, str(error), retry_after_s=CAPACITY_RETRY_S)
+        case NotNow():
+            return ApiError(409, str(error))
         case ProcessDied() | SetupError() | RecordUnavailable():
             return ApiError(503, str(error))
         case ConfigError():

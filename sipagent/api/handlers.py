@@ -1,7 +1,7 @@
 """One method a route: read the request, ask the backend, write the answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from aiohttp import web
 
 from sipagent.api.auth import HEADER as KEY_HEADER
 from sipagent.api.auth import Gate
-from sipagent.api.backend import Backend, Originate
+from sipagent.api.backend import Backend, Guest, Originate, Transfer
 from sipagent.api.errors import ApiError, field_error, invalid
 from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sipagent.api.idempotency import Answer, IdempotencyTable
@@ -21,16 +21,22 @@ from sipagent.api.shapes import calls_page, fresh_call_out, health_out, legs_pag
 from sipagent.api.sip_messages import sip_messages_page
 from sipagent.api.stream import EventStreams
 from sipagent.api.types import (
+    Bridge,
+    BringIn,
     CallStarted,
     CreateCall,
     FieldError,
     Hangup,
     HealthOut,
+    Hold,
     ListCalls,
     LiveCallsPage,
     MutationOut,
     NoParameters,
     RegistrationsPage,
+    Resume,
+    TransferCall,
+    TransferStarted,
     WatchEvents,
 )
 from sipagent.core.clock import mono_ns
@@ -109,11 +115,63 @@ class Handlers:
         body, raw = await _body(request, Hangup)
         if body.leg_id is not None:
             raise field_error("leg_id", "ending one leg is not supported yet; leave it out to end the call", 501)
+        return await self._ordered(request, raw, self._backend.hangup)
+
+    async def transfer(self, request: web.Request) -> web.Response:
+        body, raw = await _body(request, TransferCall)
+        wanted = _transfer(body)
+        if body.target.kind == "leg":
+            other = self._backend.call_of_leg(body.target.leg_id)
+            if not other:
+                raise field_error("target.leg_id", "is no leg of a call that is up on this node")
+            return await self._ordered(request, raw, lambda call_id: self._backend.bridge(call_id, other))
+
+        async def start(call_id: str) -> bytes:
+            transfer_id = await self._backend.transfer(call_id, wanted)
+            started = TransferStarted(
+                id=transfer_id,
+                call_id=call_id,
+                status="requested",
+                target_leg_id=None,
+                mode=body.mode,
+                request_id=_request_id(),
+            )
+            return msgspec.json.encode(started) if transfer_id else b""
+
+        return await self._ordered(request, raw, start)
+
+    async def hold(self, request: web.Request) -> web.Response:
+        body, raw = await _body(request, Hold)
+        return await self._ordered(request, raw, lambda call_id: self._backend.hold(call_id, body.music))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        _, raw = await _body(request, Resume)
+        return await self._ordered(request, raw, self._backend.resume)
+
+    async def bridge(self, request: web.Request) -> web.Response:
+        body, raw = await _body(request, Bridge)
+        if all(live.call_id != body.call_id for live in self._backend.live_calls()):
+            raise field_error("call_id", "is no call that is up on this node")
+        return await self._ordered(request, raw, lambda call_id: self._backend.bridge(call_id, body.call_id))
+
+    async def bring_in(self, request: web.Request) -> web.Response:
+        body, raw = await _body(request, BringIn)
+        guest = Guest(
+            to_number=body.to_number, part=body.part, trunk=body.trunk, timeout_s=float(body.timeout_s or 0.0)
+        )
+        return await self._ordered(request, raw, lambda call_id: self._backend.bring_in(call_id, guest))
+
+    async def _ordered(
+        self, request: web.Request, raw: bytes, order: Callable[[str], Awaitable[bool | bytes]]
+    ) -> web.Response:
+        """Asks something of the call in the path, once. What comes back of it is the body, where it is one."""
         call_id = request.match_info["call_id"]
 
         async def work() -> Answer:
-            if await self._backend.hangup(call_id):
-                return Answer(200, msgspec.json.encode(MutationOut(request_id=f"req_{token_hex(16)}")))
+            done = await order(call_id)
+            if done:
+                body = done if isinstance(done, bytes) else msgspec.json.encode(MutationOut(request_id=_request_id()))
+                return Answer(200, body)
             if await self._backend.get_call(call_id) is None:
                 raise _no_such_call()
             raise ApiError(409, "this call is not up any more")
@@ -219,6 +277,34 @@ def _originate(body: CreateCall) -> Originate:
         trunk=body.trunk,
         timeout_s=body.timeout_s or 0.0,
     )
+
+
+def _transfer(body: TransferCall) -> Transfer:
+    for name in ("dial_music", "confirm_sound", "on_failure"):
+        if getattr(body, name) is not None:
+            raise field_error(name, "is not supported yet; leave it out", 501)
+    if body.target.custom_headers:
+        raise field_error("target.custom_headers", "are not supported yet; leave them out", 501)
+    attended = body.mode in ("attended", "warm")
+    if body.whisper and not attended:
+        raise field_error("whisper", "is for mode attended: nobody is asked before a blind transfer")
+    field = {"pstn": "number", "sip": "uri", "leg": "leg_id"}[body.target.kind]
+    target: str = getattr(body.target, field)
+    if not target:
+        raise field_error(f"target.{field}", f"is needed for kind {body.target.kind}")
+    return Transfer(
+        target=target,
+        attended=attended,
+        whisper=body.whisper,
+        via=body.via,
+        trunk=body.trunk,
+        timeout_s=float(body.timeout or 0.0),
+        music="ringback" if body.ringback not in (None, "", "none") else "",
+    )
+
+
+def _request_id() -> str:
+    return f"req_{token_hex(16)}"
 
 
 def _json(value: msgspec.Struct, status: int = 200) -> web.Response:

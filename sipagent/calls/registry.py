@@ -177,6 +177,9 @@ class CallRegistry:
         self._spawn(self._run(call), call_id)
         return call_id
 
+    def find(self, call_id: str) -> Call | None:
+        return self._calls.get(CallId(call_id))
+
     def hangup(self, call_id: str) -> bool:
         call = self._calls.get(CallId(call_id))
         if call is None:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from sipagent.api.backend import Health, LiveCall, Originate
+from sipagent.api.backend import Guest, Health, LiveCall, Originate, Transfer
 from sipagent.api.types import RegistrationOut
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError
@@ -47,6 +47,7 @@ class Node:
     delay_s: float = 0.0
     failure: Exception | None = None
     asked: list[Originate] = field(default_factory=list)
+    ordered: list[object] = field(default_factory=list)
     live: dict[str, Live] = field(default_factory=dict)
 
     async def originate(self, request: Originate) -> str:
@@ -144,6 +145,31 @@ class Node:
         self.hub.emit(LegEnded(at=clock.now(), call_id=call, leg_id=live.leg_id, termination=end, figures=figures))
         self.hub.emit(CallEnded(at=clock.now(), call_id=call, termination=end))
         return True
+
+    async def transfer(self, call_id: str, wanted: Transfer) -> str:
+        return "tr_1" if self._ordered(call_id, wanted) else ""
+
+    async def hold(self, call_id: str, music: str) -> bool:
+        return self._ordered(call_id, f"hold {music}".strip())
+
+    async def resume(self, call_id: str) -> bool:
+        return self._ordered(call_id, "resume")
+
+    async def bridge(self, call_id: str, other_call_id: str) -> bool:
+        return self._ordered(call_id, f"bridge {other_call_id}")
+
+    async def bring_in(self, call_id: str, guest: Guest) -> bool:
+        return self._ordered(call_id, guest)
+
+    def _ordered(self, call_id: str, order: object) -> bool:
+        if self.failure is not None:
+            raise self.failure
+        if call_id in self.live:
+            self.ordered.append(order)
+        return call_id in self.live
+
+    def call_of_leg(self, leg_id: str) -> str:
+        return next((call_id for call_id, live in self.live.items() if live.leg_id == leg_id), "")
 
     def live_calls(self) -> list[LiveCall]:
         return [live.call for live in self.live.values()]

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the Teler client is missing: pip install 'sipagent[dev]'") from error
 from teler import exceptions
 
+from sipagent.api.backend import Transfer
 from sipagent.api.server import ApiServer
 
 from .conftest import KEY
@@ -89,6 +90,21 @@ async def test_every_field_the_client_knows_is_in_our_answers(node: Node) -> Non
         ended = await client.voice.mutations.hangup(created.id)
     for resource in (created, leg, call, ended):
         assert {field.name for field in fields(resource)} <= set(resource.raw)
+
+
+async def test_the_client_transfers_a_call(node: Node) -> None:
+    async with teler.clients.AsyncClient(api_key=KEY) as client:
+        created = await client.voice.calls.create("+49301", "+49302", **FLOW)
+        started = await client.voice.operations.transfer(
+            created.id, {"kind": "pstn", "number": "+49303"}, "blind", timeout=20, ringback="de"
+        )
+        assert (started.call_id, started.status, started.mode) == (created.id, "requested", "blind")
+        assert {field.name for field in fields(started)} <= set(started.raw)
+        assert node.ordered == [Transfer(target="+49303", timeout_s=20.0, music="ringback")]
+        with pytest.raises(exceptions.NotImplementedException, match="on_failure"):
+            await client.voice.operations.transfer(
+                created.id, {"kind": "sip", "uri": "sip:a@b"}, "blind", on_failure={"action": "hangup"}
+            )
 
 
 async def test_refusals_become_the_clients_exceptions(node: Node) -> None:
