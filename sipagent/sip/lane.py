@@ -119,7 +119,7 @@ class Lane:
         self.endpoint = LaneEndpoint(self)
         self.stack = Stack(start, self.endpoint, LaneLogWriter(self.log_line, self._saw_message))
         self.pjsip = self.stack.pjsip
-        self.pjsip.leave_replaces_to_us(self.problem)
+        self.pjsip.watch_requests(self.problem)
         self.local_account = LaneAccount(self, "")
         identity = AddAccount(account="", id_uri=self.stack.identity())
         self.local_account.create(account_config(identity, start, self.stack.port), True)

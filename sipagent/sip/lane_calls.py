@@ -20,7 +20,7 @@ from sipagent.sip.edge_script import SOURCE
 from sipagent.sip.lane_messages import MESSAGE_LEVEL
 from sipagent.sip.lane_stack import call_param, request_param
 from sipagent.sip.offers import PENDING, Offers
-from sipagent.sip.pjsip import Pjsip
+from sipagent.sip.pjsip import ALLOW, Pjsip
 from sipagent.sip.protocol import (
     Answered,
     AnyFact,
@@ -106,6 +106,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self._offers = Offers(chose_call_id=not self.inbound)
         self._by_update = False
         self._offering = False  # PJSIP asks for the SDP of an offer of ours
+        self._unanswered = False  # the last of our INVITEs and UPDATEs in the call
         self._infos = 0  # sent, not answered
         self.may_be_referred = False
         self._refers = 0
@@ -289,6 +290,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             received = message.parse(clean(change.src.rdata.wholeMsg))
             if status in (401, 407) and self._offers.on_its_way:
                 return  # PJSIP tries again with credentials; without any, the offer expires
+        self._unanswered = not received.status and status >= 300
         body = message.sdp_of(received) if 200 <= status < 300 else ""
         ours = self._offers.on_its_way
         self._offer_answered(status, clean(change.tsx.statusText))
@@ -396,7 +398,9 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
     def _why_ended(self, status: int) -> EndedWhy:
         if not self.answered:
             return "no_ack" if self.accepted else ""
-        return "no_refresh" if status == 408 else "unreachable"
+        if status == 408 and not self._unanswered:
+            return "no_refresh"
+        return "unreachable" if status in (408, 481, 503) else ""
 
     def onCallTsxState(self, prm: Any) -> None:
         try:
@@ -436,7 +440,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         elif method == "REFER":
             self._refer(message.parse(clean(rdata.wholeMsg)), rdata.pjRxData)
         elif method not in _METHODS:
-            self.lane.pjsip.respond(rdata.pjRxData, 405)
+            self.lane.pjsip.respond(rdata.pjRxData, 405, ("Allow", ALLOW))
 
     # --- INFO -----------------------------------------------------------------------------------------------
 
@@ -457,11 +461,12 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             self.lane.pjsip.respond(rdata, 200)
             self.lane.emit(DigitByInfo(call=self.handle, digit=pressed[0], duration_ms=pressed[1]))
         elif received.get("info-package"):
-            self.lane.pjsip.respond(rdata, 469)  # Bad Info Package
+            self.lane.pjsip.respond(rdata, 469, ("Recv-Info", ""))  # Bad Info Package: none is good
         elif not received.body.strip():
             self.lane.pjsip.respond(rdata, 200)
         else:
-            self.lane.pjsip.respond(rdata, 400 if info.is_digits(kind) else 415)
+            accept = ("Accept", f"{info.RELAY}, {info.PLAIN}")
+            self.lane.pjsip.respond(rdata, *((400,) if info.is_digits(kind) else (415, accept)))
 
     # --- transfer -------------------------------------------------------------------------------------------
 

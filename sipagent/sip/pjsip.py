@@ -1,18 +1,24 @@
 """What a lane needs of PJSIP and pjsua2 does not offer, called by ctypes. Belongs to the PJSIP thread."""
 
+import contextlib
 import ctypes
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # Behind the transaction layer (16), so that retransmissions are seen by nobody, before dialogs (32).
 _BEFORE_DIALOGS = 24
+_BEHIND_ALL = 120  # applications have 64
 _REPLACES = b"Replaces"
 _REQUEST = re.compile(rb"[A-Z]{3,20} sips?:")
 # Where a received packet's bytes may begin inside its pjsip_rx_data, and how much of it is looked through.
 _PACKET_WITHIN = 1024
 _STRUCTURE_WITHIN = 80_000
 _POINTER = 8
+# Of pjsip_msg: its kind, then the request line, which begins with the method's number.
+_METHOD_AT = 8
+_ACK = 2
+ALLOW = "PRACK, INVITE, ACK, BYE, CANCEL, UPDATE, INFO, SUBSCRIBE, NOTIFY, REFER, MESSAGE, OPTIONS"
 
 
 class _Str(ctypes.Structure):
@@ -58,18 +64,46 @@ class Pjsip:
         library.pjsip_msg_find_hdr_by_name.argtypes = [pointer, pointer, pointer]
         library.pjsip_get_status_text.restype = ctypes.POINTER(_Str)
         library.pj_list_erase.argtypes = [pointer]
+        library.pj_list_insert_before.argtypes = [pointer, pointer]
+        library.pjsua_pool_create.restype = pointer
+        library.pjsua_pool_create.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t]
+        library.pj_pool_release.argtypes = [pointer]
+        library.pjsip_generic_string_hdr_create.restype = pointer
+        library.pjsip_generic_string_hdr_create.argtypes = [pointer, pointer, pointer]
+        library.pjsip_endpt_respond_stateless.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, pointer]
         library.pjsua_get_pjsip_endpt.restype = pointer
         library.pjsip_endpt_register_module.argtypes = [pointer, pointer]
         library.pjsip_tsx_set_timers.argtypes = [ctypes.c_uint] * 4
 
-    def respond(self, received: Any, status: int) -> bool:
+    def respond(self, received: Any, status: int, header: tuple[str, str] | None = None) -> bool:
         """The final response to a request inside a dialog, from the callback that tells of the request.
 
         PJSIP answers 500 to what it does not know; what has an answer already it leaves alone.
         """
         rdata = int(received)
         dialog = self._library.pjsip_rdata_get_dlg(rdata)
-        return bool(dialog) and self._library.pjsip_dlg_respond(dialog, rdata, status, None, None, None) == 0
+        if not dialog:
+            return False
+        with self._list_of(header) as headers:
+            return bool(self._library.pjsip_dlg_respond(dialog, rdata, status, None, headers, None) == 0)
+
+    @contextlib.contextmanager
+    def _list_of(self, header: tuple[str, str] | None) -> Iterator[Any]:
+        """A list of headers that PJSIP copies from; None for none."""
+        if header is None:
+            yield None
+            return
+        pool = self._library.pjsua_pool_create(b"sipagent", 512, 512)
+        try:
+            name, value = (text.encode() for text in header)
+            strings = _Str(name, len(name)), _Str(value, len(value))
+            one = self._library.pjsip_generic_string_hdr_create(pool, *map(ctypes.byref, strings))
+            head = (ctypes.c_void_p * 2)()  # PJSIP's lists are rings, entered at a head without a header
+            head[0] = head[1] = ctypes.addressof(head)
+            self._library.pj_list_insert_before(ctypes.byref(head), one)
+            yield ctypes.byref(head)
+        finally:
+            self._library.pj_pool_release(pool)
 
     def reason(self, status: int) -> str:
         """The usual phrase for a status."""
@@ -80,33 +114,53 @@ class Pjsip:
         """Timer T1 of RFC 3261 section 17.1.1.1, for transactions that begin from now on."""
         self._library.pjsip_tsx_set_timers(milliseconds, 0, 0, 64 * milliseconds)
 
-    def leave_replaces_to_us(self, problem: Callable[[str, BaseException], None]) -> None:
-        """PJSIP answers an INVITE with Replaces at once, by the dialogs of this lane alone: take the header out of what
-        it has parsed. The text of the message keeps it.
+    def watch_requests(self, problem: Callable[[str, BaseException], None]) -> None:
+        """Two things that PJSIP does otherwise with requests.
+
+        An INVITE with Replaces it answers at once, by the dialogs of this lane alone: the header is taken out of what
+        it has parsed (the text of the message keeps it), and main decides. A request outside of any dialog that nobody
+        takes it drops: it gets 405 (RFC 3261 section 8.2.1).
         """
         name = ctypes.create_string_buffer(_REPLACES)
         wanted = _Str(ctypes.cast(name, ctypes.c_char_p), len(_REPLACES))
+        endpoint = self._library.pjsua_get_pjsip_endpt()
         offset = 0  # of the parsed message's pointer in pjsip_rx_data; depends on how the library was built
 
-        def on_request(rdata: int) -> int:
+        def parsed(rdata: int) -> int:
             nonlocal offset
+            offset = offset or _offset_of_message(rdata)
+            return (ctypes.c_void_p.from_address(rdata + offset).value or 0) if offset else 0
+
+        def first(rdata: int) -> int:
             try:
-                offset = offset or _offset_of_message(rdata)
-                if offset:
-                    parsed = ctypes.c_void_p.from_address(rdata + offset).value
-                    while header := self._library.pjsip_msg_find_hdr_by_name(parsed, ctypes.byref(wanted), None):
+                if message := parsed(rdata):
+                    while header := self._library.pjsip_msg_find_hdr_by_name(message, ctypes.byref(wanted), None):
                         self._library.pj_list_erase(header)
             except Exception as error:
                 problem("a Replaces was not looked for", error)
             return 0  # goes on to the dialogs
 
-        module = _Module(priority=_BEFORE_DIALOGS, id=-1, on_rx_request=_RxRequest(on_request))
-        self._module_name = ctypes.create_string_buffer(b"mod-sipagent-replaces")
-        module.name = _Str(ctypes.cast(self._module_name, ctypes.c_char_p), len(self._module_name.value))
-        status = self._library.pjsip_endpt_register_module(self._library.pjsua_get_pjsip_endpt(), ctypes.byref(module))
-        if status != 0:
-            raise RuntimeError(f"PJSIP takes no module: status {status}")
-        self._kept = module, wanted, name  # PJSIP has their addresses
+        def last(rdata: int) -> int:
+            try:
+                message = parsed(rdata)
+                if not message or ctypes.c_int.from_address(message + _METHOD_AT).value == _ACK:
+                    return 0
+                with self._list_of(("Allow", ALLOW)) as headers:
+                    self._library.pjsip_endpt_respond_stateless(endpoint, rdata, 405, None, headers, None)
+            except Exception as error:
+                problem("a request that nobody takes was not answered", error)
+                return 0
+            return 1
+
+        self._kept: list[object] = [wanted, name]  # PJSIP has their addresses
+        for priority, on_request in ((_BEFORE_DIALOGS, first), (_BEHIND_ALL, last)):
+            label = f"mod-sipagent-{priority}".encode()
+            module = _Module(priority=priority, id=-1, on_rx_request=_RxRequest(on_request))
+            module.name = _Str(label, len(label))
+            status = self._library.pjsip_endpt_register_module(endpoint, ctypes.byref(module))
+            if status != 0:
+                raise RuntimeError(f"PJSIP takes no module: status {status}")
+            self._kept += [module, label]
 
 
 def _offset_of_message(rdata: int) -> int:
