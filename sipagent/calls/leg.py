@@ -75,6 +75,7 @@ class Leg:
         self._confirmation: sip.Answered | None = None
         self._accepted = False  # we have said 200
         self.is_early = False  # the caller hears us before the answer
+        self.redirected_to: tuple[str, ...] = ()  # URIs, best first, of a 3xx
         self.ended_at: clock.Stamp | None = None
         self.on_transfer_request: Callable[[sip.TransferRequested], None] | None = None  # without it: 603
         self.requests = Requests(handle, lane, self.ended)
@@ -230,6 +231,8 @@ class Leg:
             case sip.MediaChanged():
                 self._terms = sdp.with_keys_of(self._terms, sdp.parse(fact.answer))
                 self._negotiated(fact.sdp, offered=fact.offered)
+            case sip.Redirected():
+                self.redirected_to = fact.targets
             case sip.Ended():
                 self._dialog_over.set()
                 self._end(self._remote_end(fact))

@@ -1,6 +1,7 @@
 """Placing a leg: where it may go, one attempt after the other, until somebody answers."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import MediaPort
 from sipagent.sip import message
+from sipagent.sip.redirection import Redirections
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
@@ -95,7 +97,11 @@ class Outbound:
         """
         main = first is not None
         leg: Leg | None = first
-        for number, attempt in enumerate(attempts or self.attempts(request)):
+        waiting = deque(attempts or self.attempts(request))
+        redirections: dict[str, Redirections] = {}  # by trunk
+        number = 0
+        while waiting:
+            attempt = waiting.popleft()
             if number or leg is None:
                 try:
                     opened = await self.open(call.id, request, attempt)
@@ -110,8 +116,18 @@ class Outbound:
                 await until_answered(leg, request.ring_timeout_s or self._services.limits.ring_timeout_s)
             if leg.is_answered:
                 break
+            waiting.extendleft(reversed(self._sent_on(leg, attempt, redirections)))
+            number += 1
         assert leg is not None
         return leg
+
+    def _sent_on(self, leg: Leg, attempt: Attempt, known: dict[str, Redirections]) -> list[Attempt]:
+        """Where a 3xx sent this attempt, when its trunk follows such."""
+        trunk = self._services.trunk(attempt.account)
+        if not leg.redirected_to or trunk is None or trunk.redirects != "follow":
+            return []
+        places = known.setdefault(trunk.name, Redirections(trunk, attempt.uri)).follow(leg.redirected_to)
+        return [Attempt(attempt.account, uri) for uri in places]
 
     def _from_uri(self, attempt: Attempt, request: PlaceRequest, our_host: str) -> str:
         """Our address with another number in it; "" leaves it to the trunk's own."""

@@ -1,8 +1,12 @@
 """Placing legs: one way after the other, each attempt on record, one cause for the call."""
 
+import pytest
+
 from sipagent.calls.outbound import Attempt, PlaceRequest
 from sipagent.core.events import LegCreated, LegEnded
-from sipagent.dialplan.model import HangupStep
+from sipagent.dialplan.model import HangupStep, HoldStep, RingStep
+from sipagent.sip import protocol
+from sipagent.sip.settings import TrunkSettings
 from tests.calls.test_registry import World, settle
 
 WAYS = [Attempt("", "sip:x@127.0.0.1"), Attempt("", "sip:x@127.0.0.2")]
@@ -72,3 +76,64 @@ async def test_a_second_leg_ends_with_the_call_and_its_end_is_not_the_calls():
     assert world.termination().cause == "busy"
     assert other.ended.result().cause == "cancelled"
     assert world.registry.live == [] and world.media.opened == world.media.closed == 3
+
+
+def redirecting_world(redirects: str) -> World:
+    trunk = TrunkSettings(name="t", domain="127.0.0.1", register=False, redirects=redirects)  # type: ignore
+    return World([HangupStep()], trunks=(trunk,))
+
+
+def sent_on(world: World, call: int, *targets: str) -> None:
+    world.registry.on_fact(protocol.Redirected(call=call, status=302, targets=targets))
+    world.ended(call, status=302)
+
+
+def dialled(world: World) -> list[str]:
+    return [command.target for command in world.lane.sent if isinstance(command, protocol.MakeCall)]
+
+
+async def test_a_redirection_is_followed_where_the_trunk_does_to_each_place_once():
+    world = redirecting_world("follow")
+    await world.registry.originate("100", trunk="t")
+    first = dialled(world)[0]
+    sent_on(world, -1, "tel:200", "sip:300@127.0.0.1", first)
+    await settle()
+    sent_on(world, -2, "sip:300@127.0.0.1", *(f"sip:{n}@127.0.0.1" for n in range(400, 420)))
+    await settle()
+    for call in range(-3, -10, -1):
+        world.ended(call, status=480)
+        await settle(0.1)
+    users = [target.partition("@")[0] for target in dialled(world)]
+    assert users == ["sip:100", "sip:200", "sip:400", "sip:401", "sip:402", "sip:300"]
+    assert world.registry.live == [] and world.media.opened == world.media.closed
+
+
+async def test_a_redirection_ends_the_call_where_the_trunk_refuses_it():
+    world = redirecting_world("refuse")
+    await world.registry.originate("100", trunk="t")
+    sent_on(world, -1, "sip:200@127.0.0.1")
+    await settle(0.3)
+    assert len(dialled(world)) == 1
+    assert (world.termination().cause, world.termination().sip_status) == ("refused", 302)
+
+
+@pytest.mark.parametrize(
+    ("why", "answered", "disposition", "cause"),
+    [
+        ("no_ack", False, "failed", "no_ack"),
+        ("no_refresh", True, "answered", "session_expired"),
+        ("unreachable", True, "answered", "unreachable"),
+    ],
+)
+async def test_what_was_nobodys_wish_has_a_cause_of_its_own(why: str, answered: bool, disposition: str, cause: str):
+    world = World([RingStep(seconds=60)] if not answered else [HoldStep(seconds=60)])
+    world.rings()
+    await settle()
+    if answered:
+        world.answered()
+        await settle()
+    fact = protocol.Ended(call=1, status=408, reason="", by_remote=False, was_answered=answered, why=why)  # type: ignore
+    world.registry.on_fact(fact)
+    await settle(0.3)
+    end = world.termination()
+    assert (end.disposition, end.cause, end.by) == (disposition, cause, "system")

@@ -1,0 +1,29 @@
+"""Where a call goes on to after 3xx answers (RFC 3261 section 8.1.3.4): a few places, and none of them twice."""
+
+from collections.abc import Iterable
+
+from sipagent.sip import message
+from sipagent.sip.settings import TrunkSettings
+
+PLACES = 5  # of one call, however often it is sent on
+
+
+class Redirections:
+    """Of one call over one trunk that follows them; ``first`` is where it went at first."""
+
+    def __init__(self, trunk: TrunkSettings, first: str) -> None:
+        self._trunk = trunk
+        self._seen = {first}
+
+    def follow(self, targets: Iterable[str]) -> list[str]:
+        """The URIs to call now, in order."""
+        places: list[str] = []
+        for target in targets:
+            uri = target
+            if target.lower().startswith("tel:"):
+                uri = self._trunk.target_uri(message.parse_address(target).user)
+            if uri in self._seen or not message.parse_address(uri).host or len(self._seen) > PLACES:
+                continue
+            self._seen.add(uri)
+            places.append(uri)
+        return places
