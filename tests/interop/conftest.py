@@ -6,7 +6,8 @@ import pytest_asyncio
 
 from tests.interop.node import Node
 from tests.peers.asterisk import PASSWORD
-from tests.peers.pbx import ENDPOINTS, Pbx
+from tests.peers.baresip import Baresip
+from tests.peers.pbx import ENDPOINTS, PHONE, Pbx
 
 TRUNK = """
 [[trunks]]
@@ -54,3 +55,9 @@ async def timed_call(pbx: Pbx, node: Node) -> str:
     since = len(node.events)
     await pbx.call("timed", "echotimed", caller="3001")
     return (await node.incoming(since)).id
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def extension(pbx: Pbx) -> AsyncIterator[Baresip]:
+    async with Baresip(PHONE, registrar=pbx.address, password=PASSWORD) as extension:
+        yield extension

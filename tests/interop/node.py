@@ -101,6 +101,13 @@ class Node:
         await self.app.reload()
         return name
 
+    async def route(self, calling: str, *steps: object) -> None:
+        """What becomes of calls from this number from now on."""
+        name = await self.steps(f"from-{calling}", *steps)
+        self._plan["routes"].insert(0, {"name": name, "calling": [calling], "steps": name})
+        self._write_plan()
+        await self.app.reload()
+
     def _write_plan(self) -> None:
         (self.folder / "dialplans/test.yaml").write_text(yaml.safe_dump(self._plan))
 

@@ -29,12 +29,6 @@ async def phone() -> AsyncIterator[Baresip]:
         yield phone
 
 
-@pytest_asyncio.fixture(loop_scope="package")
-async def extension(pbx: Pbx) -> AsyncIterator[Baresip]:
-    async with Baresip(PHONE, registrar=pbx.address, password=PASSWORD) as extension:
-        yield extension
-
-
 async def test_it_calls_holds_resumes_presses_keys_and_hangs_up(node: Node, phone: Baresip) -> None:
     since = len(node.events)
     with Capture(node.media_port, node.media_port + 127) as wire:

@@ -34,7 +34,7 @@ ENDPOINTS = {
 PHONE = "phone"  # an endpoint for another user agent; its password is the trunks'
 _MODULES = """
 app_mixmonitor app_playtones app_userevent app_transfer app_record app_blind_transfer app_attended_transfer
-res_cdrel_custom cdr_custom func_strings res_srtp res_crypto res_musiconhold
+res_cdrel_custom cdr_custom func_strings func_cut res_srtp res_crypto res_musiconhold
 """.split()
 
 
@@ -66,7 +66,8 @@ class Pbx(Asterisk):
     Extensions, with any letters behind their name: ``tone...`` (plays TONE_HZ), ``short...`` (hangs up after 1 s),
     ``digits...`` (reads digits and tells them in a user event), ``press<DIGITS>`` (presses them), ``echo...``; all of
     these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings,
-    ``phone`` rings the contact of PHONE, a user of the PBX; ``agent`` rings sipagent by the first trunk.
+    ``phone`` rings the contact of PHONE, a user of the PBX; ``to_ENDPOINT_NUMBER`` rings sipagent by that trunk, as
+    NUMBER; ``refer<EXTENSION>`` asks us by REFER to call that extension.
     """
 
     def __init__(self, **settings: int) -> None:
@@ -142,7 +143,8 @@ class Pbx(Asterisk):
             modules.write("".join(f"load={name}.so\n" for name in _MODULES if (found.modules / f"{name}.so").exists()))
         endpoints = "".join(_ENDPOINT.format(name=name, more=more) for name, more in {**ENDPOINTS, PHONE: ""}.items())
         (etc / "pjsip.conf").write_text(_PJSIP.format(port=self.port, password=PASSWORD) + endpoints)
-        (etc / "extensions.conf").write_text(_EXTENSIONS.format(tone=tone, spool=self.folder / "spool"))
+        (etc / "extensions.conf").write_text(_EXTENSIONS.format(port=self.port, tone=tone, spool=self.folder / "spool"))
+        (etc / "features.conf").write_text(_FEATURES)
         (etc / "manager.conf").write_text(_MANAGER.format(port=self.manager_port, user=USER, secret=SECRET))
         columns = ["userfield", "channel", "dst", "disposition", "start,u", "answer,u", "end,u"]
         columns += ["lastapp", "dstchannel", "uniqueid", "linkedid"]
@@ -243,9 +245,16 @@ exten => ring,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
  same => n,Ringing()
  same => n,Wait(60)
 exten => phone,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
- same => n,Dial(PJSIP/phone,20)
-exten => agent,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
- same => n,Dial(PJSIP/plain,20)
+ same => n,Set(__TRANSFER_CONTEXT=sipagent)
+ same => n,Dial(PJSIP/phone,20,T)
+exten => _to_.,1,Set(CALLERID(num)=${{CUT(EXTEN,_,3)}})
+ same => n,Dial(PJSIP/${{CUT(EXTEN,_,2)}},20)
+exten => _refer.,1,Gosub(hear,${{EXTEN}},1)
+ same => n,Wait(0.5)
+ same => n,Transfer(PJSIP/sip:${{EXTEN:5}}@127.0.0.1:{port})
+ same => n,UserEvent(Transferred,Target:${{EXTEN:5}},Status:${{TRANSFERSTATUS}})
+ same => n,Wait(2)
+ same => n,Hangup()
 exten => _echo.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Echo()
 
@@ -254,6 +263,15 @@ exten => _[a-z].,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
  same => n,Answer()
  same => n,MixMonitor({spool}/${{EXTEN}}.wav,r({spool}/${{EXTEN}}-heard.wav))
  same => n,Return()
+"""
+
+_FEATURES = """
+[general]
+transferdigittimeout=1
+atxfercomplete=*9
+
+[featuremap]
+atxfer=*2
 """
 
 _MANAGER = """
