@@ -3,6 +3,7 @@
 Everything else is as `sipagent serve` has it: a lane process, a media process, the record in SQLite.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -49,7 +50,10 @@ enabled = false
 
 
 class Node:
-    """``async with Node(trunks, plan) as node:``; `plan` may `play: tone.wav` (60 s) and `play: short.wav` (1 s)."""
+    """``async with Node(trunks, plan) as node:``
+
+    The plan may `play` tone.wav (60 s), short.wav (1 s) and blip.wav (0.2 s).
+    """
 
     def __init__(self, trunks: str, plan: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="interop-"))
@@ -70,6 +74,7 @@ class Node:
         self._write_plan()
         write_wav(plans / "tone.wav", sine(TONE_HZ, 60, -15))
         write_wav(plans / "short.wav", sine(TONE_HZ, 1, -15))
+        write_wav(plans / "blip.wav", sine(TONE_HZ, 0.2, -15))
         self.events: list[Event] = []
 
     async def __aenter__(self) -> "Node":
@@ -109,7 +114,7 @@ class Node:
         await self.app.reload()
 
     def _write_plan(self) -> None:
-        (self.folder / "dialplans/test.yaml").write_text(yaml.safe_dump(self._plan))
+        (self.folder / "dialplans/test.yaml").write_text(json.dumps(self._plan))
 
     def live(self, call_id: str) -> Call:
         return next(call for call in self.app.registry.live if call.id == call_id)

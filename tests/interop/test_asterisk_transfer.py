@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from sipagent.calls.call import Call
 from sipagent.core.states import TransferState
 from sipagent.core.termination import Cause, EndedBy
 from sipagent.store.records import FullCall, TransferRecord
@@ -18,6 +17,9 @@ from tests.system.wire import Capture
 from tests.wait import until
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+
+
+BLIP = {"play": "blip.wav"}  # Asterisk joins the channels a moment after our answer; before, it takes no REFER
 
 
 async def caller(pbx: Pbx, node: Node, extension: Baresip, number: str, trunk: str = "plain") -> str:
@@ -37,10 +39,10 @@ async def hears(extension: Baresip, hz: float, seconds: float = 0.6) -> None:
 
 async def test_we_transfer_blindly(pbx: Pbx, node: Node, extension: Baresip) -> None:
     target = f"sip:toneblind@{pbx.address}"
-    await node.route("5001", "answer", {"transfer": {"target": target, "via": "refer"}}, "hangup")
+    await node.route("5001", "answer", BLIP, {"transfer": {"target": target, "via": "refer"}}, "hangup")
     seen = len(pbx.manager.events)
     record = await node.ended(await caller(pbx, node, extension, "5001"))
-    assert (record.call.cause, record.call.ended_by) == (Cause.TRANSFERRED, EndedBy.AGENT)
+    assert (record.call.cause, record.call.ended_by) == (Cause.TRANSFERRED, EndedBy.AGENT), record.transfers
     last = outcome(record)
     assert (last.kind, last.state, last.sip_status, last.target) == ("blind", TransferState.COMPLETED, 200, target)
     told = await pbx.manager.event("BlindTransfer", since=seen)
@@ -56,7 +58,7 @@ async def test_a_transfer_that_asterisk_refuses_leaves_the_caller_with_us(
 ) -> None:
     target = f"sip:toneno@{pbx.address}"
     await node.route(
-        "5002", "answer", {"transfer": {"target": target, "via": "refer"}}, {"play": "short.wav"}, "hangup"
+        "5002", "answer", BLIP, {"transfer": {"target": target, "via": "refer"}}, {"play": "short.wav"}, "hangup"
     )
     record = await node.ended(await caller(pbx, node, extension, "5002", trunk="norefer"))
     last = outcome(record)
@@ -66,7 +68,7 @@ async def test_a_transfer_that_asterisk_refuses_leaves_the_caller_with_us(
 
 
 async def test_where_refer_is_refused_we_join_the_two_ourselves(pbx: Pbx, node: Node, extension: Baresip) -> None:
-    await node.route("5003", "answer", {"transfer": {"target": "tonebridge", "via": "auto"}}, "hangup")
+    await node.route("5003", "answer", BLIP, {"transfer": {"target": "tonebridge", "via": "auto"}}, "hangup")
     call_id = await caller(pbx, node, extension, "5003", trunk="norefer")
     await hears(extension, PBX_HZ)
     channels = [each["Channel"].rpartition("-")[0] for each in await pbx.channels()]
@@ -87,7 +89,7 @@ async def test_where_refer_is_refused_we_join_the_two_ourselves(pbx: Pbx, node: 
 
 async def test_we_transfer_after_a_talk(pbx: Pbx, node: Node, extension: Baresip) -> None:
     plan = {"target": "echoask", "kind": "attended"}
-    await node.route("5004", "answer", {"transfer": plan}, "hangup")
+    await node.route("5004", "answer", BLIP, {"transfer": plan}, "hangup")
     seen = len(pbx.manager.events)
     record = await node.ended(await caller(pbx, node, extension, "5004"))
     last = outcome(record)
@@ -104,7 +106,7 @@ async def test_we_transfer_after_a_talk(pbx: Pbx, node: Node, extension: Baresip
 
 async def test_a_busy_target_brings_the_caller_back(pbx: Pbx, node: Node, extension: Baresip) -> None:
     plan = {"target": "cause17", "kind": "attended"}
-    await node.route("5005", "answer", {"transfer": plan}, {"play": "short.wav"}, "hangup")
+    await node.route("5005", "answer", BLIP, {"transfer": plan}, {"play": "short.wav"}, "hangup")
     record = await node.ended(await caller(pbx, node, extension, "5005"))
     last = outcome(record)
     assert (last.state, last.sip_status, last.reason) == (TransferState.FAILED, 486, "the line is busy")
@@ -117,18 +119,28 @@ async def test_the_pbx_transfers_us_after_a_talk(pbx: Pbx, node: Node, extension
     port = call.leg.port
     seen = len(pbx.manager.events)
     with Capture(pbx.rtp_port, pbx.rtp_port + 39) as wire:
-        for key in "*2":
-            await extension.command("sndcode", key)
-            await asyncio.sleep(0.2)
-        await pbx.manager.event("MusicOnHoldStart", since=seen)
-        for key in "short2":
-            await extension.command("sndcode", key)
-            await asyncio.sleep(0.2)
-        await pbx.manager.event("AttendedTransfer", since=seen)
+        await press(extension, "*2")
+        await until(lambda: port.connected is not None and not port.connected.send, "hold during the consultation")
+        await press(extension, "77")
+        await hears(extension, PBX_HZ, 0.3)  # who is asked talks to the telephone, while we wait
+        await extension.command("hangup")
+        told = await pbx.manager.event("AttendedTransfer", since=seen)
+        moved = len(wire.packets)
+        await until(lambda: port.connected is not None and port.connected.send, "end of the hold")
         await asyncio.sleep(0.8)
-    assert seconds_of(spoken(packet for packet in wire.packets if packet.target == port.port), PBX_HZ) > 0.5
+    assert told["Result"] == "Success"
+    came = [packet for packet in wire.packets[moved:] if packet.target == port.port]
+    assert seconds_of(spoken(came), PBX_HZ) > 0.3
+    assert not [each for each in await pbx.channels() if "phone" in each["Channel"]], "the telephone is out of it"
     call.hangup()
-    await node.ended(call.id)
+    record = await node.ended(call.id)
+    assert (record.call.cause, record.transfers) == (Cause.NORMAL, [])
+
+
+async def press(extension: Baresip, keys: str) -> None:
+    for key in keys:
+        await extension.command("sndcode", key)
+        await asyncio.sleep(0.25)
 
 
 async def test_a_refer_from_the_pbx_is_declined_unless_the_trunk_allows_it(pbx: Pbx, node: Node) -> None:

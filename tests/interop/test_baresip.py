@@ -12,7 +12,6 @@ from sipagent.core.termination import Cause, Disposition, EndedBy
 from tests.interop.agreement import agree
 from tests.interop.audio import seconds_of, spoken
 from tests.interop.node import TONE_HZ, Node
-from tests.peers.asterisk import PASSWORD
 from tests.peers.baresip import TONE_HZ as PHONE_HZ
 from tests.peers.baresip import Baresip
 from tests.peers.pbx import PHONE, Pbx

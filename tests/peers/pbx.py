@@ -65,9 +65,11 @@ class Pbx(Asterisk):
 
     Extensions, with any letters behind their name: ``tone...`` (plays TONE_HZ), ``short...`` (hangs up after 1 s),
     ``digits...`` (reads digits and tells them in a user event), ``press<DIGITS>`` (presses them), ``echo...``; all of
-    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings,
-    ``phone`` rings the contact of PHONE, a user of the PBX; ``to_ENDPOINT_NUMBER`` rings sipagent by that trunk, as
-    NUMBER; ``refer<EXTENSION>`` asks us by REFER to call that extension.
+    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings.
+
+    ``phone`` rings the contact of PHONE, a user of the PBX, whose *2 is an attended transfer; 77 is ``tonehandover``.
+    ``to_ENDPOINT_NUMBER`` rings sipagent by that trunk, as NUMBER; ``refer<EXTENSION>`` asks us by REFER to call that
+    extension.
     """
 
     def __init__(self, **settings: int) -> None:
@@ -234,6 +236,7 @@ exten => _digits.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Read(GOT,,8,,1,8)
  same => n,UserEvent(Digits,Name:${{EXTEN:6}},Got:${{GOT}})
  same => n,Hangup()
+exten => 77,1,Goto(tonehandover,1)
 exten => _press.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Wait(0.3)
  same => n,SendDTMF(${{EXTEN:5}},80,120)
@@ -246,7 +249,7 @@ exten => ring,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
  same => n,Wait(60)
 exten => phone,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
  same => n,Set(__TRANSFER_CONTEXT=sipagent)
- same => n,Dial(PJSIP/phone,20,T)
+ same => n,Dial(PJSIP/phone,20,t)
 exten => _to_.,1,Set(CALLERID(num)=${{CUT(EXTEN,_,3)}})
  same => n,Dial(PJSIP/${{CUT(EXTEN,_,2)}},20)
 exten => _refer.,1,Gosub(hear,${{EXTEN}},1)
@@ -268,7 +271,6 @@ exten => _[a-z].,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
 _FEATURES = """
 [general]
 transferdigittimeout=1
-atxfercomplete=*9
 
 [featuremap]
 atxfer=*2
