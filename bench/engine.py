@@ -27,7 +27,7 @@ from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 
-AGENTS = ("callback", "arrays", "coroutine")
+AGENTS = ("callback", "arrays", "coroutine", "bridge")
 _LIMIT = 1 << 24  # of a line: thousands of ports
 
 
@@ -114,6 +114,8 @@ def figures(ports: Sequence[MediaPort]) -> dict[str, int]:
     """All counters, summed over the calls, and what the engines say of their ticks."""
     total = np.zeros(max(Counter) + 1, np.int64)
     told: dict[str, int] = {"dropped": sum(port.dropped for port in ports), "late_ticks": 0, "skips": 0}
+    delays = [int(port._rings.counters[port.slot, Counter.PLAYOUT_DELAY_US]) for port in ports]
+    told["playout_us_now"] = sorted(delays)[len(delays) // 2] if delays else 0
     for rings, slots in _by_rings(ports):
         total += rings.counters[slots].sum(axis=0)
         told["late_ticks"] += int(rings.header[Header.LATE_TICKS])
@@ -185,7 +187,8 @@ async def serve(options: argparse.Namespace) -> None:
     for number in range(options.calls):
         began = time.process_time()
         far = SOURCE_PORT + 2 * number
-        port = await client.open(("127.0.0.1", far))
+        other = ports[number - 1] if options.agent == "bridge" and number % 2 else None
+        port = await client.open(("127.0.0.1", far), other)
         # As with a usual trunk: telephone-event negotiated, reports to the port above (where nobody listens).
         port.connect("127.0.0.1", far, 0, 101, rtcp_port=far + 1)
         setup.append(time.process_time() - began)
@@ -199,6 +202,10 @@ async def serve(options: argparse.Namespace) -> None:
                 echo(port)
         case "arrays":
             tasks = [asyncio.create_task(ArrayEcho(ports).run())]
+        case "bridge":
+            for one, another in zip(ports[::2], ports[1::2], strict=True):
+                one.hear(another)
+                another.hear(one)
         case "coroutine":
             tasks = [asyncio.create_task(agent(port, options.chunk)) for port in ports]
     _tell({"pids": pids, "ports": [port.port for port in ports]} | _costs("setup", setup))
@@ -229,7 +236,8 @@ class Engine:
     """``async with Engine(100) as subject:``; a new engine with so many calls, each hearing itself.
 
     `agent` is who echoes: "callback" (a callback a call), "arrays" (all calls at once), "coroutine" (a task a call,
-    handed `chunk` frames at a time). With `whole` the CPU time of the owning process counts too.
+    handed `chunk` frames at a time), or "bridge", where each two calls hear each other. With `whole` the CPU time of
+    the owning process counts too.
     """
 
     name = "engine"

@@ -11,6 +11,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -52,6 +53,11 @@ _EXTENSIONS = f"""
 [bench]
 exten => echo,1,Answer()
  same => n,Echo()
+exten => _first.,1,Set(GLOBAL(CALL${{EXTEN:5}})=${{CHANNEL}})
+ same => n,Answer()
+ same => n,Wait(3600)
+exten => _second.,1,Answer()
+ same => n,Bridge(${{GLOBAL(CALL${{EXTEN:6}})}})
 exten => agent,1,Answer()
  same => n,AudioSocket(40325ec2-5efd-4bd3-805f-53576e581d13,127.0.0.1:{AUDIO_PORT})
 """
@@ -59,6 +65,10 @@ exten => agent,1,Answer()
 
 class _Server(Asterisk):
     """With as many RTP ports and files as a load needs."""
+
+    def __init__(self, without: tuple[str, ...]) -> None:
+        super().__init__()
+        self._without = without
 
     @property
     def pid(self) -> int:
@@ -73,6 +83,7 @@ class _Server(Asterisk):
         (etc / "rtp.conf").write_text(f"[general]\nrtpstart={FIRST_PORT}\nrtpend={LAST_PORT}\n")
         with (etc / "modules.conf").open("a") as modules:
             modules.write("load=res_audiosocket.so\nload=app_audiosocket.so\n")
+            modules.writelines(f"noload={name}.so\n" for name in self._without)
         with (self.folder / "asterisk.conf").open("a") as options:
             options.write("maxfiles = 65536\n")
             if os.geteuid() == 0:
@@ -99,27 +110,30 @@ class Caller:
         self._port = self._socket.getsockname()[1]
         self._dialogs: dict[int, _Dialog] = {}
 
-    def place(self, calls: int, extension: str) -> list[int]:
-        """Returns the far end's RTP ports once all have answered; raises SystemExit when one does not."""
+    def place(self, extensions: Mapping[int, str]) -> list[int]:
+        """Calls these, by number. Returns the far end's RTP ports once all have answered.
+
+        Raises SystemExit when one does not.
+        """
         waiting: dict[int, float] = {}
         began = time.monotonic()
-        following = iter(range(calls))
-        while len(self._dialogs) < calls:
+        following = iter(extensions)
+        while missing := extensions.keys() - self._dialogs.keys():
             while len(waiting) < AT_ONCE and (number := next(following, None)) is not None:
                 waiting[number] = 0.0
             moment = time.monotonic()
             if moment - began > ANSWER_S:
-                raise SystemExit(f"Asterisk answered {len(self._dialogs)} of {calls} calls within {ANSWER_S:g} s")
+                raise SystemExit(f"Asterisk did not answer {len(missing)} of {len(extensions)} calls in {ANSWER_S:g} s")
             for number, sent in waiting.items():
                 if moment - sent > RESEND_S:
-                    self._invite(number, extension)
+                    self._invite(number, extensions[number])
                     waiting[number] = moment
             self._take(RESEND_S)
             for number in waiting.keys() & self._dialogs.keys():
                 del waiting[number]
         while self._take(0.6):  # an answer repeated, because our ACK came late
             pass
-        return [self._dialogs[number].rtp_port for number in range(calls)]
+        return [self._dialogs[number].rtp_port for number in extensions]
 
     def hang_up(self) -> None:
         for number, dialog in self._dialogs.items():
@@ -189,6 +203,7 @@ class AsteriskEcho:
 
     name = "asterisk"
     extension = "echo"
+    without: tuple[str, ...] = ()  # modules
 
     def __init__(self, calls: int) -> None:
         self._calls = calls
@@ -196,17 +211,20 @@ class AsteriskEcho:
         self.pids: list[int] = []
 
     async def __aenter__(self) -> Self:
-        self._server = _Server()
+        self._server = _Server(self.without)
         await self._server.start()
         try:
             pin(self._server.pid, cores()[0][0])
             self.pids = [self._server.pid]
             self._caller = Caller(self._server.port)
-            self.ports = await asyncio.to_thread(self._caller.place, self._calls, self.extension)
+            self.ports = await asyncio.to_thread(self._place)
         except BaseException:
             await self._server.__aexit__(None, None, None)
             raise
         return self
+
+    def _place(self) -> list[int]:
+        return self._caller.place(dict.fromkeys(range(self._calls), self.extension))
 
     async def figures(self) -> dict[str, float]:
         return {}
@@ -220,6 +238,21 @@ class AsteriskEcho:
     ) -> None:
         await asyncio.to_thread(self._caller.hang_up)
         await self._server.__aexit__(kind, error, trace)
+
+
+class AsteriskBridge(AsteriskEcho):
+    """Each two calls are bridged. `native`: Asterisk may hand packets on as they are, without its core."""
+
+    name = "asterisk-bridge"
+
+    def __init__(self, calls: int, *, native: bool = True) -> None:
+        super().__init__(calls)
+        self.without = () if native else ("bridge_native_rtp",)
+
+    def _place(self) -> list[int]:
+        first = self._caller.place({number: f"first{number}" for number in range(0, self._calls, 2)})
+        second = self._caller.place({number + 1: f"second{number}" for number in range(0, self._calls, 2)})
+        return [port for pair in zip(first, second, strict=True) for port in pair]
 
 
 class AsteriskAudioSocket(AsteriskEcho):

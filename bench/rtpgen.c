@@ -10,6 +10,7 @@
 //   -c PID   process whose CPU time is measured, may be repeated
 //   -k CORE  pin to this core            -f       SCHED_FIFO 20
 //   -J MS    random delay up to MS per packet     -L PCT   random loss in per cent
+//   -x       streams are bridged in pairs: what 2i sends is looked for in what 2i+1 gets, and the other way round
 //
 // Two measures of evenness, both by the kernel's stamps of arrival, so that they do not depend on when they are read:
 // "pacing" is how far the interval to the packet before is from 20 ms; "off schedule" is how far a packet is from the
@@ -68,7 +69,7 @@ typedef struct { Due *items; int count, room; } Slot;
 typedef struct { u32 bins[BINS]; u64 total; double unit, greatest; } Histogram;  // all in ms
 
 static Stream *streams;
-static int count = 100, offsets_room;
+static int count = 100, offsets_room, crossed;
 static Slot wheel[WHEEL];
 static Histogram pacing = {.unit = 1e-3}, schedule_error = {.unit = 1e-3}, round_trip = {.unit = 1e-2},
                  own_lateness = {.unit = 1e-3};
@@ -196,15 +197,16 @@ static void echoed(Stream *stream, const u8 *packet, ssize_t length, u64 at) {
         stream->filler += phase == MEASURING;
         return;
     }
+    Stream *from = crossed ? &streams[(stream - streams) ^ 1] : stream;
     int place = seq % WINDOW;
-    if (!stream->measured[place] || !stream->sent_at[place]) return;
-    if (stream->seen[place]) {
-        stream->duplicate += phase == MEASURING;  // later it may be the last frame again, in concealment
+    if (!from->measured[place] || !from->sent_at[place]) return;
+    if (from->seen[place]) {
+        from->duplicate += phase == MEASURING;  // later it may be the last frame again, in concealment
         return;
     }
-    stream->seen[place] = 1;
-    stream->returned++;
-    note(&round_trip, (i64)(at - stream->sent_at[place]) / 1e6);
+    from->seen[place] = 1;
+    from->returned++;
+    note(&round_trip, (i64)(at - from->sent_at[place]) / 1e6);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -329,7 +331,7 @@ int main(int argc, char **argv) {
     int jitter_ms = 0;
     double loss = 0;
     const char *ports_path = NULL;
-    for (int option; (option = getopt(argc, argv, "n:d:w:s:P:c:k:fJ:L:")) != -1;) switch (option) {
+    for (int option; (option = getopt(argc, argv, "n:d:w:s:P:c:k:fxJ:L:")) != -1;) switch (option) {
         case 'n': count = atoi(optarg); break;
         case 'd': seconds = atoi(optarg); break;
         case 'w': warm_up = atoi(optarg); break;
@@ -338,13 +340,14 @@ int main(int argc, char **argv) {
         case 'c': if (pid_count < MAX_PIDS) pids[pid_count++] = atoi(optarg); break;
         case 'k': core = atoi(optarg); break;
         case 'f': fifo = 1; break;
+        case 'x': crossed = 1; break;
         case 'J': jitter_ms = atoi(optarg); break;
         case 'L': loss = atof(optarg) / 100; break;
         default: return 2;
     }
     FILE *ports = ports_path ? fopen(ports_path, "r") : NULL;
-    if (!ports || jitter_ms >= WHEEL) {
-        fprintf(stderr, "rtpgen: needs -P FILE, and -J below %d\n", WHEEL);
+    if (!ports || jitter_ms >= WHEEL || (crossed && count % 2)) {
+        fprintf(stderr, "rtpgen: needs -P FILE, -J below %d, and with -x an even -n\n", WHEEL);
         return 2;
     }
     if (core >= 0) {
