@@ -122,7 +122,7 @@ class World:
         )
         lines._reports._random = random.Random(1)  # so that a run can be repeated
         state = (self.rings, lines.expected, lines.reception, lines.narrow, self.outgoing, lines.heard_ns)
-        self.hot = HotPath(*state) if library is None else NativePath(library, *state)
+        self.hot = HotPath(*state, lines.mixing) if library is None else NativePath(library, *state, lines.mixing)
         self._deliver = self.hot.deliver
         self.hot.deliver = self._checked  # type: ignore[method-assign]
         self.now = 1_000_000_000

@@ -56,8 +56,8 @@ exten => echo,1,Answer()
 exten => _first.,1,Set(GLOBAL(CALL${{EXTEN:5}})=${{CHANNEL}})
  same => n,Answer()
  same => n,Wait(3600)
-exten => _second.,1,Answer()
- same => n,Bridge(${{GLOBAL(CALL${{EXTEN:6}})}})
+exten => _other.,1,Answer()
+ same => n,Bridge(${{GLOBAL(CALL${{EXTEN:5}})}})
 exten => agent,1,Answer()
  same => n,AudioSocket(40325ec2-5efd-4bd3-805f-53576e581d13,127.0.0.1:{AUDIO_PORT})
 """
@@ -251,7 +251,7 @@ class AsteriskBridge(AsteriskEcho):
 
     def _place(self) -> list[int]:
         first = self._caller.place({number: f"first{number}" for number in range(0, self._calls, 2)})
-        second = self._caller.place({number + 1: f"second{number}" for number in range(0, self._calls, 2)})
+        second = self._caller.place({number + 1: f"other{number}" for number in range(0, self._calls, 2)})
         return [port for pair in zip(first, second, strict=True) for port in pair]
 
 

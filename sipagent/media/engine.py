@@ -72,7 +72,7 @@ class Group:
 
     def __init__(self, lines: Lines, slots: Ints) -> None:
         self.slots = slots
-        self.join = lines.mixing.join(slots, lines.is_wide, lines.by_packet, lines.outgoing.sending)
+        self.join = lines.mixing.join(slots, lines.is_wide, lines.by_packet, lines.outgoing.sending, lines.listening)
         alone = slots[~lines.mixing.hears[slots]]  # what they send does not depend on others
         sending, by_packet = lines.outgoing.sending[alone], lines.by_packet[alone]
         self.plain = alone[~by_packet]  # whose packets are made in arrays,
@@ -83,7 +83,19 @@ class Group:
         self.narrow, self.wide = slots[~wide], slots[wide]
         listening = lines.listening[slots]
         self.listening, self.listening_wide = slots[listening & ~wide], slots[listening & wide]
-        self.simple = self.join is None and not (len(self.by_packet) or len(self.wide) or len(self.listening))
+        self.simple = not (len(self.by_packet) or len(self.wide) or len(self.listening))
+        if self.join is not None:
+            self.simple &= self.join.simple
+
+    def lists(self) -> dict[str, Ints]:
+        """The slots as the compiled path wants them."""
+        join = self.join
+        lists = {"slots": self.slots, "plain": self.plain, "sending": self.sending, "alone": self.narrow}
+        return lists | {
+            "joined": join.narrow if join is not None else _NOBODY,
+            "listeners": join.plain if join is not None else _NOBODY,
+            "speakers": join.sending if join is not None else _NOBODY,
+        }
 
 
 class Engine:
@@ -98,7 +110,7 @@ class Engine:
         shared = SharedPorts(settings.host, numbers, self._outgoing.packets, rings.counters) if numbers else None
         self._sockets = CallSockets(settings.host, settings.capacity, rings.counters, shared)
         self._lines = lines = Lines(settings, rings, self._sockets, shared, self._outgoing, self._notify)
-        state = (rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns)
+        state = (rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns, lines.mixing)
         library = native.load() if settings.accelerate else None
         self._hot = HotPath(*state) if library is None else native.NativePath(library, *state)
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
@@ -240,7 +252,9 @@ class Engine:
             hot.play(group.narrow, now)
         if len(group.wide):
             hot.deliver(group.wide, *lines.wide.play(group.wide, now))
-        if group.join is not None:
+        if group.join is not None and group.join.simple:
+            hot.converse(group.join, self._sockets, now)
+        elif group.join is not None:
             self._play_joined(group.join, now)
         rings = self._rings
         for slots, ring, detector in (
@@ -253,8 +267,8 @@ class Engine:
         os.eventfd_write(self._wake, 1)
 
     def _play_joined(self, join: Join, now: int) -> None:
-        """One frame both ways for slots that hear others or are heard: what came is on its way before main has it."""
-        lines, hot, mixing, outgoing = self._lines, self._hot, self._lines.mixing, self._outgoing
+        """One frame both ways for slots that hear others or are heard, some of which are not plain."""
+        lines, hot = self._lines, self._hot
         came: list[tuple[Ints, Played]] = []
         for slots, buffer, detector in (
             (join.narrow, lines.narrow, lines.detectors[0]),
@@ -263,14 +277,9 @@ class Engine:
             if len(slots):
                 played = buffer.play(slots, now)
                 self._detect(slots, played, detector, now)
-                mixing.played(slots, played)
+                lines.mixing.played(slots, played)
                 came.append((slots, played))
-        mixing.mix(join)
-        if len(join.plain):
-            sending = join.sending
-            left = outgoing.prepare_mixed(join.plain, sending, mixing.heard(sending), mixing.voiced[sending], now)
-            mixing.sent(sending, left)
-            hot.dispatch(sending, self._sockets)
+        hot.pass_on(join, self._sockets, now)
         for slot in join.by_packet:
             lines.transmit(slot, now)
         for slots, played in came:
@@ -330,7 +339,8 @@ class Engine:
         if self._simple and isinstance(self._hot, native.NativePath):
             limits = {"wake": self._wake, "tick": TICK_NS, "late": LATE_NS, "resync": RESYNC_NS}
             limits |= {"passes": PASSES, "drain": DRAIN_TICKS}
-            self._hot.settle([(group.slots, group.sending) for group in self._groups], self._sockets, limits)
+            joins = [group.join for group in self._groups]
+            self._hot.settle([group.lists() for group in self._groups], joins, self._sockets, limits)
 
     def _obey(self, command: AnyCommand, now: int) -> None:
         match command:

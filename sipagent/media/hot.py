@@ -14,6 +14,7 @@ from sipagent.media.batch import Batch
 from sipagent.media.g711 import decode_rows
 from sipagent.media.jitter import JitterBuffer
 from sipagent.media.levels import level
+from sipagent.media.mixing import Join, Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
 from sipagent.media.rings import RX_FRAMES, Counter, Rings
@@ -56,6 +57,7 @@ class HotPath:
         buffer: JitterBuffer,
         outgoing: Outgoing,
         heard_ns: Ints,
+        mixing: Mixing,
     ) -> None:
         self._rings = rings
         self._expected = expected
@@ -66,6 +68,7 @@ class HotPath:
         self._windows = {size: sliding_window_view(buffer.pcm, size, axis=1, writeable=True) for size in _SIZES[:2]}
         self._owner = np.zeros(rings.capacity, np.int64)
         self._heard_ns = heard_ns
+        self._mixing = mixing
 
     def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
         """Reads a datagram of each socket and takes what is as expected; returns the rest, None when none was there."""
@@ -184,6 +187,25 @@ class HotPath:
         """The next packet of those that send; time passes for all of these slots."""
         self._outgoing.prepare(slots, sending, now_ns)
         self.dispatch(sending, sockets)
+
+    def converse(self, join: Join, sockets: CallSockets, now_ns: int) -> None:
+        """One frame both ways for lines that hear one another, all of them plain.
+
+        What came is on its way before main has it, so that it is known what was sent beside it.
+        """
+        played = self._buffer.play(join.narrow, now_ns)
+        self._mixing.played(join.narrow, played)
+        self.pass_on(join, sockets, now_ns)
+        self.deliver(join.narrow, *played)
+
+    def pass_on(self, join: Join, sockets: CallSockets, now_ns: int) -> None:
+        """To plain listeners, once all those that are joined have played."""
+        mixing, sending = self._mixing, join.sending
+        mixing.mix(join)
+        if len(join.plain):
+            mix, voiced = mixing.heard(sending), mixing.voiced[sending]
+            mixing.sent(sending, self._outgoing.prepare_mixed(join.plain, sending, mix, voiced, now_ns))
+            self.dispatch(sending, sockets)
 
     def dispatch(self, sending: Ints, sockets: CallSockets) -> None:
         """Sends the packets that are prepared."""

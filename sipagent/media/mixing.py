@@ -29,7 +29,9 @@ Pcm = NDArray[np.int16]
 class Join:
     """The slots of one phase that hear others or are heard."""
 
-    def __init__(self, slots: Ints, hears: Bools, is_wide: Bools, by_packet: Bools, sending: Bools) -> None:
+    def __init__(
+        self, slots: Ints, hears: Bools, is_wide: Bools, by_packet: Bools, sending: Bools, simple: bool
+    ) -> None:
         """`hears` and those after it are of all slots."""
         wide = is_wide[slots]
         self.narrow, self.wide = slots[~wide], slots[wide]
@@ -40,6 +42,7 @@ class Join:
         self.plain = plain  # listeners whose packets are made in arrays,
         self.sending = plain[sending[plain]]  # and those of them that send
         self.by_packet: list[int] = listeners[by_packet[listeners]].tolist()
+        self.simple = simple and not (len(self.wide) or self.by_packet)
 
 
 class Mixing:
@@ -51,12 +54,12 @@ class Mixing:
         self.hears = np.zeros(capacity, np.bool_)
         self.joined = np.zeros(capacity, np.bool_)  # those that hear, and whom they hear
         # The last row of what follows is nobody, who is silent.
-        self._others = np.full((capacity, MOST_HEARD), capacity, np.int64)
-        self._taken = np.zeros((capacity, MOST_HEARD), np.int64)  # frames of each that the listener has had
-        self._played = np.zeros(capacity + 1, np.int64)  # frames
-        self._silent = np.ones(capacity + 1, np.bool_)  # the newest frame is no audio
-        self._pressed = np.zeros(capacity + 1, np.bool_)  # a key is held in it
-        self._narrow = np.zeros((capacity + 1, FRAME), np.int16)  # that frame, at 8 kHz
+        self.others = np.full((capacity, MOST_HEARD), capacity, np.int64)
+        self.taken = np.zeros((capacity, MOST_HEARD), np.int64)  # frames of each that the listener has had
+        self.count = np.zeros(capacity + 1, np.int64)  # frames
+        self.silent = np.ones(capacity + 1, np.bool_)  # the newest frame is no audio
+        self.pressed = np.zeros(capacity + 1, np.bool_)  # a key is held in it
+        self.narrow = np.zeros((capacity + 1, FRAME), np.int16)  # that frame, at 8 kHz
         self._wide = np.zeros((capacity + 1, 2 * FRAME), np.int16)  # and at 16
         self._both = np.zeros(capacity, np.bool_)  # it is wanted at the other rate too
         self._conversion = Conversion(capacity)
@@ -68,19 +71,19 @@ class Mixing:
 
     def hear(self, command: Hear, known: Iterable[int]) -> None:
         """From now on this; others than the `known` slots are nobody."""
-        slot, before = command.slot, self._others[command.slot].copy()
+        slot, before = command.slot, self.others[command.slot].copy()
         present = set(known) - {slot}
         others = [other for other in dict.fromkeys(command.others) if other in present][:MOST_HEARD]
         if not others:
             self._heard.pop(slot, None)
         else:
             self._heard[slot] = Hear(slot=slot, others=tuple(others), own=command.own, keys=command.keys)
-        taken = dict(zip(before.tolist(), self._taken[slot].tolist(), strict=True))
-        self._others[slot] = self._rings.capacity
-        self._taken[slot] = 0
+        taken = dict(zip(before.tolist(), self.taken[slot].tolist(), strict=True))
+        self.others[slot] = self._rings.capacity
+        self.taken[slot] = 0
         for column, other in enumerate(others):
-            self._others[slot, column] = other
-            self._taken[slot, column] = taken.get(other, self._played[other])
+            self.others[slot, column] = other
+            self.taken[slot, column] = taken.get(other, self.count[other])
         self._outgoing.waiting[slot] = bool(others) and not command.own
         self._list()
 
@@ -89,7 +92,7 @@ class Mixing:
         if not self.joined[slot]:
             return
         self._heard.pop(slot, None)
-        self._others[slot] = self._rings.capacity
+        self.others[slot] = self._rings.capacity
         self._outgoing.waiting[slot] = False
         for command in list(self._heard.values()):
             if slot in command.others:
@@ -104,18 +107,19 @@ class Mixing:
     def gets_keys(self, slot: int) -> bool:
         return slot in self._heard and self._heard[slot].keys
 
-    def join(self, slots: Ints, is_wide: Bools, by_packet: Bools, sending: Bools) -> Join | None:
+    def join(self, slots: Ints, is_wide: Bools, by_packet: Bools, sending: Bools, listening: Bools) -> Join | None:
         """Those of these slots that are joined; None when there are none."""
         mine = slots[self.joined[slots]]
         if not len(mine):
             return None
         self._convert(is_wide)
-        return Join(mine, self.hears, is_wide, by_packet, sending)
+        simple = not (self._both[mine].any() or listening[mine].any())
+        return Join(mine, self.hears, is_wide, by_packet, sending, simple)
 
     def _convert(self, is_wide: Bools) -> None:
         """Whose audio is wanted at the other rate too."""
         listeners = np.flatnonzero(self.hears)
-        others = self._others[listeners]
+        others = self.others[listeners]
         row, column = np.nonzero(others < self._rings.capacity)
         others = others[row, column]
         both = np.zeros_like(self._both)
@@ -126,35 +130,35 @@ class Mixing:
     def played(self, slots: Ints, played: Played) -> None:
         """What the callers of these slots say in this tick: (n, 160), or (n, 320) of lines at 16 kHz."""
         pcm, flags, _ = played
-        self._played[slots] += 1
-        self._silent[slots] = flags & FLAG_SILENCE != 0
-        self._pressed[slots] = flags & FLAG_DIGIT != 0
+        self.count[slots] += 1
+        self.silent[slots] = flags & FLAG_SILENCE != 0
+        self.pressed[slots] = flags & FLAG_DIGIT != 0
         both = self._both[slots]
         if pcm.shape[1] == FRAME:
-            self._narrow[slots] = pcm
+            self.narrow[slots] = pcm
             if both.any():
                 self._wide[slots[both]] = self._conversion.up(slots[both], pcm[both])
         else:
             self._wide[slots] = pcm
             if both.any():
-                self._narrow[slots[both]] = self._conversion.down(slots[both], pcm[both])
+                self.narrow[slots[both]] = self._conversion.down(slots[both], pcm[both])
 
     def mix(self, join: Join) -> None:
         """Takes one frame of everybody that each listener hears."""
         if len(join.narrow_listeners):
-            self._take(join.narrow_listeners, self._narrow, self._mix)
+            self._take(join.narrow_listeners, self.narrow, self._mix)
         if len(join.wide_listeners):
             self._take(join.wide_listeners, self._wide, self._wide_mix)
 
     def _take(self, listeners: Ints, frames: Pcm, mixes: Pcm) -> None:
-        others = self._others[listeners]
+        others = self.others[listeners]
         most = int((others < self._rings.capacity).sum(axis=1).max())
         others = others[:, :most]
-        count = self._played[others]
-        there = count != self._taken[listeners, :most]
-        self._taken[listeners, :most] = count
-        there &= ~(self.muting[listeners][:, None] & self._pressed[others])
-        self.voiced[listeners] = (there & ~self._silent[others]).any(axis=1)
+        count = self.count[others]
+        there = count != self.taken[listeners, :most]
+        self.taken[listeners, :most] = count
+        there &= ~(self.muting[listeners][:, None] & self.pressed[others])
+        self.voiced[listeners] = (there & ~self.silent[others]).any(axis=1)
         if most == 1:
             mix = frames[others[:, 0]]
             mix[~there[:, 0]] = 0
@@ -181,7 +185,7 @@ class Mixing:
         self._outgoing.left[slots] = MIXED
 
     def _list(self) -> None:
-        somebody = self._others < self._rings.capacity
+        somebody = self.others < self._rings.capacity
         self.hears[:] = somebody.any(axis=1)
         self.joined = self.hears.copy()
-        self.joined[self._others[somebody]] = True
+        self.joined[self.others[somebody]] = True

@@ -14,9 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 2, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 4, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
+enum { MOST_HEARD = 8, MIXED = -2 };
 
 typedef struct {
     // sizes
@@ -47,9 +48,20 @@ typedef struct {
 
 // The ticks of calls that need nothing but what is done here: see hot_run.
 typedef struct {
-    int64_t *slots, *sending;  // of one phase: all of them, and those that send
-    int64_t count, senders;
+    // of one phase: all; those whose packets do not depend on others, and of them those that send; those not joined;
+    // those joined; of these the ones that hear others, and of them those that send
+    int64_t *slots, *plain, *sending, *alone, *joined, *listeners, *speakers;
+    int64_t count, plain_count, senders, alone_count, joined_count, listener_count, speaker_count;
 } Group;
+
+// Who hears whom: see mixing.py. Row `nobody` of the arrays that have one is silent.
+typedef struct {
+    int64_t *others, *taken, *played;
+    uint8_t *silent, *pressed, *muting, *voiced, *waiting;
+    int16_t *frames, *sent;
+    int64_t *arrival, *ready, *rest;
+    int64_t nobody, ready_count, rest_count;
+} Mixing;
 
 typedef struct {
     // what stays as it is while the same calls are up
@@ -62,10 +74,10 @@ typedef struct {
     // where it stands
     int64_t flushed, deadline, ticks, now, lateness;
     // what is left to the engine
-    int64_t kept, attention, unsent_count, rest_count, marked;
+    int64_t kept, attention, unsent_count, rest_count, marked, phase;
 } Run;
 
-int64_t hot_layout(void) { return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run)); }
+int64_t hot_layout(void) { return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run) + sizeof(Mixing)); }
 
 static inline uint32_t big32(const uint8_t *at) {
     return (uint32_t)at[0] << 24 | at[1] << 16 | at[2] << 8 | at[3];
@@ -166,6 +178,14 @@ int64_t hot_receive(Hot *h, int epoll, const int64_t *fd_slots, uint8_t *rows, i
     return kept;
 }
 
+// -dBov, as levels.level counts.
+static uint8_t level_of(const int16_t *pcm) {
+    float power = 1e-3f;
+    for (int k = 0; k < FRAME; k++) power += (float)pcm[k] * (float)pcm[k];
+    float level = rintf(112.345f - 10.0f * log10f(power));
+    return level < 0 ? 0 : level > 127 ? 127 : (uint8_t)level;
+}
+
 // The next frame of each slot to main; returns how many are not simply there, those in `rest`.
 int64_t hot_play(Hot *h, const int64_t *slots, int64_t count, int64_t *rest) {
     int64_t kept = 0;
@@ -178,10 +198,7 @@ int64_t hot_play(Hot *h, const int64_t *slots, int64_t count, int64_t *rest) {
         int64_t head = h->rx_head[slot], place = slot * h->rx_frames + head % h->rx_frames;
         int16_t *from = h->pcm + slot * (h->ring + FRAME) + at % h->ring;
         memcpy(h->rx_pcm + place * FRAME, from, FRAME * sizeof *from);
-        float power = 1e-3f;
-        for (int k = 0; k < FRAME; k++) power += (float)from[k] * (float)from[k];
-        float level = rintf(112.345f - 10.0f * log10f(power));
-        h->rx_level[place] = level < 0 ? 0 : level > 127 ? 127 : (uint8_t)level;
+        h->rx_level[place] = level_of(from);
         h->rx_flags[place] = 0;
         h->rx_beside[place] = h->left[slot];
         h->rx_arrival[place] = h->arrived[slot * h->blocks + (at + FRAME - 1) / BLOCK % h->blocks];
@@ -189,6 +206,41 @@ int64_t hot_play(Hot *h, const int64_t *slots, int64_t count, int64_t *rest) {
         __atomic_store_n(&h->rx_head[slot], head + 1, __ATOMIC_RELEASE);
     }
     return kept;
+}
+
+// Whether the next packet holds audio or silence; a talkspurt that begins is marked.
+static void talk(Hot *h, int64_t slot, int talking) {
+    uint8_t *packet = h->packets + slot * PACKET;
+    if (talking == h->talking[slot]) return;
+    h->talking[slot] = (uint8_t)talking;
+    if (talking) {
+        packet[1] |= 0x80;
+        h->marked[slot] = 1;
+    } else {
+        memset(packet + HEADER, h->alaw[slot] ? 0xD5 : 0xFF, FRAME);
+    }
+}
+
+static void encode(Hot *h, int64_t slot, const int16_t *pcm) {
+    const uint8_t *table = h->alaw[slot] ? h->to_alaw : h->to_ulaw;
+    uint8_t *code = h->packets + slot * PACKET + HEADER;
+    for (int k = 0; k < FRAME; k++) code[k] = table[(uint16_t)pcm[k]];
+}
+
+static void number(Hot *h, int64_t slot, uint32_t timestamp) {
+    uint8_t *packet = h->packets + slot * PACKET;
+    uint16_t sequence = h->tx_sequence[slot]++;
+    packet[2] = sequence >> 8, packet[3] = sequence & 0xFF;
+    packet[4] = timestamp >> 24, packet[5] = timestamp >> 16, packet[6] = timestamp >> 8, packet[7] = timestamp;
+    h->counters[slot * h->counter_columns + PACKETS_OUT]++;
+}
+
+// Takes the next frame out of the queue; the caller has seen that there is one.
+static const int16_t *queued(Hot *h, int64_t slot, int64_t now) {
+    int64_t tail = h->tx_tail[slot], place = slot * h->tx_frames + tail % h->tx_frames;
+    h->tx_sent[place] = now;
+    h->left[slot] = tail;
+    return h->tx_pcm + place * FRAME;
 }
 
 // Makes the next packet of those that send; time passes for all. Returns whether a marker is set anywhere.
@@ -200,34 +252,99 @@ int64_t hot_prepare(Hot *h, const int64_t *slots, int64_t count, int64_t now) {
         h->tx_timestamp[slot] = timestamp + FRAME;
         h->left[slot] = -1;
         if (!h->sending[slot]) continue;
-        uint8_t *packet = h->packets + slot * PACKET, *code = packet + HEADER;
         int64_t tail = h->tx_tail[slot];
         int talking = __atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) > tail;
-        if (talking != h->talking[slot]) {
-            h->talking[slot] = (uint8_t)talking;
-            if (talking) {
-                packet[1] |= 0x80;
-                h->marked[slot] = 1;
-            } else {
-                memset(code, h->alaw[slot] ? 0xD5 : 0xFF, FRAME);
-            }
-        }
+        talk(h, slot, talking);
         any |= h->marked[slot];
         if (talking) {
-            int64_t place = slot * h->tx_frames + tail % h->tx_frames;
-            const uint16_t *pcm = (const uint16_t *)(h->tx_pcm + place * FRAME);
-            const uint8_t *table = h->alaw[slot] ? h->to_alaw : h->to_ulaw;
-            for (int k = 0; k < FRAME; k++) code[k] = table[pcm[k]];
-            h->tx_sent[place] = now;
-            h->left[slot] = tail;
+            encode(h, slot, queued(h, slot, now));
             __atomic_store_n(&h->tx_tail[slot], tail + 1, __ATOMIC_RELEASE);
         }
-        uint16_t sequence = h->tx_sequence[slot]++;
-        packet[2] = sequence >> 8, packet[3] = sequence & 0xFF;
-        packet[4] = timestamp >> 24, packet[5] = timestamp >> 16, packet[6] = timestamp >> 8, packet[7] = timestamp;
-        h->counters[slot * h->counter_columns + PACKETS_OUT]++;
+        number(h, slot, timestamp);
     }
     return any;
+}
+
+// ---- those that hear one another ----
+
+// The next frame of each, not yet to main. Those whose frames are simply there go to `ready`, the others to `rest`.
+void hot_join(Hot *h, Mixing *m, const int64_t *slots, int64_t count) {
+    m->ready_count = m->rest_count = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = slots[i], at = h->position[slot];
+        if (!h->hot_out[slot] || at + FRAME > h->solid[slot]) {
+            m->rest[m->rest_count++] = slot;
+            continue;
+        }
+        m->ready[m->ready_count++] = slot;
+        memcpy(m->frames + slot * FRAME, h->pcm + slot * (h->ring + FRAME) + at % h->ring, FRAME * sizeof(int16_t));
+        m->arrival[slot] = h->arrived[slot * h->blocks + (at + FRAME - 1) / BLOCK % h->blocks];
+        m->silent[slot] = m->pressed[slot] = 0;
+        m->played[slot]++;
+        h->position[slot] = at + FRAME;
+    }
+}
+
+static int16_t saturated(int32_t sample) { return sample > 32767 ? 32767 : sample < -32768 ? -32768 : (int16_t)sample; }
+
+// What one listener hears in this tick.
+static void mix(Mixing *m, int64_t slot, int16_t *heard) {
+    const int64_t *others = m->others + slot * MOST_HEARD;
+    int64_t *taken = m->taken + slot * MOST_HEARD;
+    int32_t sum[FRAME] = {0};
+    m->voiced[slot] = 0;
+    for (int i = 0; i < MOST_HEARD && others[i] != m->nobody; i++) {
+        int64_t other = others[i], played = m->played[other];
+        int there = played != taken[i] && !(m->muting[slot] && m->pressed[other]);
+        taken[i] = played;
+        if (!there) continue;
+        m->voiced[slot] |= !m->silent[other];
+        const int16_t *frame = m->frames + other * FRAME;
+        for (int k = 0; k < FRAME; k++) sum[k] += frame[k];
+    }
+    for (int k = 0; k < FRAME; k++) heard[k] = saturated(sum[k]);
+}
+
+// Makes the next packets of listeners, after all joined slots have played. Returns whether a marker is set anywhere.
+int64_t hot_mix(Hot *h, Mixing *m, const int64_t *listeners, int64_t count, int64_t now) {
+    int64_t any = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = listeners[i];
+        uint32_t timestamp = h->tx_timestamp[slot];
+        int16_t pcm[FRAME];
+        mix(m, slot, pcm);
+        h->tx_timestamp[slot] = timestamp + FRAME;
+        h->left[slot] = -1;
+        if (!h->sending[slot]) continue;
+        int64_t tail = h->tx_tail[slot];
+        int own = !m->waiting[slot] && __atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) > tail;
+        talk(h, slot, own || m->voiced[slot]);
+        any |= h->marked[slot];
+        if (own) {
+            const int16_t *said = queued(h, slot, now);
+            for (int k = 0; k < FRAME; k++) pcm[k] = saturated(pcm[k] + said[k]);
+            __atomic_store_n(&h->tx_tail[slot], tail + 1, __ATOMIC_RELEASE);
+        }
+        encode(h, slot, pcm);
+        memcpy(m->sent + (slot * h->rx_frames + h->rx_head[slot] % h->rx_frames) * FRAME, pcm, sizeof pcm);
+        h->left[slot] = MIXED;
+        number(h, slot, timestamp);
+    }
+    return any;
+}
+
+// The frames of those that were `ready`, to main.
+void hot_hand_over(Hot *h, const Mixing *m) {
+    for (int64_t i = 0; i < m->ready_count; i++) {
+        int64_t slot = m->ready[i], head = h->rx_head[slot], place = slot * h->rx_frames + head % h->rx_frames;
+        const int16_t *frame = m->frames + slot * FRAME;
+        memcpy(h->rx_pcm + place * FRAME, frame, FRAME * sizeof *frame);
+        h->rx_level[place] = level_of(frame);
+        h->rx_flags[place] = 0;
+        h->rx_beside[place] = h->left[slot];
+        h->rx_arrival[place] = m->arrival[slot];
+        __atomic_store_n(&h->rx_head[slot], head + 1, __ATOMIC_RELEASE);
+    }
 }
 
 // Sends the prepared packets of those that have a connected socket; returns how many have none, those in `rest`.
@@ -243,14 +360,25 @@ int64_t hot_send(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds
     return kept;
 }
 
+// Markers are not repeated once their packets have left.
+static void unmark(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = slots[i];
+        if (fds[slot] < 0 || !h->marked[slot]) continue;
+        h->packets[slot * PACKET + 1] &= 0x7F;
+        h->marked[slot] = 0;
+    }
+}
+
 enum { DUE, RECEIVED, PLAYED, BEHIND };
 
 // Ticks until the engine is needed, and why it is:
 //   DUE       the time is `until`; a tick is complete
 //   RECEIVED  a tick has begun: packets that are not as expected, a command, a stranger, a flush
-//   PLAYED    a tick is complete but for those of `unsent` and `rest`
+//   PLAYED    a tick is complete but for those of `unsent` and `rest`, and, when `rest` of the mixing has some, for
+//             the packets of listeners and for the frames of those that are joined
 //   BEHIND    the schedule has to start over
-int64_t hot_run(Hot *h, Run *r) {
+int64_t hot_run(Hot *h, Run *r, Mixing *m) {
     for (;;) {
         int64_t now = clock_ns(CLOCK_MONOTONIC);
         if (now < r->deadline) {
@@ -272,20 +400,23 @@ int64_t hot_run(Hot *h, Run *r) {
         }
         if (r->kept || r->attention || __atomic_load_n(r->flushes, __ATOMIC_ACQUIRE) != r->flushed) return RECEIVED;
 
-        Group *group = &r->groups[r->ticks % 2];
-        r->unsent_count = r->rest_count = 0;
+        r->phase = r->ticks % 2;
+        Group *group = &r->groups[r->phase];
+        r->unsent_count = r->rest_count = m->rest_count = 0;
         if (group->count) {
             int64_t at = clock_ns(CLOCK_MONOTONIC);
-            r->marked = hot_prepare(h, group->slots, group->count, at);
+            r->marked = hot_prepare(h, group->plain, group->plain_count, at);
             r->unsent_count = hot_send(h, group->sending, group->senders, r->fds, r->unsent);
-            if (r->marked)
-                for (int64_t i = 0; i < group->senders; i++) {
-                    int64_t slot = group->sending[i];
-                    if (r->fds[slot] < 0 || !h->marked[slot]) continue;
-                    h->packets[slot * PACKET + 1] &= 0x7F;
-                    h->marked[slot] = 0;
-                }
-            r->rest_count = hot_play(h, group->slots, group->count, r->rest);
+            if (r->marked) unmark(h, group->sending, group->senders, r->fds);
+            r->rest_count = hot_play(h, group->alone, group->alone_count, r->rest);
+            if (group->joined_count) hot_join(h, m, group->joined, group->joined_count);
+            if (group->joined_count && !m->rest_count) {
+                int64_t marked = hot_mix(h, m, group->listeners, group->listener_count, at);
+                r->unsent_count += hot_send(h, group->speakers, group->speaker_count, r->fds, r->unsent + r->unsent_count);
+                if (marked) unmark(h, group->speakers, group->speaker_count, r->fds);
+                r->marked |= marked;
+                hot_hand_over(h, m);
+            }
             for (int64_t i = 0; i < group->count; i++) r->ticked[group->slots[i]] = at;
         }
         r->ticks++;
@@ -301,7 +432,7 @@ int64_t hot_run(Hot *h, Run *r) {
             r->ticks++;
             r->deadline += r->tick;
         }
-        if (r->unsent_count || r->rest_count) return PLAYED;
+        if (r->unsent_count || r->rest_count || m->rest_count) return PLAYED;
         uint64_t one = 1;
         if (played && write((int)r->wake, &one, sizeof one) < 0) {}  // full: main has been told often enough
         if (now >= r->until) return DUE;

@@ -11,13 +11,14 @@ from sipagent.media.batch import ROW, Batch
 from sipagent.media.g711 import ALAW_TO_LINEAR, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_TO_LINEAR
 from sipagent.media.hot import Expected, HotPath, Ints
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.mixing import Join, Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
 from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings, len_of
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 2
+_LAYOUT = 4
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -37,7 +38,7 @@ _RUN_NUMBERS = (
     *("epoll", "wake", "room", "tick", "late", "resync", "passes", "drain"),
     *("header_ticks", "header_heartbeat", "header_late", "header_worst", "until"),
     *("flushed", "deadline", "ticks", "now", "lateness"),
-    *("kept", "attention", "unsent_count", "rest_count", "marked"),
+    *("kept", "attention", "unsent_count", "rest_count", "marked", "phase"),
 )
 
 
@@ -47,11 +48,28 @@ class _Hot(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in _SIZES] + [(name, ctypes.c_void_p) for name in _ARRAYS]
 
 
+_GROUP = {
+    **{"slots": "count", "plain": "plain_count", "sending": "senders", "alone": "alone_count"},
+    **{"joined": "joined_count", "listeners": "listener_count", "speakers": "speaker_count"},
+}
+_MIXING = ("others", "taken", "played", "silent", "pressed", "muting", "voiced", "waiting", "frames", "sent", "arrival")
+
+
 class _Group(ctypes.Structure):
     """struct Group of native.c."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("slots", "sending")] + [
-        (name, ctypes.c_int64) for name in ("count", "senders")
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in _GROUP),
+        *((name, ctypes.c_int64) for name in _GROUP.values()),
+    ]
+
+
+class _Mixing(ctypes.Structure):
+    """struct Mixing of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in (*_MIXING, "ready", "rest")),
+        *((name, ctypes.c_int64) for name in ("nobody", "ready_count", "rest_count")),
     ]
 
 
@@ -79,7 +97,7 @@ def load() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(LIBRARY))
         library.hot_layout.restype = ctypes.c_int64
-        fits = library.hot_layout() == _LAYOUT * 100000 + ctypes.sizeof(_Hot) + ctypes.sizeof(_Run)
+        fits = library.hot_layout() == _LAYOUT * 100000 + sum(map(ctypes.sizeof, (_Hot, _Run, _Mixing)))
     except (OSError, AttributeError):
         return None
     if not fits:
@@ -88,7 +106,10 @@ def load() -> ctypes.CDLL | None:
     for name, arguments in (
         ("hot_ingest", [pointer] * 5 + [number, pointer]),
         ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer, pointer]),
-        ("hot_run", [pointer, pointer]),
+        ("hot_run", [pointer] * 3),
+        ("hot_join", [pointer] * 3 + [number]),
+        ("hot_mix", [pointer] * 3 + [number] * 2),
+        ("hot_hand_over", [pointer] * 2),
         ("hot_play", [pointer, pointer, number, pointer]),
         ("hot_prepare", [pointer, pointer, number, number]),
         ("hot_send", [pointer, pointer, number, pointer, pointer]),
@@ -110,8 +131,9 @@ class NativePath(HotPath):
         buffer: JitterBuffer,
         outgoing: Outgoing,
         heard_ns: Ints,
+        mixing: Mixing,
     ) -> None:
-        super().__init__(rings, expected, reception, buffer, outgoing, heard_ns)
+        super().__init__(rings, expected, reception, buffer, outgoing, heard_ns, mixing)
         self._library = library
         self._rest = np.zeros(max(rings.capacity, 4096), np.int64)
         self._read = ctypes.c_int64()
@@ -142,6 +164,9 @@ class NativePath(HotPath):
         self._attention = ctypes.c_int64()
         self._attention_at = ctypes.addressof(self._attention)
         self._unsent = np.zeros(len(self._rest), np.int64)
+        self._mix = _Mixing()
+        self._arrays |= self._describe(mixing)
+        self._mix_at = ctypes.addressof(self._mix)
         self.state = _Run()  # of `run`
         self._run_at = ctypes.addressof(self.state)
 
@@ -180,12 +205,54 @@ class NativePath(HotPath):
             sockets.send(self._rest[:kept].copy(), self._packets)
         self._outgoing.sent(sending)
 
-    def settle(self, groups: list[tuple[Ints, Ints]], sockets: CallSockets, limits: dict[str, int]) -> None:
-        """The calls that `run` serves: of both phases all of them, and those that send. `limits`: fields of Run."""
+    def converse(self, join: Join, sockets: CallSockets, now_ns: int) -> None:
+        self._library.hot_join(self._pointer, self._mix_at, self._at(join.narrow), len(join.narrow))
+        self._converse(join, sockets, now_ns)
+
+    def _converse(self, join: Join, sockets: CallSockets, now_ns: int) -> None:
+        """Goes on after `hot_join`."""
+        library, at, mix = self._library, self._at, self._mix
+        rest = self._join_rest[: mix.rest_count].copy()
+        if len(rest):
+            played = self._buffer.play(rest, now_ns)
+            self._mixing.played(rest, played)
+        if library.hot_mix(self._pointer, self._mix_at, at(join.plain), len(join.plain), now_ns):
+            self._outgoing.some_marked = True
+        self.dispatch(join.sending, sockets)
+        library.hot_hand_over(self._pointer, self._mix_at)
+        if len(rest):
+            self.deliver(rest, *played)
+
+    def _describe(self, mixing: Mixing) -> dict[str, NDArray[np.generic]]:
+        """Fills in what the library knows of the mixing; the arrays must live as long."""
+        capacity = self._rings.capacity
+        self._join_rest = np.zeros(capacity, np.int64)
+        arrays: dict[str, NDArray[np.generic]] = {
+            **{"others": mixing.others, "taken": mixing.taken, "played": mixing.count, "silent": mixing.silent},
+            **{"pressed": mixing.pressed, "muting": mixing.muting, "voiced": mixing.voiced},
+            **{"waiting": self._outgoing.waiting, "frames": mixing.narrow, "sent": self._rings.mix_pcm},
+            **{"arrival": np.zeros(capacity, np.int64), "ready": np.zeros(capacity, np.int64)},
+            **{"rest": self._join_rest},
+        }
+        for name, array in arrays.items():
+            setattr(self._mix, name, array.ctypes.data)
+        self._mix.nobody = capacity
+        return {f"mixing.{name}": array for name, array in arrays.items()}
+
+    def settle(
+        self,
+        groups: list[dict[str, Ints]],
+        joins: list[Join | None],
+        sockets: CallSockets,
+        limits: dict[str, int],
+    ) -> None:
+        """The calls that `run` serves, by phase. `groups` and `limits`: fields of Group and of Run."""
         run, rings, batch = self.state, self._rings, sockets.batch
-        for group, (slots, sending) in zip(run.groups, groups, strict=True):
-            group.slots, group.sending = self._at(slots), self._at(sending)
-            group.count, group.senders = len(slots), len(sending)
+        self._joins = joins
+        for group, lists in zip(run.groups, groups, strict=True):
+            for name, count in _GROUP.items():
+                setattr(group, name, self._at(lists[name]))
+                setattr(group, count, len(lists[name]))
         arrays: dict[str, NDArray[np.generic]] = {
             **{"fds": sockets.fds, "fd_slots": sockets.fd_slots, "ticked": rings.ticked_ns, "rows": batch.rows},
             **{"slots": batch.slots, "lengths": batch.lengths, "stamps": batch.stamps, "rest": self._rest},
@@ -201,7 +268,7 @@ class NativePath(HotPath):
 
     def run(self) -> Needed:
         """Ticks until something is needed that only the engine can do."""
-        return Needed(self._library.hot_run(self._pointer, self._run_at))
+        return Needed(self._library.hot_run(self._pointer, self._run_at, self._mix_at))
 
     def finish(self, sockets: CallSockets, now_ns: int) -> None:
         """After `PLAYED`: those of the tick that were not simply to be sent, or played."""
@@ -215,6 +282,10 @@ class NativePath(HotPath):
         if run.rest_count:
             rest = self._rest[: run.rest_count].copy()
             self.deliver(rest, *self._buffer.play(rest, now_ns))
+        if self._mix.rest_count:
+            join = self._joins[run.phase]
+            assert join is not None
+            self._converse(join, sockets, now_ns)
 
     def _at(self, array: NDArray[np.generic]) -> int:
         """The address of an array that is used tick after tick."""

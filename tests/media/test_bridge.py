@@ -51,14 +51,18 @@ def pressed(peer, payload_type=101):
     )
 
 
-@pytest.mark.parametrize("payload_type", [0, PCMA])
-@pytest.mark.parametrize("apart", [0, 1])
-async def test_codes_pass_through_both_ways_byte_by_byte(rig, payload_type, apart):
+@pytest.mark.parametrize(("payload_type", "apart", "accelerate"), [(0, 1, True), (PCMA, 0, True), (0, 0, False)])
+async def test_codes_pass_through_both_ways_byte_by_byte(payload_type, apart, accelerate):
     """`apart`: the two are in opposite phases of the engine."""
-    calls = [await rig.call(payload_type)]
-    rig.client._free_slot = lambda _: 2 + apart
-    calls.append(await rig.call(payload_type))
-    join(*calls)
+    async with Rig(accelerate=accelerate) as rig:
+        calls = [await rig.call(payload_type)]
+        rig.client._free_slot = lambda _: 2 + apart
+        calls.append(await rig.call(payload_type))
+        join(*calls)
+        await passes_through(calls, payload_type)
+
+
+async def passes_through(calls, payload_type):
     (_, alice, hears_alice), (_, bob, hears_bob) = calls
     to_bob, to_alice = codes(100, seed=1), codes(100, seed=2)
     await asyncio.gather(say(alice, to_bob), say(bob, to_alice))

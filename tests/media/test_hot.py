@@ -43,7 +43,8 @@ class World:
         self.outgoing = Outgoing(self.rings)
         self.lines = Lines(settings, self.rings, NoSockets(), None, self.outgoing, lambda notice: None)
         lines = self.lines
-        self.hot = HotPath(self.rings, lines.expected, lines.reception, lines.narrow, self.outgoing, lines.heard_ns)
+        state = (self.rings, lines.expected, lines.reception, lines.narrow, self.outgoing, lines.heard_ns)
+        self.hot = HotPath(*state, lines.mixing)
         self.general = general
         self.taken = 0
         for slot in range(SLOTS):

@@ -37,7 +37,7 @@ class Ticks:
         phase = self.slots[self.slots % 2 == self.number % 2]
         self.number += 1
         nothing = np.zeros(CAPACITY, np.bool_)
-        join = self.mixing.join(phase, self.is_wide, nothing, nothing)
+        join = self.mixing.join(phase, self.is_wide, nothing, nothing, nothing)
         if join is None:
             return {}
         for slots, size in ((join.narrow, 160), (join.wide, 320)):

@@ -11,7 +11,9 @@ from sipagent.media import native
 from sipagent.media.batch import Batch
 from sipagent.media.hot import Expected, HotPath
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.mixing import Mixing
 from sipagent.media.outgoing import Outgoing
+from sipagent.media.protocol import Hear
 from sipagent.media.reception import Reception
 from sipagent.media.rings import Counter, Rings, create_memory
 from sipagent.media.rtp import RtpPacket
@@ -41,7 +43,8 @@ class Twin:
         self.reception = Reception(SLOTS, self.rings.counters)
         self.buffer = JitterBuffer(SLOTS, 8000, 20, 200, self.rings.counters)
         self.heard_ns = np.zeros(SLOTS, np.int64)
-        state = (self.rings, self.expected, self.reception, self.buffer, self.outgoing, self.heard_ns)
+        self.mixing = Mixing(self.rings, self.outgoing)
+        state = (self.rings, self.expected, self.reception, self.buffer, self.outgoing, self.heard_ns, self.mixing)
         self.path = make(*state)
         for slot in range(SLOTS):
             self.rings.reset(slot)
@@ -99,10 +102,8 @@ def equal(one, other):
     assert np.array_equal(one.outgoing.left, other.outgoing.left)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_both_paths_do_the_same(twins, seed):
-    choose = random.Random(seed)
-    noise = np.random.default_rng(seed)
+def traffic(choose, noise, vary):
+    """Datagrams for every slot, tick by tick: a count, the time and the batch."""
     sequence, timestamp = [65500] * SLOTS, [0xFFFFF000 + 80 * slot for slot in range(SLOTS)]
     now = 10**9
     for tick in range(400):
@@ -111,7 +112,7 @@ def test_both_paths_do_the_same(twins, seed):
         batch.repeats = True
         for slot in range(SLOTS):
             # Sizes of 10 to 60 ms, so that writes wrap anywhere; now and then losses, doubles, odd sizes, other types.
-            size = choose.choice((80, 160, 160, 160, 240, 320, 480)) if seed % 2 else 160
+            size = choose.choice((80, 160, 160, 160, 240, 320, 480)) if vary else 160
             fate = choose.random()
             data = bytes(
                 RtpPacket(
@@ -132,6 +133,13 @@ def test_both_paths_do_the_same(twins, seed):
                     batch.slots[row], batch.lengths[row] = slot, len(data)
                     batch.stamps[row] = now - choose.randrange(5_000_000)
                     batch.count += 1
+        yield tick, now, batch
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_paths_do_the_same(twins, seed):
+    noise = np.random.default_rng(seed)
+    for tick, now, batch in traffic(random.Random(seed), noise, seed % 2):
         slots = np.arange(SLOTS)
         sending = slots[twins[0].outgoing.sending[slots]]
         speech = noise.integers(-32768, 32768, (SLOTS, 160), np.int16)
@@ -150,6 +158,60 @@ def test_both_paths_do_the_same(twins, seed):
         if tick % 20 == 0:
             equal(*twins)
     assert twins[1].rings.counters[:, Counter.PACKETS_IN].min() > 100, "the paths had something to do"
+
+
+class Wire:
+    """Keeps what is sent, as sockets that have not learned where the peer is."""
+
+    def __init__(self):
+        self.fds = np.full(SLOTS, -1, np.int64)
+        self.sent = {}
+
+    def send(self, slots, packets):
+        self.sent |= {slot: bytes(packets[slot]) for slot in slots.tolist()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_both_paths_let_lines_hear_each_other_alike(twins, seed):
+    choose, noise = random.Random(seed), np.random.default_rng(seed)
+    slots, no = np.arange(SLOTS), np.zeros(SLOTS, np.bool_)
+    loud = 0
+    for tick, now, batch in traffic(choose, noise, seed % 2):
+        if tick % 25 == 0:
+            hear = [
+                Hear(
+                    slot=slot, others=tuple(choose.sample(range(SLOTS), choose.randrange(4))), own=choose.random() < 0.7
+                )
+                for slot in choose.sample(range(SLOTS), 3)
+            ]
+        speech = noise.integers(-32768, 32768, (SLOTS, 160), np.int16)
+        speaks = noise.random(SLOTS) < (0.7 if tick // 40 % 2 else 0.05)
+        sent = []
+        for twin in twins:
+            if tick % 25 == 0:
+                for command in hear:
+                    twin.mixing.hear(command, range(SLOTS))
+                    twin.mixing.muting[command.slot] = tick % 2 == 0
+            twin.take(batch)
+            for slot in slots[speaks]:
+                if twin.rings.tx_head[slot] - twin.rings.tx_tail[slot] < 1000:
+                    twin.rings.tx_pcm[slot, twin.rings.tx_head[slot] % 1024] = speech[slot]
+                    twin.rings.tx_head[slot] += 1
+            sent.append(Wire())
+            join = twin.mixing.join(slots, no, no, twin.outgoing.sending, no)
+            if join is not None:
+                assert join.simple
+                twin.path.converse(join, sent[-1], now)
+            if tick % 10 == 0:
+                twin.buffer.adapt(slots, now)
+        assert sent[0].sent == sent[1].sent
+        loud += any(set(packet[12:]) - {0xFF, 0xD5} for packet in sent[0].sent.values())
+        for name in ("taken", "count", "silent", "pressed", "voiced", "narrow"):
+            assert np.array_equal(getattr(twins[0].mixing, name), getattr(twins[1].mixing, name)), name
+        if tick % 20 == 0:
+            equal(*twins)
+            assert np.array_equal(twins[0].rings.mix_pcm, twins[1].rings.mix_pcm)
+    assert loud > 100, "they had something to hear"
 
 
 def test_an_old_library_is_not_used(tmp_path, monkeypatch, library):
