@@ -82,7 +82,7 @@ class _Server(Asterisk):
         (etc / "extensions.conf").write_text(_EXTENSIONS)
         (etc / "rtp.conf").write_text(f"[general]\nrtpstart={FIRST_PORT}\nrtpend={LAST_PORT}\n")
         with (etc / "modules.conf").open("a") as modules:
-            modules.write("load=res_audiosocket.so\nload=app_audiosocket.so\n")
+            modules.write("load=res_audiosocket.so\nload=app_audiosocket.so\nload=func_global.so\n")
             modules.writelines(f"noload={name}.so\n" for name in self._without)
         with (self.folder / "asterisk.conf").open("a") as options:
             options.write("maxfiles = 65536\n")
