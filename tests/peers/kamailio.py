@@ -19,8 +19,8 @@ debug=2
 log_stderror=yes
 children=1
 tcp_children=1
-listen=udp:127.0.0.1:{port}
-listen=tcp:127.0.0.1:{port}
+listen=udp:{host}:{port}
+listen=tcp:{host}:{port}
 mpath="{modules}/"
 loadmodule "kex.so"
 loadmodule "sl.so"
@@ -74,7 +74,8 @@ request_route {{
 class Kamailio:
     """``async with Kamailio() as registrar:`` listens on UDP and TCP; leases are cut to ``expires_s``."""
 
-    def __init__(self, *, port: int = 0, expires_s: int = 12) -> None:
+    def __init__(self, *, port: int = 0, expires_s: int = 12, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = port or free_port()
         self.expires_s = expires_s
         self.folder = Path(tempfile.mkdtemp(prefix="kam-"))
@@ -82,7 +83,7 @@ class Kamailio:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def log(self) -> str:
         path = self.folder / "kamailio.log"
@@ -100,7 +101,12 @@ class Kamailio:
         config = self.folder / "kamailio.cfg"
         config.write_text(
             _CONFIG.format(
-                port=self.port, modules=modules[0], expires=self.expires_s, password=PASSWORD, blocked=BLOCKED
+                host=self.host,
+                port=self.port,
+                modules=modules[0],
+                expires=self.expires_s,
+                password=PASSWORD,
+                blocked=BLOCKED,
             )
         )
         with (self.folder / "kamailio.log").open("ab") as log:
@@ -138,21 +144,21 @@ class Kamailio:
 
     async def _answering(self) -> None:
         probe = (
-            f"OPTIONS sip:127.0.0.1:{self.port} SIP/2.0\r\n"
-            "Via: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bKprobe;rport\r\n"
+            f"OPTIONS sip:{self.address} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP {self.host}:{{port}};branch=z9hG4bKprobe;rport\r\n"
             "From: <sip:probe@127.0.0.1>;tag=1\r\nTo: <sip:probe@127.0.0.1>\r\n"
             "Call-ID: probe\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 5\r\nContent-Length: 0\r\n\r\n"
         )
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            sock.bind(("127.0.0.1", 0))
+            sock.bind((self.host, 0))
             message = probe.replace("{port}", str(sock.getsockname()[1])).encode()
             for _ in range(60):
                 if self._process is None or self._process.returncode is not None:
                     break
                 with contextlib.suppress(OSError, TimeoutError):
-                    sock.sendto(message, ("127.0.0.1", self.port))
+                    sock.sendto(message, (self.host, self.port))
                     async with asyncio.timeout(0.2):
                         await loop.sock_recv(sock, 4096)
                     return

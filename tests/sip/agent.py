@@ -35,6 +35,7 @@ class Agent:
         self,
         *,
         trunks: Sequence[TrunkSettings] = (),
+        host: str = "127.0.0.1",
         port: int = 0,
         tcp: bool = True,
         terms: sdp.Terms = sdp.CLEAR,
@@ -42,7 +43,7 @@ class Agent:
         **settings: Any,
     ) -> None:
         self.terms = terms
-        self.settings = SipSettings(host="127.0.0.1", port=port or free_port(), tcp=tcp, **settings)
+        self.settings = SipSettings(host=host, port=port or free_port(), tcp=tcp, **settings)
         self.hub = EventHub()
         self.events: list[Event] = []
         self.hub.subscribe(self.events.append)
