@@ -111,12 +111,12 @@ class _Picture:
 
 
 def _peer(call: CallRecord, dialog: int, messages: Sequence[SipMessageOut]) -> str:
-    """The other side as the call knows it, and the packets' address where that is another (an edge)."""
+    """The other side's address: of the packets, or, where those come from an edge of this machine, the one it names."""
     message = next(message for message in messages if message.dialog == dialog)
     leg = next((leg for leg in call.legs if leg.id == message.leg_id), None)
     true = leg.remote_address if leg is not None else ""
     if true and true != message.remote_address and message.remote_address.startswith("127."):
-        return f"{true} (by {message.remote_address})"
+        return f"{true} (edge)"
     return message.remote_address
 
 

@@ -35,6 +35,8 @@ _NEAR = tuple(
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10")
 )
 _LOOKUP_S = 5.0
+_FIRST_LOOK_S = 5.0  # that a start of the node waits
+_VIEWS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,9 @@ class Nat:
     async def start(self) -> None:
         """Asks STUN once, if there are servers, and from then on now and again."""
         if self._servers and not self._known.configured:
-            await self._look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_LOOK_S):
+                    await self._look()
             self._task = asyncio.create_task(self._watch(), name="stun")
 
     async def close(self) -> None:
@@ -103,10 +107,12 @@ class Nat:
 
     def seen_by_registrar(self, trunk: str, server: str, address: str) -> None:
         """What an answer to REGISTER says; both host:port, "" where it says nothing."""
-        host = server.rpartition(":")[0]
-        if not host or not address:
+        host, seen = server.rpartition(":")[0], address.rpartition(":")[0]
+        if not _is_address(host) or not _is_address(seen):
             return
-        self._views[host] = address.rpartition(":")[0]
+        if host not in self._views and len(self._views) >= _VIEWS:
+            del self._views[next(iter(self._views))]
+        self._views[host] = seen
         before = self._seen_by.get(trunk, "")
         if before != address:
             self._seen_by[trunk] = address
@@ -201,6 +207,14 @@ def _route(peer: str) -> tuple[str, str]:
             return str(probe.getpeername()[0]), str(probe.getsockname()[0])
         except OSError:
             return "", "127.0.0.1"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_near(address: str) -> bool:

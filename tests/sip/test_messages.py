@@ -6,7 +6,9 @@ import re
 import pytest
 
 from sipagent.sip.protocol import Answered, Hangup, IncomingCall, Reject, SeenMessage, SipMessages
+from sipagent.sip.settings import TrunkSettings
 from tests.peers import sipp
+from tests.peers.kamailio import PASSWORD, Kamailio
 from tests.peers.sipp import Sipp
 from tests.sip.agent import Agent
 
@@ -90,3 +92,29 @@ async def test_registrations_and_options_are_of_no_call(agent: Agent):
     assert {fact.call for fact in agent.all(SipMessages)} == {handle}
     texts = "".join(seen.text for seen in told(agent, handle))
     assert "OPTIONS sip:" not in texts and not re.search(r"^REGISTER", texts, re.MULTILINE)
+
+
+async def test_no_digest_key_or_pressed_key_leaves_the_lane(agent: Agent):
+    """An INVITE with our credentials, keys by INFO: what is told of them has no secret."""
+    async with Kamailio() as kamailio, Sipp("uas-outbound-answered.xml") as callee:
+        trunk = TrunkSettings(name="kam", registrar=kamailio.address, username="alice", password=PASSWORD)
+        async with Agent(trunks=[trunk]) as caller:
+            caller.registrar.start()
+            await caller.until(lambda: bool(caller.results), "a registration")
+            target = f"sip:service@{kamailio.address}"
+            handle = caller.dial(target, account="kam", headers={"X-Next-Hop": callee.uri})
+            await caller.fact(Answered, call=handle)
+            caller.lane.send(Hangup(call=handle))
+            (await callee.wait()).check()
+            messages = await complete(caller, handle, "> BYE")
+    assert starts(messages)[:4] == ["> INVITE", "< 407", "> ACK", "> INVITE"]
+    digest = next(line for line in messages[3].text.split("\r\n") if line.startswith("Proxy-Authorization"))
+    assert 'username="alice"' in digest and 'response="' + "x" * 32 + '"' in digest
+    assert messages[3].size == len(messages[3].text)
+
+    (await sipp.run("uac-info-digits.xml", target=agent.address)).check()
+    (incoming,) = agent.all(IncomingCall)
+    await agent.ended(incoming.call)
+    infos = [seen.text for seen in await complete(agent, incoming.call, "< BYE") if seen.text.startswith("INFO")]
+    assert any("\r\n\r\nSignal=x\r\n" in text for text in infos)
+    assert not any(re.search(r"\r\n\r\n.*[0-9#*]", text, re.DOTALL) for text in infos)

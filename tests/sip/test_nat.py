@@ -121,6 +121,25 @@ async def test_what_the_operator_says_is_not_asked_about() -> None:
         assert server.requests == [] and watched.told() == []
 
 
+async def test_a_registrars_view_is_for_its_own_traffic() -> None:
+    async with Watched() as watched:
+        seen = watched.nat.seen_by_registrar
+        seen("pbx", "127.0.0.2:5060", "203.0.113.9:40001")
+        seen("pbx", "127.0.0.2:5060", "203.0.113.9:40001")
+        seen("pbx", "127.0.0.2:5060", "203.0.113.9:40002")  # the NAT began anew
+        seen("bad", "127.0.0.3:5060", "a name\r\nc=IN IP4 6.6.6.6:1")
+        seen("bad", "", "")
+        assert watched.nat.media_towards("127.0.0.2:5060") == "203.0.113.9"
+        assert watched.nat.media_towards("127.0.0.3:5060") == "127.0.0.1"
+        assert watched.told() == [
+            ("registrar of pbx", "203.0.113.9:40001", "", ""),
+            ("registrar of pbx", "203.0.113.9:40002", "203.0.113.9:40001", ""),
+        ]
+        for number in range(1000):
+            seen("pbx", f"10.0.{number // 256}.{number % 256}:5060", "203.0.113.9:1")
+        assert len(watched.nat._views) <= 256
+
+
 class Registrar(asyncio.DatagramProtocol):
     """Grants everything, says that it sees us at ``seen``, and counts what keeps a NAT open."""
 
