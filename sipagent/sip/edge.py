@@ -1,6 +1,7 @@
 """The edge: a Kamailio that owns the node's SIP address, started, watched and told about the lanes by main."""
 
 import asyncio
+import collections
 import contextlib
 import errno
 import glob
@@ -9,10 +10,11 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ _REPLY_S = 1.0
 _ASK_AGAIN_S = 0.05
 _CHECK_S = 20.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _YOUNG_S = 0.1, 5.0, 5.0
+_LONGEST_LOG = 65536  # bytes of an unfinished line
 _LONGEST_PATH = 100  # of a Unix socket: sun_path has 108 bytes
 
 
@@ -219,9 +222,9 @@ class Edge:
                 async with asyncio.timeout(_STOP_S):
                     await process.wait()
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
+                _end_group(process.pid)
                 await process.wait()
+            _end_group(process.pid)
         if self._temporary:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -236,16 +239,21 @@ class Edge:
         if (guard := shutil.which("setpriv")) is not None:  # it goes when main goes, however that goes
             command = [guard, "--pdeathsig", "TERM", "--", *command]
         self._plan.files["control"].unlink(missing_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is main's: calls are still to be ended through it
-        )
+        # A pipe of ours: asyncio would wait for its end before it told of a death, and children hold it open.
+        reading, writing = os.pipe()
+        said: collections.deque[str] = collections.deque(maxlen=5)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: _Log(self._note, said), os.fdopen(reading, "rb"))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=writing,
+                start_new_session=True,  # a group of its own; and Ctrl-C is main's: calls are yet to be ended
+            )
+        finally:
+            os.close(writing)
         self._process = process
-        said: list[str] = []
-        reading = asyncio.create_task(self._read_log(process, said))
         try:
             async with asyncio.timeout(_START_S):
                 for pause in itertools.repeat(_ASK_AGAIN_S):
@@ -253,13 +261,11 @@ class Edge:
                         break
                     await asyncio.sleep(pause)
         except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            _end_group(process.pid)
             if not isinstance(error, TimeoutError):
                 raise
         if process.returncode is not None or not self.pid:
             await process.wait()
-            await reading
             raise SetupError(f"the edge (Kamailio) did not start: {said[-1] if said else 'it says nothing'}")
         await self._tell_states()
         if self._draining:
@@ -267,24 +273,9 @@ class Edge:
         log.info("edge is up", extra={"pid": process.pid, "lanes": len(self._listed)})
         self._events.emit(ProcessStarted(at=now(), process="edge", pid=process.pid))
 
-    async def _read_log(self, process: asyncio.subprocess.Process, said: list[str]) -> None:
-        assert process.stderr is not None
-        while True:
-            try:
-                line = (await process.stderr.readline()).decode("utf-8", "replace").strip()
-            except ValueError:  # longer than the reader's limit
-                continue
-            if not line:
-                if process.stderr.at_eof():
-                    return
-                continue
-            text = scrubbed(line)
-            if " ERROR: " in line or "CRITICAL" in line:
-                said.append(text)
-                del said[:-5]
-            if self._lines.admit(mono_ns()):
-                others = self._lines.take_suppressed()
-                log.warning("edge", extra={"line": text, "others": others})
+    def _note(self, line: str) -> None:
+        if not self._closing and self._lines.admit(mono_ns()):
+            log.warning("edge", extra={"line": line, "others": self._lines.take_suppressed()})
 
     async def _keep(self) -> None:
         pause = _FIRST_PAUSE_S
@@ -293,6 +284,7 @@ class Edge:
             assert process is not None
             born = mono_ns()
             status = await process.wait()
+            _end_group(process.pid)
             self._events.emit(
                 ProcessEnded(
                     at=now(), process="edge", pid=process.pid, reason=f"exit status {status}", calls_affected=0
@@ -344,6 +336,30 @@ class Edge:
             log.warning("edge refused a command", extra={"command": method})
             return None
         return reply.get("result", True)
+
+
+class _Log(asyncio.Protocol):
+    """Kamailio's log, line by line."""
+
+    def __init__(self, note: Callable[[str], None], said: "collections.deque[str]") -> None:
+        self._note = note
+        self._said = said  # its last complaints
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data)[-_LONGEST_LOG:].split(b"\n")
+        for line in lines:
+            text = scrubbed(line.decode("utf-8", "replace"))
+            if " ERROR: " in text or "CRITICAL" in text:
+                self._said.append(text)
+            if text:
+                self._note(text)
+
+
+def _end_group(pid: int) -> None:
+    """Its children outlive a killed Kamailio, and would go on reading its port."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _release(call_id: str, inside: str, port: int) -> bytes:

@@ -8,7 +8,8 @@ What the edge does, and why so:
 - Every lane says the edge's address in Contact, with its own port as `sl`: requests inside a dialog find their lane by
   that, whatever the peer makes of Record-Route. Only ports of the list are served: the edge relays for nobody else.
 - One process reads each UDP socket: with more, a 200 would overtake the 180 sent right before it.
-- X-Sipagent-Source tells where an INVITE came from. It is taken out of what strangers send.
+- X-Sipagent-Source tells where an INVITE came from. It is taken out of what strangers send. X-Sipagent-Edge, in
+  responses to lanes, tells that no peer has spoken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,12 @@ GROUP = 1
 MAX_MESSAGE = 3900  # PJSIP takes datagrams up to 4,000 bytes
 SOURCE = "X-Sipagent-Source"
 FINAL = "X-Sipagent-Final"
+EDGE = "X-Sipagent-Edge"  # of a final response: nobody else has made it
 RELEASE = "RELEASE"  # main's request: this Call-ID is no call any more
-PROBE_S = 5  # seconds between OPTIONS to each lane or node
+PROBE_S = 5  # seconds between OPTIONS to each lane
+FRONT_PROBE_S = 2  # and to each node
 SILENT_MS = 2000  # without any answer to an INVITE for so long, the next lane or node is tried
+FAR_SILENT_MS = 10_000  # and a trunk's server has not answered at all
 _CALL_EXPIRES_S = 14_400  # a call that is never hung up counts for so long
 
 
@@ -133,9 +137,12 @@ def _modules(plan: Plan) -> str:
         "jsonrpcs": [("transport", 4), ("dgram_socket", str(files["control"])), ("dgram_workers", 1)],
         "rr": [("enable_full_lr", 1)],
         "tm": [
+            ("reparse_on_dns_failover", 0),
             ("fr_timer", SILENT_MS),
             ("fr_inv_timer", 180_000),  # carriers let it ring for so long
             ("restart_fr_on_each_reply", 1),
+            ("auto_inv_100_reason", "Trying"),
+            ("remap_503_500", 0),  # a trunk's 503 is for our own routing to see
             ("failure_reply_mode", 3),
         ],
         "dispatcher": [
@@ -146,15 +153,15 @@ def _modules(plan: Plan) -> str:
             ("ds_hash_initexpire", 190),
             ("ds_hash_check_interval", 10),
             ("ds_ping_method", "OPTIONS"),
-            ("ds_ping_interval", PROBE_S),
+            ("ds_ping_interval", PROBE_S if plan.inside else FRONT_PROBE_S),
             ("ds_probing_mode", 1),
-            ("ds_probing_threshold", 1),
+            # A lane is watched by main; one lost probe, of the lane that was there before, must not cost the new one.
+            ("ds_probing_threshold", 2 if plan.inside else 1),
             ("ds_inactive_threshold", 1),
             ("ds_ping_reply_codes", "class=2"),
         ],
         "htable": [
             ("htable", f"in=>size=12;autoexpire={_CALL_EXPIRES_S};"),
-            ("htable", f"out=>size=12;autoexpire={_CALL_EXPIRES_S};"),
             ("htable", "node=>size=2;"),
         ],
     }
@@ -204,6 +211,14 @@ route[OPTIONS] {{
   exit;
 }}
 
+# What we cannot even send is 503, as a user agent would take it (RFC 3261 section 8.1.3.1).
+route[UNREACHABLE] {{
+  if (is_method("ACK")) exit;
+  append_to_reply("{EDGE}: unreachable\\r\\n");
+  send_reply("503", "Unreachable");
+  exit;
+}}
+
 # The end of a call that was dispatched.
 route[ENDED] {{
   if (is_method("BYE") && $sht(in=>$ci) != $null) {{
@@ -213,7 +228,7 @@ route[ENDED] {{
 }}
 
 route[RELAY] {{
-  if (!t_relay()) sl_reply_error();
+  if (!t_relay()) route(UNREACHABLE);
   exit;
 }}
 """
@@ -222,7 +237,7 @@ _REPLIES = """\
 onreply_route[DISPATCHED] {
   if (status =~ "2[0-9][0-9]" && is_method("INVITE")) {
     ds_load_update();
-    $sht(in=>$ci) = "sip:" + $si + ":" + $sp;
+    $sht(in=>$ci) = 1;
   }
 }
 """
@@ -299,20 +314,9 @@ route[OUTSIDE] {{
   route(CALL);
 }}
 
-# A new call, to be spread. One that replaces another goes where that one is.
+# A new call, to be spread.
 route[CALL] {{
   append_hf("{SOURCE}: $var(source)\\r\\n");
-  if ($hdr(Replaces) != $null) {{
-    $var(other) = $(hdr(Replaces){{s.select,0,;}}{{s.trim}});
-    $var(lane) = $sht(in=>$var(other));
-    if ($var(lane) == $null) $var(lane) = $sht(out=>$var(other));
-    if ($var(lane) != $null) {{
-      record_route();
-      $du = $var(lane);
-      $fs = "udp:{plan.inside}";
-      route(RELAY);
-    }}
-  }}
   route(DISPATCH);
 }}
 
@@ -356,15 +360,21 @@ route[LANE] {{
     }}
     if (is_method("REGISTER")) subst_hf("Contact", "/;sl=[0-9]+//", "a");  # a binding outlives its lane
     else record_route();
-    if (is_method("INVITE")) t_on_reply("PLACED");
+    t_set_fr(0, {FAR_SILENT_MS});
+    t_on_failure("FAR");
     if ($hdr(X-Sipagent-Route) != $null) $du = $hdr(X-Sipagent-Route);
   }}
   remove_hf("X-Sipagent-Route");
   route(RELAY);
 }}
 
-onreply_route[PLACED] {{
-  if (status =~ "2[0-9][0-9]" && is_method("INVITE")) $sht(out=>$ci) = "sip:" + $T_req($si) + ":" + $T_req($sp);
+# The far side said nothing at all: the lane must know that 408 from the peer's own.
+failure_route[FAR] {{
+  if (t_is_canceled()) exit;
+  if (t_branch_timeout() && !t_branch_replied()) {{
+    append_to_reply("{EDGE}: silent\\r\\n");
+    t_reply("408", "Request Timeout");
+  }}
 }}
 """
 

@@ -16,7 +16,7 @@ import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
 from sipagent.sip import info, message, sdes, sdp
-from sipagent.sip.edge_script import SOURCE
+from sipagent.sip.edge_script import EDGE, SOURCE
 from sipagent.sip.lane_messages import MESSAGE_LEVEL
 from sipagent.sip.lane_stack import call_param, request_param
 from sipagent.sip.offers import PENDING, Offers
@@ -360,7 +360,8 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
                 self.ended = True
                 by_remote = self.cancelled or received.start_line.startswith("BYE ")
                 if not by_remote and not self.closing:
-                    by_remote = received.status >= 300  # a final refusal; timers and dead transports are nobody's
+                    # A final refusal; timers, dead transports and what the edge made up are nobody's.
+                    by_remote = received.status >= 300 and not received.get(EDGE)
                 if received.status // 100 == 3:
                     targets = message.redirections(received)
                     self.lane.emit(Redirected(call=self.handle, status=status, targets=targets))
@@ -581,7 +582,7 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
                     reason=clean(prm.reason),
                     expires_s=expires_s if self.registered else 0,
                     contact=response.get("contact"),
-                    answered=response.status > 0,
+                    answered=response.status > 0 and not response.get(EDGE),
                     server=clean(prm.rdata.srcAddress) if response.status else "",
                     seen=message.seen_as(response),
                     retry_after_s=message.seconds(response.get("retry-after")),
