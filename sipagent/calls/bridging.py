@@ -34,7 +34,7 @@ class Room:
         """Another leg is the caller's now."""
         before, self._caller = self._caller, caller
         if self._parts:
-            before.port.hear()
+            before.hear()
             self._apply()
 
     def enter(self, leg: Leg, part: Part = Part.CONFERENCE) -> None:
@@ -48,12 +48,12 @@ class Room:
 
     def leave(self, leg: Leg) -> None:
         if self._parts.pop(leg, None) is not None:
-            leg.port.hear()
+            leg.hear()
             self._apply()
 
     def _apply(self) -> None:
         for leg in (self._caller, *self._parts):
-            leg.port.hear(*(other.port for other in self._heard_by(leg)))
+            leg.hear(*self._heard_by(leg))
 
     def _heard_by(self, leg: Leg) -> list[Leg]:
         heard = [] if leg is self._caller else [self._caller]

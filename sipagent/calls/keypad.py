@@ -1,13 +1,24 @@
 """Keys pressed for the other side of a leg, in the way its trunk wants them."""
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from sipagent.core.errors import SipagentError
 from sipagent.core.termination import Termination
 from sipagent.media.client import MediaPort
-from sipagent.media.telephone_event import GAP_MS, KEY_MS, PAUSE, PAUSE_MS, check_keys
+from sipagent.media.telephone_event import (
+    GAP_MS,
+    KEY_MS,
+    LONGEST_MS,
+    PAUSE,
+    PAUSE_MS,
+    QUEUED,
+    SHORTEST_MS,
+    check_keys,
+)
 from sipagent.sip import info
 from sipagent.sip import protocol as sip
 from sipagent.sip.sdp import DtmfMode
@@ -39,8 +50,28 @@ class Keypad:
         self._one_at_a_time = asyncio.Lock()
         self._answer: asyncio.Future[int] | None = None  # to the INFO on its way
         self._sent: asyncio.Future[None] | None = None  # the media process has pressed the last one
+        self._passed: deque[tuple[str, int]] = deque()  # keys of another leg's peer, and their ms
+        self._passing: asyncio.Task[None] | None = None
         self.telephone_event = False  # agreed on
         port.on_digits_sent = self._all_sent
+
+    @property
+    def by_info(self) -> bool:
+        return self._mode == "info"
+
+    def pass_on(self, digit: str, duration_ms: int) -> None:
+        """A key that another leg's peer has pressed, after those before it; more than `QUEUED` do not wait."""
+        if len(self._passed) < QUEUED:
+            held_ms = min(max(duration_ms or KEY_MS, SHORTEST_MS), LONGEST_MS)
+            self._passed.append((digit, held_ms))
+        if self._passing is None or self._passing.done():
+            self._passing = asyncio.create_task(self._pass_all(), name="keys")
+
+    async def _pass_all(self) -> None:
+        while self._passed and not self._ended.done():
+            digit, duration_ms = self._passed.popleft()
+            with contextlib.suppress(DigitsRefused):
+                await self.press(digit, duration_ms)
 
     async def press(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
         """Returns when the last key is pressed, or the leg has ended.

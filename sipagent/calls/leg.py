@@ -81,6 +81,9 @@ class Leg:
         self.requests = Requests(handle, lane, self.ended)
         self._record = PortEvents(port, events, identity.call_id, self.id)
         self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
+        self._key_source: Leg | None = None  # whose peer's keys are pressed here
+        self._key_sinks: list[Leg] = []  # where those of our peer are
+        self._record.on_digit = self._pass_key_on
 
     @property
     def is_answered(self) -> bool:
@@ -180,6 +183,24 @@ class Leg:
             else:
                 self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
 
+    def hear(self, *others: "Leg") -> None:
+        """From now on what the peers of these legs say is heard here; with none, no longer.
+
+        Where one leg is heard, the keys that its peer presses are pressed here too, in the way that this leg's trunk
+        wants them. Raises ValueError as `MediaPort.hear`.
+        """
+        self.port.hear(*(other.port for other in others), keys=len(others) == 1 and not self._keypad.by_info)
+        if self._key_source is not None:
+            self._key_source._key_sinks.remove(self)
+        self._key_source = others[0] if len(others) == 1 else None
+        if self._key_source is not None:
+            self._key_source._key_sinks.append(self)
+
+    def _pass_key_on(self, digit: str, duration_ms: int, by_info: bool) -> None:
+        for sink in self._key_sinks:
+            if by_info or sink._keypad.by_info:  # all others the media process presses
+                sink._keypad.pass_on(digit, duration_ms)
+
     async def press(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
         """Keys for the peer, as `Keypad.press` has it."""
         await self._keypad.press(digits, duration_ms, gap_ms)
@@ -237,7 +258,7 @@ class Leg:
                 self._dialog_over.set()
                 self._end(self._remote_end(fact))
             case sip.DigitByInfo():
-                self._record.digit(fact.digit, fact.duration_ms)
+                self._record.digit(fact.digit, fact.duration_ms, by_info=True)
             case sip.TransferRequested():
                 if self.on_transfer_request is not None:
                     self.on_transfer_request(fact)

@@ -65,7 +65,7 @@ class Outbound:
         try:
             # In a thread: a name may have to be looked up, and the loop belongs to every call.
             our_host = await asyncio.to_thread(services.media_host, remote)
-            port = await services.media.open()
+            port = await services.media.open(beside=request.beside)
         finally:
             self.opening -= 1
         if services.lane.ready is None:

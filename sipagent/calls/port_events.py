@@ -1,5 +1,7 @@
 """What the media process tells of a leg's port, put on record."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from sipagent.core import clock
@@ -21,23 +23,29 @@ class PortEvents:
 
     def __init__(self, port: MediaPort, events: EventSink, call_id: CallId, leg_id: LegId) -> None:
         self.digits = 0  # pressed so far, by INFO too
+        self.on_digit: Callable[[str, int, bool], None] | None = None  # digit, ms, whether it came by INFO
         self.remote_media = ""  # host:port of the peer's RTP, as far as known
         self._events = events
         self._call_id = call_id
         self._leg_id = leg_id
-        port.on_digit = self.digit
+        port.on_digit = self._heard
         port.on_source = self._source
         port.on_quality = self._quality
         port.on_trouble = self._trouble
         port.on_interrupted = self._interrupted
 
-    def digit(self, digit: str, duration_ms: int) -> None:
+    def _heard(self, digit: str, duration_ms: int) -> None:
+        self.digit(digit, duration_ms, by_info=False)
+
+    def digit(self, digit: str, duration_ms: int, *, by_info: bool) -> None:
         self.digits += 1
         self._events.emit(
             DigitReceived(
                 at=clock.now(), call_id=self._call_id, leg_id=self._leg_id, digit=digit, duration_ms=duration_ms
             )
         )
+        if self.on_digit is not None:
+            self.on_digit(digit, duration_ms, by_info)
 
     def _quality(self, figures: QualityFigures, final: bool) -> None:
         values = msgspec.structs.asdict(figures)

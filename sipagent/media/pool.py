@@ -5,7 +5,7 @@ import os
 
 import msgspec
 
-from sipagent.core.errors import CapacityError, SetupError
+from sipagent.core.errors import CapacityError
 from sipagent.core.events import EventSink
 from sipagent.media.client import MediaClient, MediaPort
 from sipagent.media.settings import MediaSettings
@@ -40,7 +40,7 @@ class MediaPool:
         if beside is not None:
             clients = [client for client in clients if client.has(beside)]
             if not clients:
-                raise SetupError("the port to be joined with is closed")
+                raise CapacityError("the port to be joined with is closed")
         for client in sorted(clients, key=lambda client: (client.load, client.calls)):
             try:
                 return await client.open(far, beside)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from sipagent.calls.keypad import DigitsRefused, Keypad
-from sipagent.core.termination import Termination
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.media.telephone_event import QUEUED
 from sipagent.sip.protocol import AnyCommand, SendInfo
 from sipagent.sip.sdp import DtmfMode
 
@@ -81,3 +82,30 @@ async def test_what_is_no_key_is_said_before_anything_is_pressed() -> None:
     with pytest.raises(ValueError, match="digits are"):
         await line.keypad.press("1x")
     assert not line.bodies
+
+
+async def test_keys_of_another_leg_are_pressed_in_order_as_the_trunk_wants_them() -> None:
+    for mode in ("auto", "info"):
+        line = Line(mode, [200] * 3)
+        for digit in "12#":
+            line.keypad.pass_on(digit, 0)
+        async with asyncio.timeout(5):
+            while len(line.port.pressed) + len(line.bodies) < 3:
+                await asyncio.sleep(0.01)
+        assert line.port.pressed == ([] if mode == "info" else ["1", "2", "#"])
+        assert [body[7] for body in line.bodies] == (["1", "2", "#"] if mode == "info" else [])
+
+
+async def test_so_many_keys_of_another_leg_wait_and_none_after_its_end() -> None:
+    line = Line("info")
+    for _ in range(QUEUED + 20):
+        line.keypad.pass_on("1", 100)
+    assert len(line.keypad._passed) == QUEUED
+    await asyncio.sleep(0)
+    line.ended.set_result(
+        Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.CALLER, sip_status=200)
+    )
+    assert line.keypad._passing is not None
+    async with asyncio.timeout(5):
+        await line.keypad._passing
+    assert len(line.bodies) == 1

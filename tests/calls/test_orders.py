@@ -89,6 +89,8 @@ async def test_two_calls_joined_end_together():
     await until(lambda: hears(one.leg) == (other.leg.port,) and hears(other.leg) == (one.leg.port,))
     with pytest.raises(NotNow, match="talking with somebody"):
         orders.hold(one, "")
+    world.registry.on_fact(protocol.DigitByInfo(call=1, digit="7", duration_ms=0))
+    await until(lambda: other.leg.port.pressed == ["7"])
     world.ended(2, was_answered=True)
     await until(lambda: one.ended.done())
     assert one.ended.result().detail == "the call it was joined with has ended"

@@ -37,14 +37,18 @@ class Port:
         self.written = self.played = self.queued = 0
         self.on_frames = self.on_silent = self.on_lost = None
         self.hears: tuple[Port, ...] = ()
+        self.pressed: list[str] = []
 
     def connect(self, *_args, **_options) -> None: ...
 
-    def hear(self, *others: "Port") -> None:
+    def hear(self, *others: "Port", keys: bool | None = None) -> None:
         self.hears = others
 
     def write(self, pcm) -> int:
         return len(pcm)
+
+    def press(self, digits: str, duration_ms: int, gap_ms: int) -> None:
+        self.pressed.append(digits)
 
     async def flush(self) -> int:
         return 0

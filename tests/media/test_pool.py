@@ -87,3 +87,22 @@ async def test_the_load_is_the_share_of_a_core_measured_since_the_last_look():
         assert client.load == pytest.approx(1e9 / (client._cpu[0] - before[0]))
     finally:
         await pool.close()
+
+
+async def test_a_port_beside_another_is_in_its_process_so_that_they_can_be_joined():
+    pool = MediaPool(MediaSettings(**SETTINGS | {"capacity": 8}, processes=2), Quiet())
+    await pool.start()
+    try:
+        one = await pool.open()
+        others = [await pool.open(beside=one) for _ in range(3)]
+        for other in others:
+            one.hear(other)
+        with pytest.raises(CapacityError):
+            await pool.open(beside=one)
+        with pytest.raises(ValueError, match="its own media process"):
+            one.hear(await pool.open())
+        await one.close()
+        with pytest.raises(CapacityError, match="is closed"):
+            await pool.open(beside=one)
+    finally:
+        await pool.close()
