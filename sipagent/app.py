@@ -32,9 +32,13 @@ from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
 from sipagent.sip.lanes import LanePool
+from sipagent.sip.locate import DnsResolver, Locator
+from sipagent.sip.names import HostsFile, name_servers
 from sipagent.sip.nat import Nat
-from sipagent.sip.protocol import LaneReady, RegistrationResult
+from sipagent.sip.protocol import AnyFact, LaneReady, OptionsResult, RegistrationResult
 from sipagent.sip.registrar import Registrar
+from sipagent.sip.trunk_watch import TrunkWatch
+from sipagent.sip.trunks import out_of_reach
 from sipagent.speech.client import SpeechClient
 from sipagent.speech.vad import make_vad
 from sipagent.store import engine as store_engine
@@ -142,6 +146,7 @@ class Node:
         self.recorder: Recorder
         self.registry: CallRegistry
         self.registrar: Registrar
+        self.trunks: TrunkWatch
         self.api: ApiServer | None = None
         self._phrases = PhraseCache(self.speech)
         self._preparing: asyncio.Task[int] | None = None
@@ -157,6 +162,9 @@ class Node:
 
     async def _start(self) -> None:
         self._lock()
+        for trunk in self.config.trunks:
+            if problem := out_of_reach(trunk, self.config.sip):
+                raise ConfigError(problem)
         dialplans = load_folder(self._dialplan_folder)
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
@@ -185,8 +193,10 @@ class Node:
             media_host=self.nat.media_towards,
         )
         self.registry = CallRegistry(services, dialplans)
-        await self.registry.learn_peers()
         self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
+        locator = Locator(DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile())
+        self.trunks = TrunkWatch(self.registry.trunks, self.lane, self.hub, locator)
+        await self.trunks.prepare()
         self._connect_lane()
 
         if self.config.sip.stun_servers:
@@ -204,12 +214,12 @@ class Node:
         self._exit.push_async_callback(self.lane.close)
         self._exit.push_async_callback(self.registry.drain)
         await self.lane.start()
-        peers = asyncio.create_task(self.registry.keep_peers(), name="peers")
-        self._exit.callback(peers.cancel)
         watch = asyncio.create_task(self.registry.watch(), name="watchdog")
         self._exit.callback(watch.cancel)
         self._exit.push_async_callback(self.registrar.close)
         self.registrar.start()
+        self._exit.push_async_callback(self.trunks.close)
+        self.trunks.start()
         if self.config.api.enabled:
             await self._start_api(url)
         self._exit.callback(self.registry.refuse_new)
@@ -256,11 +266,20 @@ class Node:
 
     def _connect_lane(self) -> None:
         self.lane.on_incoming = self.registry.on_incoming
-        self.lane.on_fact = self.registry.on_fact
+        self.lane.on_fact = self._fact
         self.lane.on_over_limit = self.registry.on_over_limit
         self.lane.on_lost = self.registry.on_lane_lost
         self.lane.on_ready = self._lane_ready
         self.lane.on_registration = self._registration
+        self.registrar.servers = self.trunks.servers
+        self.trunks.registrations = lambda: self.registrar.states
+        self.trunks.on_moved = self.registrar.address_changed
+
+    def _fact(self, fact: AnyFact) -> None:
+        if isinstance(fact, OptionsResult):
+            self.trunks.on_fact(fact)
+        else:
+            self.registry.on_fact(fact)
 
     def _lane_ready(self, _ready: LaneReady) -> None:
         self.registrar.lane_ready()

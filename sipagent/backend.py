@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sipagent import __version__
 from sipagent.api.backend import Guest, Health, LiveCall, Originate, Transfer
-from sipagent.api.types import RegistrationOut
+from sipagent.api.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.calls import orders
 from sipagent.calls.bridging import Part
 from sipagent.calls.call import Call
@@ -12,6 +12,7 @@ from sipagent.calls.outbound import PlaceRequest
 from sipagent.calls.registry import CallRegistry
 from sipagent.core import clock
 from sipagent.core.clock import Stamp
+from sipagent.core.states import Direction
 from sipagent.dialplan.model import TransferSpec
 from sipagent.sip.registrar import Registrar
 from sipagent.store.queries import StoreReads
@@ -127,8 +128,30 @@ class NodeBackend:
                 )
                 for trunk, view in self._registrar.states.items()
             ],
+            trunks=self._trunks(),
             recorder=self._recorder.statistics,
         )
+
+    def _trunks(self) -> list[TrunkOut]:
+        trunks = self._registry.trunks
+        at = clock.now()
+        return [
+            TrunkOut(
+                name=name,
+                state=view.state,
+                reason=view.reason,
+                since_s=round(max(0.0, at.mono / 1e9 - view.since), 1) if view.since else 0.0,
+                servers=[TrunkServerOut(address=it.address, up=it.up, reason=it.reason) for it in view.servers],
+                calls_in=trunks.in_use(name)[Direction.INBOUND],
+                calls_out=trunks.in_use(name)[Direction.OUTBOUND],
+                total_in=trunks.counters[name].calls_in,
+                total_out=trunks.counters[name].calls_out,
+                refused_channels=trunks.counters[name].refused_channels,
+                refused_rate=trunks.counters[name].refused_rate,
+                refused_password=trunks.counters[name].refused_password,
+            )
+            for name, view in trunks.states.items()
+        ]
 
     async def list_calls(self, wanted: CallFilter) -> CallPage:
         return await self._reads.list_calls(wanted)

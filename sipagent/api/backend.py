@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from sipagent.api.types import RegistrationOut
+from sipagent.api.types import RegistrationOut, TrunkOut
 from sipagent.core.states import Direction, LegState
 from sipagent.store.records import CallFilter, CallPage, FullCall, RecorderStatistics, SipMessageRecord
 
@@ -60,6 +60,7 @@ class Health(msgspec.Struct, kw_only=True, frozen=True):
     max_calls: int
     processes: dict[str, int]  # process id by name, such as "lane-0"
     registrations: list[RegistrationOut]
+    trunks: list[TrunkOut] = []
     recorder: RecorderStatistics | None = None
 
 

@@ -37,6 +37,7 @@ from sipagent.api.types import (
     Resume,
     TransferCall,
     TransferStarted,
+    TrunksPage,
     WatchEvents,
 )
 from sipagent.core.clock import mono_ns
@@ -187,6 +188,10 @@ class Handlers:
     async def registrations(self, request: web.Request) -> web.Response:
         _parameters(request, NoParameters)
         return _json(RegistrationsPage(data=self._backend.health().registrations))
+
+    async def trunks(self, request: web.Request) -> web.Response:
+        _parameters(request, NoParameters)
+        return _json(TrunksPage(data=self._backend.health().trunks))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         return await self._streams.serve(request, _parameters(request, WatchEvents).call_id)

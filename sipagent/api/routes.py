@@ -29,6 +29,7 @@ from sipagent.api.types import (
     SipMessagesPage,
     TransferCall,
     TransferStarted,
+    TrunksPage,
     WatchEvents,
 )
 
@@ -179,6 +180,14 @@ ROUTES: tuple[Route, ...] = (
         handler=Handlers.registrations,
         summary="This node's registrations at its trunks",
         answers={200: RegistrationsPage},
+        refusals=(422,),
+    ),
+    Route(
+        method="GET",
+        path=f"{V1}/trunks",
+        handler=Handlers.trunks,
+        summary="This node's trunks: up, degraded or down, their servers, calls and refusals",
+        answers={200: TrunksPage},
         refusals=(422,),
     ),
     Route(

@@ -185,6 +185,7 @@ def health_out(health: Health) -> HealthOut:
         max_calls=health.max_calls,
         processes=health.processes,
         registrations=health.registrations,
+        trunks=health.trunks,
         recorder=None if health.recorder is None else _same_names(health.recorder, RecorderOut),
     )
 

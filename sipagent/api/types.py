@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from sipagent.core.states import Direction, LegState, RegistrationState, TransferKind, TransferState
+from sipagent.core.states import Direction, LegState, RegistrationState, TransferKind, TransferState, TrunkState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.store.records import MAX_PAGE
 
@@ -376,6 +376,38 @@ class RegistrationOut(Response, kw_only=True, frozen=True):
     changed_at: Instant | None = None
 
 
+class TrunkServerOut(Response, kw_only=True, frozen=True):
+    address: str
+    up: bool
+    reason: str = ""
+
+
+class TrunkOut(Response, kw_only=True, frozen=True):
+    """A trunk of this node. `reason` says what is wrong and what to look at."""
+
+    name: str
+    state: TrunkState
+    reason: str = ""
+    since_s: float = 0.0
+    servers: list[TrunkServerOut] = []
+    calls_in: int = 0
+    calls_out: int = 0
+    total_in: int = 0
+    total_out: int = 0
+    refused_channels: int = 0
+    refused_rate: int = 0
+    refused_password: int = 0
+
+
+class TrunksPage(Response, kw_only=True, frozen=True):
+    """The trunks of this node; there is never a second page."""
+
+    data: list[TrunkOut]
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
+    has_more: bool = False
+
+
 class RegistrationsPage(Response, kw_only=True, frozen=True):
     """The registrations of this node; there is never a second page."""
 
@@ -403,4 +435,5 @@ class HealthOut(Response, kw_only=True, frozen=True):
     max_calls: int | UnsetType = UNSET
     processes: dict[str, int] | UnsetType = UNSET  # process id by name
     registrations: list[RegistrationOut] | UnsetType = UNSET
+    trunks: list[TrunkOut] | UnsetType = UNSET
     recorder: RecorderOut | None | UnsetType = UNSET

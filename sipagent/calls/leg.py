@@ -5,7 +5,7 @@ closed only after the dialog is over, so that the last words are not cut off by 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sipagent.calls.keypad import Keypad
@@ -62,6 +62,7 @@ class Leg:
         self.state = LegState.SETUP
         self.identity = identity
         self.answered = asyncio.Event()
+        self.heard = asyncio.Event()  # of an outbound leg: its server has said something, if only 100
         self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
         self._lane = lane
         self._events = events
@@ -155,7 +156,9 @@ class Leg:
         self._tell_media()
         self._lane.send(sip.Answer(call=self.handle, sdp=text))
 
-    def call(self, account: str, target: str, from_uri: str, headers: dict[str, str]) -> None:
+    def call(
+        self, account: str, target: str, from_uri: str, headers: dict[str, str], route: Sequence[str] = ()
+    ) -> None:
         """INVITE with our offer."""
         self._tell_media()
         self._lane.send(
@@ -166,6 +169,7 @@ class Leg:
                 sdp=self._our_offer(),
                 from_uri=from_uri,
                 headers=headers,
+                route=list(route),
             )
         )
 
@@ -243,7 +247,10 @@ class Leg:
         if isinstance(fact, sip.Progress | sip.Answered | sip.Ended) and fact.sip_call_id:
             self._sip_call_id = fact.sip_call_id
         match fact:
+            case sip.Trying():
+                self.heard.set()
             case sip.Progress():
+                self.heard.set()
                 self._ringing(fact.status)
                 if fact.sdp:
                     self._negotiated(fact.sdp)

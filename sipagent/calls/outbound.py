@@ -1,6 +1,8 @@
 """Placing a leg: where it may go, one attempt after the other, until somebody answers."""
 
 import asyncio
+import logging
+import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.services import Services
+from sipagent.core import clock
 from sipagent.core.errors import CapacityError, ConfigError
 from sipagent.core.ids import CallId
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import MediaPort
-from sipagent.sip import message
+from sipagent.sip import identity, message, routing
 from sipagent.sip.redirection import Redirections
+from sipagent.sip.servers import Server
+from sipagent.sip.settings import FAILOVER_ON, TrunkSettings
+from sipagent.sip.trunks import Trunks
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
+
+log = logging.getLogger(__name__)
+
+OUR_HEADERS = ("replaces", "referred-by", "diversion", "history-info", "user-to-user")  # a transfer's, of our making
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +38,8 @@ class PlaceRequest:
     target: str  # a number of a trunk, or a SIP URI
     trunk: str = ""  # by which to go; "" is the node's choice
     from_number: str = ""  # "" is the trunk's own
-    ring_timeout_s: float = 0.0  # of each attempt; 0 is the node's
+    withhold: bool = False  # keep the calling number from the callee (RFC 3323)
+    ring_timeout_s: float = 0.0  # of each attempt; 0 is the trunk's or the node's
     headers: Mapping[str, str] = field(default_factory=dict)
     beside: MediaPort | None = None  # a port that the new one must be able to hear
 
@@ -39,28 +50,67 @@ class Attempt:
 
     account: str  # the trunk's name, "" for none
     uri: str
+    route: tuple[str, ...] = ()  # as MakeCall wants it
+    server: Server | None = None
+    redirected: bool = False  # a 3xx names it
 
 
 class Outbound:
     """Places legs of calls, whatever they are for."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, trunks: Trunks) -> None:
         self._services = services
+        self._trunks = trunks
         self.opening = 0  # ports on their way: they count as legs already
 
     def attempts(self, request: PlaceRequest) -> Sequence[Attempt]:
         """The ways to go, in order. Raises ConfigError when there is none."""
-        account, uri = _destination(self._services, request.target, request.trunk)
-        return [Attempt(account, uri)]
+        for name, value in request.headers.items():
+            if name.lower() not in OUR_HEADERS and not identity.settable(name, value):
+                raise ConfigError(f"the header `{name[:64]}` cannot be set: it is SIP's own, or its value is none")
+        trunks = _trunks_for(self._trunks, request.target, request.trunk)
+        if not trunks:
+            return [Attempt("", request.target)]
+        ways = routing.candidates(request.target, trunks, self._trunks.states, random.random, named=bool(request.trunk))
+        if not ways:
+            raise ConfigError("no trunk takes this number: none places calls, or its prefix is in no trunk's `rates`")
+        return [Attempt(way.trunk.name, way.uri, tuple(way.route), way.server) for way in ways]
+
+    async def open_first(
+        self, call_id: CallId, request: PlaceRequest, attempts: Sequence[Attempt]
+    ) -> tuple[Leg, Sequence[Attempt]]:
+        """A leg by the first way that has room, and the ways from there on. Raises CapacityError or ConfigError."""
+        for number, attempt in enumerate(attempts):
+            try:
+                return await self.open(call_id, request, attempt), attempts[number:]
+            except (CapacityError, ConfigError):
+                if number == len(attempts) - 1:
+                    raise
+        raise ConfigError("there is no way to go")
 
     async def open(self, call_id: CallId, request: PlaceRequest, attempt: Attempt) -> Leg:
-        """A leg with its media port, and nothing sent yet. Raises CapacityError or ConfigError."""
+        """A leg with its media port and a channel of its trunk, and nothing sent yet.
+
+        Raises CapacityError or ConfigError.
+        """
+        refusal = self._trunks.admit(attempt.account, Direction.OUTBOUND, clock.now().mono / 1e9)
+        if refusal is not None:
+            raise CapacityError(refusal.reason)
+        try:
+            leg = await self._open(call_id, request, attempt)
+        except BaseException:
+            self._trunks.release(attempt.account, Direction.OUTBOUND)
+            raise
+        leg.ended.add_done_callback(lambda _: self._trunks.release(attempt.account, Direction.OUTBOUND))
+        return leg
+
+    async def _open(self, call_id: CallId, request: PlaceRequest, attempt: Attempt) -> Leg:
         services = self._services
         try:
             terms = services.terms(attempt.account)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        remote = _host_of(attempt.uri)
+        remote = attempt.server.host if attempt.server is not None else _host_of(attempt.uri)
         self.opening += 1
         try:
             # In a thread: a name may have to be looked up, and the loop belongs to every call.
@@ -71,20 +121,20 @@ class Outbound:
         if services.lane.ready is None:
             await port.close()
             raise CapacityError("the node cannot place calls at the moment")
-        identity = LegIdentity(
+        who = LegIdentity(
             call_id=call_id,
             direction=Direction.OUTBOUND,
             from_number=request.from_number or attempt.account,
             to_number=message.parse_address(attempt.uri).user or attempt.uri,
             remote_address=remote,
         )
-        return Leg(services.lane.next_handle(), services.lane, port, services.events, identity, our_host, terms)
+        return Leg(services.lane.next_handle(), services.lane, port, services.events, who, our_host, terms)
 
     def ring(self, leg: Leg, request: PlaceRequest, attempt: Attempt) -> None:
         """The INVITE."""
         leg.created("")
-        from_uri = self._from_uri(attempt, request, leg.media_host)
-        leg.call(attempt.account, attempt.uri, from_uri, dict(request.headers))
+        from_value, headers = self._shown(attempt, request, leg.media_host)
+        leg.call(attempt.account, attempt.uri, from_value, headers, attempt.route)
 
     async def place(
         self, call: "Call", request: PlaceRequest, attempts: Sequence[Attempt] = (), first: Leg | None = None
@@ -99,43 +149,78 @@ class Outbound:
         leg: Leg | None = first
         waiting = deque(attempts or self.attempts(request))
         redirections: dict[str, Redirections] = {}  # by trunk
+        last: CapacityError | ConfigError | None = None
         number = 0
         while waiting:
             attempt = waiting.popleft()
             if number or leg is None:
                 try:
                     opened = await self.open(call.id, request, attempt)
-                except (CapacityError, ConfigError):
-                    if leg is None:
-                        raise
-                    break
+                except (CapacityError, ConfigError) as error:
+                    last = error
+                    continue
                 leg = opened
                 call.adopt(leg, main=main)
                 self.ring(leg, request, attempt)
             with let_go_if_left(call, leg):
-                await until_answered(leg, request.ring_timeout_s or self._services.limits.ring_timeout_s)
-            if leg.is_answered:
-                break
-            waiting.extendleft(reversed(self._sent_on(leg, attempt, redirections)))
+                outcome = await until_answered(leg, self._ring_timeout(attempt, request), self._silent_s(attempt))
             number += 1
-        assert leg is not None
+            if outcome == "answered":
+                break
+            sent_on = self._sent_on(leg, attempt, redirections)
+            waiting.extendleft(reversed(sent_on))
+            # Of the places that one 3xx names all are tried (RFC 3261 section 8.1.3.4), of our own ways as policy says.
+            among = attempt.redirected and bool(waiting) and waiting[0].redirected
+            if not sent_on and not among and not self._goes_on(leg, attempt, outcome):
+                break
+        if leg is None:
+            raise last or ConfigError("there is no way to go")
         return leg
 
     def _sent_on(self, leg: Leg, attempt: Attempt, known: dict[str, Redirections]) -> list[Attempt]:
         """Where a 3xx sent this attempt, when its trunk follows such."""
-        trunk = self._services.trunk(attempt.account)
+        trunk = self._trunks.get(attempt.account)
         if not leg.redirected_to or trunk is None or trunk.redirects != "follow":
             return []
         places = known.setdefault(trunk.name, Redirections(trunk, attempt.uri)).follow(leg.redirected_to)
-        return [Attempt(attempt.account, uri) for uri in places]
+        return [Attempt(attempt.account, uri, redirected=True) for uri in places]
 
-    def _from_uri(self, attempt: Attempt, request: PlaceRequest, our_host: str) -> str:
-        """Our address with another number in it; "" leaves it to the trunk's own."""
-        if not request.from_number:
-            return ""
-        trunk = self._services.trunk(attempt.account)
-        host = message.parse_address(trunk.identity).host if trunk is not None else our_host
-        return f"sip:{request.from_number}@{host}"
+    def _goes_on(self, leg: Leg, attempt: Attempt, outcome: str) -> bool:
+        """Whether the next way is tried after this one; what we have learnt of the server is kept."""
+        trunk = self._trunks.get(attempt.account)
+        policy = trunk.failover_on if trunk is not None else FAILOVER_ON
+        end = leg.ended.result()
+        if outcome == "no_answer":
+            return "no_answer" in policy
+        if end.by in (EndedBy.OPERATOR, EndedBy.AGENT, EndedBy.CALLER) or end.cause is Cause.LANE_DIED:
+            return False
+        unreached = outcome == "silent" or (end.by is EndedBy.SYSTEM and end.sip_status in (0, 408, 502, 503))
+        if unreached and trunk is not None and attempt.server is not None:
+            self._trunks.health[trunk.name].call_failed(attempt.server, clock.now().mono / 1e9)
+        log.info("a way did not lead to an answer", extra={"trunk": attempt.account, "sip_status": end.sip_status})
+        return routing.fails_over(end.sip_status, policy)
+
+    def _ring_timeout(self, attempt: Attempt, request: PlaceRequest) -> float:
+        trunk = self._trunks.get(attempt.account)
+        own = trunk.ring_timeout_s if trunk is not None else 0.0
+        return request.ring_timeout_s or own or self._services.limits.ring_timeout_s
+
+    def _silent_s(self, attempt: Attempt) -> float:
+        trunk = self._trunks.get(attempt.account)
+        return trunk.silent_s if trunk is not None else 0.0
+
+    def _shown(self, attempt: Attempt, request: PlaceRequest, our_host: str) -> tuple[str, dict[str, str]]:
+        """What the INVITE says of who calls: From ("" leaves it to the account), and headers."""
+        trunk = self._trunks.get(attempt.account)
+        if trunk is None:
+            from_value = f"sip:{request.from_number}@{our_host}" if request.from_number else ""
+            return from_value, dict(request.headers)
+        shown = identity.outgoing(trunk, request.from_number, withhold=request.withhold)
+        return shown.from_value, {
+            **identity.permitted(request.headers, (*trunk.headers_out, *OUR_HEADERS)),
+            **trunk.extra_headers,
+            **shown.headers,
+        }
 
 
 @contextmanager
@@ -150,38 +235,51 @@ def let_go_if_left(call: "Call", leg: Leg) -> Iterator[None]:
         raise
 
 
-async def until_answered(leg: Leg, timeout_s: float) -> None:
-    """Until somebody answers, refuses or has let it ring too long: then it is cancelled, and has ended."""
-    answered = asyncio.ensure_future(leg.answered.wait())
+async def until_answered(leg: Leg, timeout_s: float, silent_s: float = 0.0) -> str:
+    """Until somebody answers, refuses, has let it ring too long ("no_answer") or has not said a thing for so many
+    seconds ("silent", 0 waits on): then it is cancelled, and has ended.
+    """
+    answered, heard = asyncio.ensure_future(leg.answered.wait()), asyncio.ensure_future(leg.heard.wait())
+    ends: set[asyncio.Future[Any]] = {answered, leg.ended}
+    outcome, status = "no_answer", 487
     try:
-        either: set[asyncio.Future[Any]] = {answered, leg.ended}
-        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if silent_s:
+            await asyncio.wait(ends | {heard}, timeout=min(silent_s, timeout_s), return_when=asyncio.FIRST_COMPLETED)
+        if silent_s and silent_s < timeout_s and not (heard.done() or answered.done() or leg.ended.done()):
+            outcome, status = "silent", 408
+        else:
+            await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         answered.cancel()
-    if not leg.is_answered and not leg.ended.done():
-        leg.hangup(
-            Termination(disposition=Disposition.NO_ANSWER, cause=Cause.NO_ANSWER, by=EndedBy.SYSTEM, sip_status=487)
-        )
+        heard.cancel()
+    if leg.is_answered:
+        return "answered"
+    if leg.ended.done():
+        return "ended"
+    leg.hangup(
+        Termination(disposition=Disposition.NO_ANSWER, cause=Cause.NO_ANSWER, by=EndedBy.SYSTEM, sip_status=status)
+    )
+    return outcome
 
 
-def _destination(services: Services, target: str, trunk: str) -> tuple[str, str]:
-    """The account to call with and the URI to call."""
-    named = services.trunk(trunk)
-    if trunk and named is None:
-        raise ConfigError(f"no trunk named `{trunk}`")
+def _trunks_for(trunks: Trunks, target: str, name: str) -> Sequence[TrunkSettings]:
+    """By which a call to this target may go; none for a SIP URI that is called without a trunk. Raises ConfigError."""
+    named = trunks.get(name)
+    if name and named is None:
+        raise ConfigError(f"no trunk named `{name}`")
     if target.startswith(("sip:", "sips:")):
         host = message.parse_address(target).host
         if not host:
             raise ConfigError("the SIP URI to call has no host")
         if named is not None and host != message.parse_address(named.target_uri("x")).host:
-            raise ConfigError(f"trunk `{trunk}` does not serve the host of this URI: give a number, or no trunk")
-        return trunk, target
-    chosen = named or next(iter(services.trunks), None)
-    if chosen is None:
+            raise ConfigError(f"trunk `{name}` does not serve the host of this URI: give a number, or no trunk")
+    elif not trunks.settings:
         raise ConfigError("a number can only be called through a trunk, and none is configured: give a SIP URI")
-    if not target.strip("+*#").isalnum():
+    elif not target.strip("+*#").isalnum():
         raise ConfigError("the number to call may only have digits, letters, +, * and #")
-    return chosen.name, chosen.target_uri(target)
+    else:
+        return [named] if named is not None else trunks.settings
+    return [named] if named is not None else []
 
 
 def _host_of(uri: str) -> str:

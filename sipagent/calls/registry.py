@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import Coroutine, Sequence
 from typing import Any
+
+import msgspec
 
 from sipagent.calls import referred
 from sipagent.calls.call import Call
@@ -16,7 +17,7 @@ from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
 from sipagent.core.errors import CapacityError, ConfigError, NotNow, SipagentError
-from sipagent.core.events import CallCreated, CallEnded, CallRefused, Problem
+from sipagent.core.events import CallCreated, CallEnded, CallerTold, CallRefused, Problem
 from sipagent.core.ids import CallId, new_call_id
 from sipagent.core.rate import RateLimit
 from sipagent.core.states import Direction
@@ -24,14 +25,13 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching
 from sipagent.dialplan.model import Dialplan
 from sipagent.media.client import MediaPort
-from sipagent.sip import message, protocol, sdp
+from sipagent.sip import identity, numbers, protocol, sdp
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.settings import TrunkSettings
+from sipagent.sip.trunks import Known, Refusal, Trunks, Unproven
 
 log = logging.getLogger(__name__)
 
-PEERS_EVERY_S = 60.0
-PEERS_RETRY_S = 5.0
 WATCH_EVERY_S = 5.0
 
 
@@ -43,13 +43,13 @@ class CallRegistry:
         self.dialplans = dialplans
         self._ladders = Ladders(services.events)
         self._legs = LegTable(self._ladders)
-        self._outbound = Outbound(services)
+        self.trunks = Trunks(services.trunks)
+        self._outbound = Outbound(services, self.trunks)
         self._calls: dict[CallId, Call] = {}
         self._running: dict[CallId, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Inbound calls admitted but without a media port yet, by handle; with how they ended meanwhile, if they did.
         self._admitting: dict[int, Termination | None] = {}
-        self._peers: dict[str, list[TrunkSettings]] = {}  # by address
         self.draining = False
         self._refusals = RateLimit(per_second=5)
 
@@ -65,48 +65,32 @@ class CallRegistry:
         configured = self._services.limits.max_calls
         return min(configured, library) if configured else library
 
-    async def learn_peers(self) -> bool:
-        """Looks up the addresses that trunks call from; False when one cannot be: what is known of it is kept."""
-        complete = True
-        loop = asyncio.get_running_loop()
-        peers: dict[str, list[TrunkSettings]] = {}
-        for trunk in self._services.trunks:
-            for host in _peer_hosts(trunk):
-                try:
-                    found = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
-                    addresses = {str(entry[4][0]) for entry in found}
-                except OSError:
-                    log.warning("a trunk's address cannot be looked up", extra={"trunk": trunk.name})
-                    complete = False
-                    addresses = {address for address, known in self._peers.items() if trunk in known}
-                for address in addresses:
-                    peers.setdefault(address, []).append(trunk)
-        self._peers = peers
-        return complete
-
-    async def keep_peers(self) -> None:
-        """Looks them up again and again: providers move."""
-        known = True
-        while True:
-            await asyncio.sleep(PEERS_EVERY_S if known else PEERS_RETRY_S)
-            known = await self.learn_peers()
-
     # --- from the lane ---
 
     def on_incoming(self, incoming: protocol.IncomingCall) -> None:
-        source = incoming.source.rpartition(":")[0]
-        trunk = self._trunk_of(source, incoming.to_user)
-        if trunk is None:
-            self._refuse(incoming.call, 403, "address is no trunk's")
-        elif self.draining:
-            self._refuse(incoming.call, 503, "node is stopping")
-        elif incoming.replaces is not None and self._named(incoming.replaces, trunk, source) is None:
-            self._refuse(incoming.call, 481, "no dialog to take the place of")
-        elif self._full:
-            self._refuse(incoming.call, 486, "all calls in use")
-        else:
-            self._admitting[incoming.call] = None
-            self._spawn(self._take(incoming, trunk), f"incoming/{incoming.call}")
+        now = clock.now().mono / 1e9
+        known = self.trunks.identify(incoming, now)
+        if isinstance(known, Unproven):
+            self._services.lane.send(protocol.Reject(call=incoming.call, status=401, challenges=known.challenges))
+            return
+        if isinstance(known, Known):
+            known = self._room_for(incoming, known.trunk, now) or known
+        if isinstance(known, Refusal):
+            self._refuse(incoming.call, known)
+            return
+        self._admitting[incoming.call] = None
+        self._spawn(self._take(incoming, known.trunk), f"incoming/{incoming.call}")
+
+    def _room_for(self, incoming: protocol.IncomingCall, trunk: TrunkSettings | None, now: float) -> Refusal | None:
+        """None when one call more can be taken: its channel is taken then."""
+        name = trunk.name if trunk is not None else ""
+        if self.draining:
+            return Refusal(503, "node is stopping", retry_after_s=5)
+        if incoming.replaces is not None and self._named(incoming.replaces, name, _host(incoming)) is None:
+            return Refusal(481, "no dialog to take the place of")
+        if self._full:
+            return Refusal(486, "all calls in use")
+        return self.trunks.admit(name, Direction.INBOUND, now)
 
     def on_fact(self, fact: protocol.AnyFact) -> None:
         if isinstance(fact, protocol.SipMessages):
@@ -157,7 +141,7 @@ class CallRegistry:
         request = PlaceRequest(target=target, trunk=trunk, from_number=from_number, ring_timeout_s=ring_timeout_s)
         attempts = self._outbound.attempts(request)
         call_id = new_call_id()
-        leg = await self._outbound.open(call_id, request, attempts[0])
+        leg, attempts = await self._outbound.open_first(call_id, request, attempts)
         if self.draining:
             await leg.port.close()
             raise CapacityError("the node is stopping and takes no new calls")
@@ -226,12 +210,22 @@ class CallRegistry:
                 return call if trunk or host == source else None
         return None
 
-    async def _take(self, incoming: protocol.IncomingCall, trunk: str) -> None:
+    async def _take(self, incoming: protocol.IncomingCall, settings: TrunkSettings | None) -> None:
+        trunk = settings.name if settings is not None else ""
+        caller = identity.incoming(settings, incoming.headers, incoming.from_user, incoming.from_name)
+        called = numbers.to_e164(incoming.to_user, settings) if settings is not None else incoming.to_user
+        incoming = msgspec.structs.replace(incoming, from_user=caller.number, to_user=called)
+        try:
+            await self._take_from(incoming, trunk, caller)
+        finally:
+            self.trunks.release(trunk, Direction.INBOUND)
+
+    async def _take_from(self, incoming: protocol.IncomingCall, trunk: str, caller: identity.Caller) -> None:
         try:
             if incoming.replaces is not None:
                 await self._replace(incoming, trunk)
                 return
-            call = await self._admit(incoming, trunk)
+            call = await self._admit(incoming, trunk, caller)
         finally:
             self._admitting.pop(incoming.call, None)
         if call is not None:
@@ -239,7 +233,7 @@ class CallRegistry:
         else:
             self._ladders.ended(incoming.call)
 
-    async def _admit(self, incoming: protocol.IncomingCall, trunk: str) -> Call | None:
+    async def _admit(self, incoming: protocol.IncomingCall, trunk: str, caller: identity.Caller) -> Call | None:
         """A call with a leg and a media port; or a refusal that is on record."""
         called, calling = incoming.to_user, incoming.from_user
         call_id = new_call_id()
@@ -254,6 +248,7 @@ class CallRegistry:
                 trunk=trunk,
             )
         )
+        self._tell_caller(call_id, caller, incoming, self.trunks.get(trunk))
         match = matching.match(self.dialplans, called, calling)
         if match is None:
             self._refuse_call(call_id, incoming.call, 404, Cause.NO_ROUTE, "no route takes this number")
@@ -287,22 +282,21 @@ class CallRegistry:
 
     async def _replace(self, incoming: protocol.IncomingCall, trunk: str) -> None:
         """One more leg for a call, in place of the one it has."""
-        source = incoming.source.rpartition(":")[0]
         assert incoming.replaces is not None
         try:
             terms = self._services.terms(trunk)
             agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms) if incoming.sdp else None
             port = await self._services.media.open((agreed.host, agreed.port) if agreed is not None else None)
         except ValueError:
-            self._refuse(incoming.call, 488, "nothing to agree on")
+            self._refuse(incoming.call, Refusal(488, "nothing to agree on"))
             return
         except SipagentError as error:
-            self._refuse(incoming.call, 503, str(error))
+            self._refuse(incoming.call, Refusal(503, str(error), retry_after_s=5))
             return
-        call = self._named(incoming.replaces, trunk, source)
+        call = self._named(incoming.replaces, trunk, _host(incoming))
         if call is None or self._admitting[incoming.call] is not None:
             await port.close()
-            self._refuse(incoming.call, 481, "no dialog to take the place of")
+            self._refuse(incoming.call, Refusal(481, "no dialog to take the place of"))
             return
         leg = self._leg(incoming, call.id, port, terms)
         call.adopt(leg)
@@ -317,7 +311,7 @@ class CallRegistry:
             )
 
     def _leg(self, incoming: protocol.IncomingCall, call_id: CallId, port: MediaPort, terms: sdp.Terms) -> Leg:
-        identity = LegIdentity(
+        who = LegIdentity(
             call_id=call_id,
             direction=Direction.INBOUND,
             from_number=incoming.from_user,
@@ -325,7 +319,7 @@ class CallRegistry:
             remote_address=incoming.source,
         )
         our_host = self._services.media_host(incoming.source)
-        leg = Leg(incoming.call, self._services.lane, port, self._services.events, identity, our_host, terms)
+        leg = Leg(incoming.call, self._services.lane, port, self._services.events, who, our_host, terms)
         leg.take_offer(incoming.sdp)
         return leg
 
@@ -367,12 +361,29 @@ class CallRegistry:
             )
         )
 
-    def _refuse(self, handle: int, status: int, reason: str) -> None:
-        headers = {"Retry-After": "5"} if status == 503 else {}
-        if status in (486, 503):
+    def _tell_caller(
+        self, call_id: CallId, caller: identity.Caller, incoming: protocol.IncomingCall, trunk: TrunkSettings | None
+    ) -> None:
+        kept = identity.permitted(incoming.headers, trunk.headers_in if trunk is not None else ())
+        if caller.name or caller.asserted or caller.withheld or caller.diversions or kept:
+            self._services.events.emit(
+                CallerTold(
+                    at=clock.now(),
+                    call_id=call_id,
+                    name=caller.name,
+                    asserted=caller.asserted,
+                    withheld=caller.withheld,
+                    diversions=tuple({"number": it.number, "reason": it.reason} for it in caller.diversions),
+                    headers=kept,
+                )
+            )
+
+    def _refuse(self, handle: int, refusal: Refusal) -> None:
+        headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
+        if refusal.status in (486, 503):
             headers[FINAL] = "node"  # another node may have room
-        self._services.lane.send(protocol.Reject(call=handle, status=status, headers=headers))
-        self._refused(reason, status)
+        self._services.lane.send(protocol.Reject(call=handle, status=refusal.status, headers=headers))
+        self._refused(refusal.reason, refusal.status)
 
     def _refused(self, reason: str, status: int) -> None:
         """On record; of a flood only a few a second, the others as a number: strangers must not fill the record."""
@@ -390,18 +401,6 @@ class CallRegistry:
         legs = len(self._legs) + coming
         return len(self._calls) + coming >= self.max_calls or ready is None or legs >= ready.max_calls
 
-    def _trunk_of(self, source: str, called: str) -> str | None:
-        """The trunk that this address belongs to; "" when the node has no trunks and takes calls from anywhere.
-
-        Of several trunks at one address, the one whose user is called.
-        """
-        if not self._services.trunks:
-            return ""
-        found = self._peers.get(source)
-        if not found:
-            return None
-        return next((trunk.name for trunk in found if called in (trunk.username, trunk.from_user)), found[0].name)
-
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
@@ -413,6 +412,5 @@ class CallRegistry:
             log.error("a call's task failed", extra={"error": errors.where(error)})
 
 
-def _peer_hosts(trunk: TrunkSettings) -> list[str]:
-    registrar = message.parse_address(trunk.registrar_uri).host if trunk.registrar else ""
-    return [host for host in [*trunk.peers, registrar] if host]
+def _host(incoming: protocol.IncomingCall) -> str:
+    return incoming.source.rpartition(":")[0]

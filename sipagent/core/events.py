@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sipagent.core.clock import Stamp
 from sipagent.core.errors import where
 from sipagent.core.ids import CallId, LegId, TransferId, TurnId
-from sipagent.core.states import Direction, RegistrationState, TransferState
+from sipagent.core.states import Direction, RegistrationState, TransferState, TrunkState
 from sipagent.core.termination import Termination
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,17 @@ class CallCreated(CallEvent):
     from_number: str = field(metadata=PRIVATE)
     to_number: str = field(metadata=PRIVATE)
     trunk: str  # the trunk's name, "" for a call from an address that is no trunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerTold(CallEvent):
+    """What the INVITE says besides the two numbers."""
+
+    name: str = field(metadata=PRIVATE)
+    asserted: bool  # the trunk vouches for the calling number
+    withheld: bool  # the caller wants it kept private
+    diversions: tuple[dict[str, str], ...] = field(metadata=PRIVATE)  # number and reason, the newest first
+    headers: dict[str, str] = field(metadata=PRIVATE)  # those that the trunk's `headers_in` admits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +258,13 @@ class PublicAddressChanged(Event):
     address: str  # host, or host:port where a port is known
     before: str  # "" when it is the first
     mapping: str  # of a NAT: "none", "same" or "varying" for each destination ("symmetric"), "" not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkChanged(Event):
+    trunk: str
+    state: TrunkState
+    reason: str  # what is wrong and what to look at; "" when nothing is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,12 @@ class TransferKind(StrEnum):
     RECEIVED = "received"  # the peer sends us elsewhere, or somebody takes its place (REFER, Replaces)
 
 
+class TrunkState(StrEnum):
+    UP = "up"
+    DEGRADED = "degraded"  # calls go out, but a server is gone or the registration is
+    DOWN = "down"  # no server answers
+
+
 class TransferState(StrEnum):
     """The steps a transfer may take; the last four are ends."""
 

@@ -19,12 +19,15 @@ import pjsua2 as pj
 from sipagent.core.clock import mono_ns
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.sip.edge_script import FINAL
+from sipagent.sip.lane_accounts import Accounts
 from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
-from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, error_text
+from sipagent.sip.lane_results import options
+from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, edge_headers, error_text
 from sipagent.sip.message_log import MessageLog
 from sipagent.sip.names import HostsFile
 from sipagent.sip.protocol import (
     AddAccount,
+    AddressChanged,
     AllowRefer,
     Answer,
     AnyCommand,
@@ -37,6 +40,7 @@ from sipagent.sip.protocol import (
     LaneReady,
     MakeCall,
     NotifyTransfer,
+    OptionsResult,
     OverLimit,
     Ping,
     Pong,
@@ -47,6 +51,7 @@ from sipagent.sip.protocol import (
     Resume,
     Ring,
     SendInfo,
+    SendOptions,
     SetMedia,
     Start,
     StartFailed,
@@ -78,7 +83,7 @@ class Lane:
         self.commands: collections.deque[AnyCommand | None] = collections.deque()
         self.calls: dict[int, LaneCall] = {}
         self.graveyard: list[LaneCall] = []
-        self.accounts: dict[str, LaneAccount] = {}
+        self.accounts: Accounts
         self._abandoned: list[LaneCall] = []
         self._attended: set[LaneCall] = set()  # those that have something to send as soon as it may be sent
         self._unsent = bytearray()
@@ -120,10 +125,8 @@ class Lane:
         self.stack = Stack(start, self.endpoint, LaneLogWriter(self.log_line, self._saw_message))
         self.pjsip = self.stack.pjsip
         self.pjsip.watch_requests(self.problem)
-        self.local_account = LaneAccount(self, "")
         identity = AddAccount(account="", id_uri=self.stack.identity())
-        self.local_account.create(account_config(identity, start, self.stack.port), True)
-        self.accounts[""] = self.local_account
+        self.accounts = Accounts(self, identity, lambda account: account_config(account, start, self.stack.port))
         self._wake_address = ("127.0.0.1" if start.host in ("", "0.0.0.0") else start.host, self.stack.port)
         self._wake_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.emit(
@@ -280,7 +283,11 @@ class Lane:
             elif isinstance(command, AddAccount):
                 self._add_account(command)
             elif isinstance(command, Register | Unregister):
-                self._register(self._account(command.account), isinstance(command, Register))
+                self._register(self.accounts.find(command.account), isinstance(command, Register))
+            elif isinstance(command, SendOptions):
+                self._send_options(command)
+            elif isinstance(command, AddressChanged):
+                self._address_changed()
             elif handle in self.calls:
                 self._on_call(self.calls[handle], command)
             # A command for a call that has just ended crossed its Ended on the way: nothing to do.
@@ -312,7 +319,8 @@ class Lane:
         elif isinstance(command, Reject):
             if call.inbound and not call.accepted:
                 call.closing = True
-                call.answer(call_param(command.status, command.reason, self._refusal(command.headers)))
+                headers = self._refusal(command.headers)
+                call.answer(call_param(command.status, command.reason, headers, command.challenges))
             else:  # our 200 is out already, or it is we who call: what can be refused no more is ended
                 self._end(call, command.status, command.headers)
         elif isinstance(command, Hangup):
@@ -345,10 +353,10 @@ class Lane:
     def _make_call(self, command: MakeCall) -> None:
         if self._stop_at:
             raise RuntimeError("the lane is stopping")
-        call = LaneCall(self, self._account(command.account), command.call)
+        call = LaneCall(self, self.accounts.find(command.account, command.route or None), command.call)
         call.next_sdp = command.sdp
         self.calls[command.call] = call
-        param = call_param(headers=command.headers)
+        param = call_param(headers=command.headers | edge_headers(self.start, command.route))
         if command.from_uri:
             param.txOption.localUri = command.from_uri
         target = self._hosts.substitute(command.target)
@@ -362,15 +370,7 @@ class Lane:
 
     def _add_account(self, command: AddAccount) -> None:
         # The address of record keeps the name; only the request URI of REGISTER gets the address.
-        command = msgspec.structs.replace(command, registrar=self._hosts.substitute(command.registrar))
-        config = account_config(command, self.start, self.stack.port)
-        account = self.accounts.get(command.account)
-        if account is not None:
-            account.modify(config)
-            return
-        account = LaneAccount(self, command.account)
-        account.create(config)
-        self.accounts[command.account] = account
+        self.accounts.add(msgspec.structs.replace(command, registrar=self._hosts.substitute(command.registrar)))
 
     def _register(self, account: LaneAccount, renew: bool) -> None:
         told = account.results
@@ -380,11 +380,19 @@ class Lane:
             if account.results == told:  # else the failure (a name known not to exist) has been reported on the way
                 raise
 
-    def _account(self, name: str) -> LaneAccount:
-        account = self.accounts.get(name)
-        if account is None:
-            raise LookupError(f"no account named {name!r} was added")
-        return account
+    def _send_options(self, command: SendOptions) -> None:
+        account = self.accounts.find(command.account, command.route)
+        try:
+            headers = edge_headers(self.start, command.route)
+            account.sendRequest(options(command.token, self._hosts.substitute(command.target), headers))
+        except pj.Error:
+            self.emit(OptionsResult(token=command.token, status=0, answered=False))
+
+    def _address_changed(self) -> None:
+        """Connections from the old address are given up. Registering anew and moving calls is main's to ask for."""
+        param = pj.IpChangeParam()
+        param.restartListener = False
+        self.stack.endpoint.handleIpChange(param)
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -397,7 +405,7 @@ class Lane:
         for call in list(self.calls.values()):
             with contextlib.suppress(pj.Error):
                 self._end(call, 503, {})
-        for account in self.accounts.values():
+        for account in self.accounts:
             if account.registered:
                 with contextlib.suppress(pj.Error):
                     account.setRegistration(False)
@@ -416,7 +424,7 @@ class Lane:
             self._begin_stop(_ORPHAN_NS)
         if not self._stop_at:
             return False
-        busy = bool(self.calls) or any(account.registered for account in self.accounts.values())
+        busy = bool(self.calls) or any(account.registered for account in self.accounts)
         return now >= self._stop_at or not busy
 
 

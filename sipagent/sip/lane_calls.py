@@ -18,7 +18,8 @@ from sipagent.core.clock import mono_ns
 from sipagent.sip import info, message, sdes, sdp
 from sipagent.sip.edge_script import EDGE, SOURCE
 from sipagent.sip.lane_messages import MESSAGE_LEVEL
-from sipagent.sip.lane_stack import call_param, request_param
+from sipagent.sip.lane_results import options_result, registration_result
+from sipagent.sip.lane_stack import call_param, clean, request_param
 from sipagent.sip.offers import PENDING, Offers
 from sipagent.sip.pjsip import ALLOW, Pjsip
 from sipagent.sip.protocol import (
@@ -37,12 +38,12 @@ from sipagent.sip.protocol import (
     Progress,
     Redirected,
     Refer,
-    RegistrationResult,
     Replaces,
     SendInfo,
     SetMedia,
     TransferProgress,
     TransferRequested,
+    Trying,
 )
 
 # Answered by PJSIP, or by the callbacks below.
@@ -51,11 +52,6 @@ _METHODS = frozenset(
 )
 _SIPFRAG = "message/sipfrag;version=2.0"
 _SOURCE = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15}):[0-9]{1,5}")
-
-
-def clean(text: Any) -> str:
-    """Bytes of the wire that are no UTF-8 arrive as lone surrogates, which msgpack refuses."""
-    return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
 def replaced_dialog(value: str) -> Replaces | None:
@@ -413,6 +409,8 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
                 self._answer_inside(method, change)
             elif change.type != pj.PJSIP_EVENT_RX_MSG:
                 return
+            elif role == pj.PJSIP_ROLE_UAC and method == "INVITE" and status == 100:
+                self.lane.emit(Trying(call=self.handle))
             elif role == pj.PJSIP_ROLE_UAC and method == "INVITE" and 100 < status < 200 and not self.answered:
                 received = message.parse(clean(change.src.rdata.wholeMsg))
                 body = message.sdp_of(received)
@@ -556,6 +554,9 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
                     headers={k: v for k, v in message.invite_headers(invite).items() if k.lower() != SOURCE.lower()},
                     sdp=message.sdp_of(invite),
                     replaces=replaced_dialog(invite.get("replaces")),
+                    request_uri=invite.request_uri,
+                    authorization=message.credentials(invite),
+                    from_name=caller.display,
                 )
             )
         except Exception as error:
@@ -571,25 +572,20 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
 
     def onRegState(self, prm: Any) -> None:
         try:
-            response = message.parse(clean(prm.rdata.wholeMsg))
-            status, expires_s = int(prm.code), int(prm.expiration)
-            self.registered = status // 100 == 2 and expires_s > 0
+            result = registration_result(self.name, prm)
+            self.registered = result.expires_s > 0
             self.results += 1
-            self.lane.emit(
-                RegistrationResult(
-                    account=self.name,
-                    status=status,
-                    reason=clean(prm.reason),
-                    expires_s=expires_s if self.registered else 0,
-                    contact=response.get("contact"),
-                    answered=response.status > 0 and not response.get(EDGE),
-                    server=clean(prm.rdata.srcAddress) if response.status else "",
-                    seen=message.seen_as(response),
-                    retry_after_s=message.seconds(response.get("retry-after")),
-                )
-            )
+            self.lane.emit(result)
         except Exception as error:
             self.lane.problem("the result of a registration was lost", error)
+
+    def onSendRequest(self, prm: Any) -> None:
+        try:
+            result = options_result(prm)
+            if result is not None:
+                self.lane.emit(result)
+        except Exception as error:
+            self.lane.problem("the answer to an OPTIONS was lost", error)
 
 
 class LaneEndpoint(pj.Endpoint):  # type: ignore[misc]  # pjsua2 has no types

@@ -8,7 +8,7 @@ import contextlib
 import ctypes
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +25,8 @@ _ASK_FOR_CALLS = 1_000_000
 # The conference bridge keeps a pointer for each: room for a PJSIP built for thousands of calls.
 _BRIDGE_PORTS = 8192
 _OUR_CODECS = ("PCMU", "PCMA", "G722")
+HIDDEN = ";lr;hide"  # ends a route that PJSIP follows and does not show
+NEXT_HOP = "X-Sipagent-Route"
 LANE_PARAMETER = "sl"  # of our Contact behind the edge: the lane's port (edge_script.py)
 _LOG_LEVEL = 2  # errors and warnings; from 3 on PJSIP writes about every call
 
@@ -44,6 +46,11 @@ class _Frame(ctypes.Structure):
 def _library() -> ctypes.CDLL:
     module = sys.modules.get("pjsua2._pjsua2") or sys.modules["_pjsua2"]
     return ctypes.CDLL(str(module.__file__))
+
+
+def clean(text: Any) -> str:
+    """Bytes of the wire that are no UTF-8 arrive as lone surrogates, which msgpack refuses."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
 def error_text(error: BaseException) -> str:
@@ -165,6 +172,14 @@ class Stack:
             self.endpoint.libDestroy()
 
 
+def edge_headers(start: Start, route: Sequence[str]) -> dict[str, str]:
+    """The server that a request goes to is the edge's next hop, where there is an edge: it is told in a header that
+    stops there (edge_script.py).
+    """
+    hidden = next((uri for uri in route if uri.endswith(HIDDEN)), "")
+    return {NEXT_HOP: hidden.removesuffix(HIDDEN)} if start.edge and hidden else {}
+
+
 def account_config(account: AddAccount, start: Start, port: int) -> Any:
     """``port``: the lane's own."""
     config = pj.AccountConfig()
@@ -182,7 +197,12 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
     # Trying again after a failure is main's decision (registration.py).
     registration.retryIntervalSec = 0
     registration.firstRetryIntervalSec = 0
+    registration.disableRegOnModify = True  # lane_accounts.py changes accounts for single requests
+    for uri in account.route:
+        if not (start.edge and uri.endswith(HIDDEN)):
+            config.sipConfig.proxies.append(uri)
     if start.edge:
+        registration.headers = header_vector(edge_headers(start, account.route).items())
         user = message.parse_address(account.id_uri).user
         contact = account.contact or start.contact
         config.sipConfig.contactForced = f"<sip:{quote(user)}@{contact};{LANE_PARAMETER}={port}>"
@@ -191,6 +211,10 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
     config.natConfig.udpKaIntervalSec = start.keepalive_s
     if start.public_host or start.edge:
         config.natConfig.contactRewriteUse = 0  # the operator knows the address better than the registrar
+    # After a change of address: PJSIP registers anew and lets calls be; what happens to those is main's to say.
+    config.ipChangeConfig.shutdownTp = True
+    config.ipChangeConfig.hangupCalls = False
+    config.ipChangeConfig.reinviteFlags = 0
     # No PJMEDIA socket, and so no RTP or RTCP that is not ours.
     config.mediaConfig.useLoopMedTp = True
     config.mediaConfig.enableLoopback = False
@@ -204,7 +228,14 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
     return config
 
 
-def call_param(status: int = 0, reason: str = "", headers: dict[str, str] | None = None, *, media: bool = True) -> Any:
+def call_param(
+    status: int = 0,
+    reason: str = "",
+    headers: dict[str, str] | None = None,
+    challenges: Sequence[str] = (),
+    *,
+    media: bool = True,
+) -> Any:
     """``media=False``: without call settings; PJSIP would take them as a reason to make its offer already."""
     param = pj.CallOpParam(media)
     if media:
@@ -214,8 +245,9 @@ def call_param(status: int = 0, reason: str = "", headers: dict[str, str] | None
         param.statusCode = status
     if reason:
         param.reason = reason
-    if headers:
-        param.txOption.headers = _headers(headers)
+    pairs = [*(headers or {}).items(), *(("WWW-Authenticate", challenge) for challenge in challenges)]
+    if pairs:
+        param.txOption.headers = header_vector(pairs)
     return param
 
 
@@ -226,13 +258,13 @@ def request_param(method: str, content_type: str, body: str, headers: dict[str, 
     param.txOption.contentType = content_type
     param.txOption.msgBody = body
     if headers:
-        param.txOption.headers = _headers(headers)
+        param.txOption.headers = header_vector(headers.items())
     return param
 
 
-def _headers(headers: dict[str, str]) -> Any:
+def header_vector(pairs: Iterable[tuple[str, str]]) -> Any:
     vector = pj.SipHeaderVector()
-    for name, value in headers.items():
+    for name, value in pairs:
         header = pj.SipHeader()
         # A line end inside a value would begin a header of its own.
         header.hName = name.replace("\r", "").replace("\n", "")

@@ -34,8 +34,8 @@ _COMPACT = {
     "v": "via",
     "x": "session-expires",
 }
-# Who calls, for whom, by way of whom; everything else in an INVITE is either SIP's own business or not needed.
-_INVITE_HEADERS = frozenset(
+# Who calls, for whom, by way of whom.
+_IDENTITY_HEADERS = frozenset(
     {
         "p-asserted-identity",
         "p-preferred-identity",
@@ -48,6 +48,12 @@ _INVITE_HEADERS = frozenset(
         "referred-by",
         "user-to-user",
     }
+)
+# SIP's own business, handled by PJSIP or carried in fields of their own.
+_SIP_HEADERS = frozenset(
+    "accept accept-encoding allow authorization call-id contact content-disposition content-encoding content-length "
+    "content-type cseq from max-forwards mime-version min-se path proxy-authorization proxy-require record-route "
+    "replaces require route session-expires supported timestamp to via x-sipagent-source".split()
 )
 _FINAL_HEADERS = frozenset({"reason", "retry-after", "warning", "p-asserted-identity"})
 
@@ -132,6 +138,27 @@ def parse_address(value: str) -> Address:
     return Address(display, uri.strip(), user, host, port, uri_params, _params(params))
 
 
+def split_list(value: str) -> list[str]:
+    """The parts of a header that is a list (RFC 3261 section 7.3.1): commas inside quotes or brackets part nothing."""
+    parts: list[str] = []
+    start, quoted, inside = 0, False, False
+    index = 0
+    while index < len(value):
+        char = value[index]
+        if char == "\\" and quoted:
+            index += 1
+        elif char == '"':
+            quoted = not quoted
+        elif not quoted and char in "<>":
+            inside = char == "<"
+        elif char == "," and not quoted and not inside:
+            parts.append(value[start:index].strip())
+            start = index + 1
+        index += 1
+    parts.append(value[start:].strip())
+    return [part for part in parts if part]
+
+
 def sdp_of(message: Message) -> str:
     """The session description in the body, also from inside a multipart body (RFC 5621); "" when there is none."""
     kind = message.get("content-type").lower()
@@ -150,14 +177,26 @@ def sdp_of(message: Message) -> str:
 
 
 def invite_headers(message: Message) -> dict[str, str]:
-    """X- headers and the identity headers of an INVITE; several of one name are joined by a comma."""
-    return _kept(message, _INVITE_HEADERS)
+    """The headers of an INVITE without SIP's own; several of one name are joined by a comma.
+
+    Those that say who calls come first: a crowd of others shall not push them over the bound.
+    """
+    who = _kept(message, _IDENTITY_HEADERS)
+    others = {_canonical(name) for name, _ in message.headers} - _SIP_HEADERS - _IDENTITY_HEADERS
+    return who | _kept(message, frozenset(others), room=MAX_KEPT - len(who))
+
+
+def credentials(message: Message) -> list[str]:
+    """Values of Authorization and Proxy-Authorization, a few of them."""
+    values = message.all("authorization") + message.all("proxy-authorization")
+    return [value[: 2 * MAX_VALUE] for value in values[:4]]
 
 
 def final_headers(message: Message) -> dict[str, str]:
     """X- headers and those that explain a final response or a BYE; where a redirection points (3xx)."""
     redirected = {"contact"} if message.status // 100 == 3 else set()
-    return _kept(message, _FINAL_HEADERS | redirected)
+    own = {name.lower() for name, _ in message.headers if name.lower().startswith("x-")}
+    return _kept(message, _FINAL_HEADERS | redirected | own)
 
 
 def replaced_dialog(value: str) -> tuple[str, str, str, bool] | None:
@@ -205,17 +244,17 @@ def seconds(value: str) -> int:
     return min(int(found[1]), 86400) if found else 0
 
 
-def _kept(message: Message, wanted: frozenset[str]) -> dict[str, str]:
+def _kept(message: Message, wanted: frozenset[str], *, room: int = MAX_KEPT) -> dict[str, str]:
     kept: dict[str, str] = {}
     names: dict[str, str] = {}  # canonical name to the spelling used first
     for name, value in message.headers:
         canonical = _canonical(name)
-        if canonical not in wanted and not canonical.startswith("x-"):
+        if canonical not in wanted:
             continue
         if canonical in names:
             spelling = names[canonical]
             kept[spelling] = f"{kept[spelling]}, {value}"[:MAX_VALUE]
-        elif len(kept) < MAX_KEPT:
+        elif len(kept) < room:
             spelling = _COMPACT[name.lower()].title() if name.lower() in _COMPACT else name
             names[canonical] = spelling
             kept[spelling] = value[:MAX_VALUE]

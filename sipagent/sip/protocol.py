@@ -95,6 +95,7 @@ class Reject(Command):
     status: int
     reason: str = ""
     headers: dict[str, str] = {}
+    challenges: list[str] = []  # values of WWW-Authenticate, each a header of its own
 
 
 class Hangup(Command):
@@ -111,7 +112,7 @@ class MakeCall(Command):
     sdp: str
     from_uri: str = ""  # overrides the account's identity
     headers: dict[str, str] = {}
-    route: str = ""  # URI of the server that the request goes to without showing it; "" leaves it to the target
+    route: list[str] = []  # URIs that it goes by, the next hop first; one with `;hide` is followed and not shown
 
 
 class Refer(Command):
@@ -190,7 +191,7 @@ class AddAccount(Command):
     password: str = ""
     realm: str = "*"
     expires_s: int = 300
-    route: str = ""  # as in MakeCall, for REGISTER
+    route: list[str] = []  # as in MakeCall, for REGISTER
     contact: str = ""  # as in Start, as this registrar is to see it; "" takes that one
 
 
@@ -210,7 +211,7 @@ class SendOptions(Command):
     account: str
     token: int  # chosen by main, comes back with the result
     target: str
-    route: str = ""
+    route: list[str] = []
 
 
 class AddressChanged(Command):
@@ -256,9 +257,16 @@ class IncomingCall(Fact):
     source: str  # host:port the INVITE came from
     headers: dict[str, str] = {}  # all but SIP's own, bounded; which of them count is main's to say
     sdp: str = ""  # the offer; "" when the INVITE carried none
+    from_name: str = ""  # the display name beside it
     request_uri: str = ""
     authorization: list[str] = []  # the caller's digest credentials (RFC 3261 section 22), as sent
     replaces: Replaces | None = None  # the dialog it wants to take the place of: main decides, and ends that one
+
+
+class Trying(Fact):
+    """Whoever an outbound call was sent to has it (100)."""
+
+    call: int
 
 
 class Progress(Fact):
@@ -384,7 +392,7 @@ class RegistrationResult(Fact):
     server: str = ""  # host:port that the answer came from
     seen: str = ""  # host:port of ours that the request came from, as the registrar says; "" when it does not
     retry_after_s: int = 0  # the registrar's Retry-After, 0 when it gave none
-    trouble: str = ""  # why PJSIP gave up in a challenge: "password", "realm", "stale" or "algorithm"
+    trouble: str = ""  # why PJSIP gave up in a challenge: "password", "realm", "stale", ...
     min_expires_s: int = 0  # the registrar's Min-Expires, 0 when it gave none
 
 
@@ -450,9 +458,9 @@ AnyCommand = (
     | Resume | Reoffer | SendInfo | SetMedia | AddAccount | Register | Unregister | SendOptions | AddressChanged | Stop
 )  # fmt: skip
 AnyFact = (
-    LaneReady | StartFailed | Pong | IncomingCall | Progress | Answered | MediaChanged | OfferRefused | Redirected
-    | Ended | TransferProgress | TransferRequested | InfoAnswered | DigitByInfo | RegistrationResult | OptionsResult
-    | OverLimit | InviteRefused | LaneLog | CommandFailed | SipMessages
+    LaneReady | StartFailed | Pong | IncomingCall | Trying | Progress | Answered | MediaChanged | OfferRefused
+    | Redirected | Ended | TransferProgress | TransferRequested | InfoAnswered | DigitByInfo
+    | RegistrationResult | OptionsResult | OverLimit | InviteRefused | LaneLog | CommandFailed | SipMessages
 )  # fmt: skip
 
 encoder = msgspec.msgpack.Encoder()

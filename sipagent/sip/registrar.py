@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sipagent.core.clock import mono_ns, now
 from sipagent.core.events import EventSink, RegistrationChanged
@@ -12,11 +12,14 @@ from sipagent.core.states import RegistrationState
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.protocol import AddAccount, Register, RegistrationResult, Unregister
 from sipagent.sip.registration import RegistrationPolicy, RegistrationView
+from sipagent.sip.routing import route_to
+from sipagent.sip.servers import Server
 from sipagent.sip.settings import TrunkSettings
 
 log = logging.getLogger("sipagent.sip")
 
 _TICK_S = 0.25
+_STAGGER_S = 0.25  # between the first registrations of two trunks; a registrar that many share counts them
 _CLOSE_S = 1.5
 
 
@@ -30,6 +33,9 @@ class Registrar:
         self._policies = {
             trunk.name: RegistrationPolicy(trunk.name, random=random.random) for trunk in trunks if trunk.registers
         }
+        self.servers: Callable[[str], Sequence[Server]] = lambda _trunk: ()  # of a trunk's registrar, the best first
+        self._at: dict[str, int] = {}  # which of them, by trunk
+        self._added: dict[str, AddAccount] = {}  # as the lane knows them
         self._told: dict[str, tuple[RegistrationState, int, int]] = {}
         self._lane_pid = 0
         self._task: asyncio.Task[None] | None = None
@@ -54,20 +60,41 @@ class Registrar:
         ready = self._lane.ready
         if ready is None or ready.pid == self._lane_pid:
             return
+        first = not self._lane_pid and not self._told
         self._mark_lost()
         self._lane_pid = ready.pid
+        self._added.clear()
         for trunk in self._trunks.values():
-            self._lane.send(
-                AddAccount(
-                    account=trunk.name,
-                    id_uri=trunk.identity,
-                    registrar=trunk.registrar_uri if trunk.registers else "",
-                    username=trunk.username,
-                    password=trunk.password,
-                    realm=trunk.realm,
-                    expires_s=trunk.expires_s,
-                )
-            )
+            self._add(trunk)
+        if first:
+            for position, policy in enumerate(self._policies.values()):
+                policy.postpone(_seconds() + position * _STAGGER_S)
+
+    def address_changed(self, trunks: Collection[str]) -> None:
+        """Our address towards these trunks is another now."""
+        for name in trunks:
+            policy = self._policies.get(name)
+            if policy is not None:
+                policy.moved(_seconds())
+                self._tell(policy)
+
+    def _add(self, trunk: TrunkSettings) -> None:
+        """Tells the lane of the account, with the server to register at; nothing when it knows."""
+        servers = self.servers(trunk.name)
+        server = servers[self._at.get(trunk.name, 0) % len(servers)] if servers else None
+        account = AddAccount(
+            account=trunk.name,
+            id_uri=trunk.identity,
+            registrar=trunk.registrar_uri if trunk.registers else "",
+            username=trunk.username,
+            password=trunk.password,
+            realm=trunk.realm,
+            expires_s=trunk.expires_s,
+            route=route_to(trunk, server),
+        )
+        if self._added.get(trunk.name) != account:
+            self._added[trunk.name] = account
+            self._lane.send(account)
 
     def result(self, fact: RegistrationResult) -> None:
         policy = self._policies.get(fact.account)
@@ -78,6 +105,7 @@ class Registrar:
                 policy.end()
                 self._changed.set()
             return
+        others = len(self.servers(fact.account)) - 1
         policy.result(
             status=fact.status,
             reason=fact.reason,
@@ -85,7 +113,12 @@ class Registrar:
             answered=fact.answered,
             retry_after_s=fact.retry_after_s,
             now=_seconds(),
+            trouble=fact.trouble,
+            min_expires_s=fact.min_expires_s,
+            others=max(0, others),
         )
+        if policy.state is not RegistrationState.REGISTERED and (not fact.answered or fact.status == 503):
+            self._at[fact.account] = self._at.get(fact.account, 0) + 1
         self._tell(policy)
 
     async def close(self) -> None:
@@ -138,6 +171,7 @@ class Registrar:
                         self._tell(policy)
                     if policy.due(at):
                         policy.begin(at)
+                        self._add(self._trunks[policy.trunk])
                         self._lane.send(Register(account=policy.trunk))
                         self._tell(policy)
             await asyncio.sleep(_TICK_S)

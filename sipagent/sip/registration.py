@@ -24,13 +24,23 @@ RESULT_S = 40.0  # PJSIP gives a request up after 32 s (timer F); silence beyond
 # Answers that say "not now" rather than "not you".
 _PASSING = frozenset({408, 429, 480, 491})
 
+# What PJSIP found wrong with a challenge (RegistrationResult.trouble).
+_TROUBLE = {
+    "password": "the password was not accepted: check `username` and `password` of the trunk",
+    "realm": 'the challenge names a realm that is none of ours: set `realm` to the provider\'s, or to "*"',
+    "stale": "the registrar calls every nonce stale, also those it made just now: its clock or its own servers "
+    "disagree; tell the provider",
+    "algorithm": "the registrar wants a digest that PJSIP does not have: ask the provider for MD5 or SHA-256",
+    "challenge": "the registrar asks for a password without a challenge to answer; tell the provider",
+}
+
 _ADVICE = {
     401: 'check `username` and `password` of the trunk, and that `realm` is "*" or the provider\'s',
     403: "the provider does not let this account register: check `username`, and whether it admits your address",
     404: "the provider does not know this user: check `username`, `from_user` and the registrar's host",
     405: "this address takes no REGISTER: check `registrar`, or set `register = false`",
     407: "check `username` and `password` of the trunk",
-    423: "the provider wants a longer lease: raise `expires_s`",
+    423: "the provider wants another lease and takes none that it is offered: set `expires_s` to what it asks for",
 }
 
 
@@ -69,6 +79,7 @@ class RegistrationPolicy:
         self._failures = 0  # of one kind, in a row
         self._failed_as: float | None = None  # the kind, named by the first pause that it brings
         self._sentence = "not registered yet"
+        self._elsewhere = 0  # other servers tried since the last pause
 
     def due(self, now: float) -> bool:
         """Whether a REGISTER should leave now."""
@@ -87,9 +98,23 @@ class RegistrationPolicy:
         return self._begun is not None and now - self._begun > RESULT_S
 
     def result(
-        self, *, status: int, reason: str, expires_s: int, answered: bool, retry_after_s: int, now: float
+        self,
+        *,
+        status: int,
+        reason: str,
+        expires_s: int,
+        answered: bool,
+        retry_after_s: int,
+        now: float,
+        trouble: str = "",
+        min_expires_s: int = 0,
+        others: int = 0,
     ) -> None:
-        """The registrar's answer (or PJSIP's own, ``answered=False``), also to a refresh that PJSIP sent by itself."""
+        """The registrar's answer (or PJSIP's own, ``answered=False``), also to a refresh that PJSIP sent by itself.
+
+        ``others``: servers of the registrar besides this one; the next is asked at once where this one is not there or
+        takes nothing now (RFC 3263 section 4.3).
+        """
         self._begun = None
         self._status, self._reason = status, reason
         if status // 100 == 2 and expires_s > 0:
@@ -98,6 +123,7 @@ class RegistrationPolicy:
             # PJSIP's own refresh comes 5 s before the end; where the lease is long, ours leaves time for more tries.
             self._next_try = now + EARLY_REFRESH * expires_s if expires_s >= EARLY_REFRESH_FROM_S else None
             self._failures, self._failed_as = 0, None
+            self._elsewhere = 0
             self._sentence = f"registered for {expires_s} s, refreshed before that ends"
             return
         self._expires_s = 0
@@ -115,9 +141,17 @@ class RegistrationPolicy:
             self.state = RegistrationState.REFUSED
             pause = self._fail(REFUSED_FIRST_S, REFUSED_LONGEST_S)
             what = f"the registrar refused us ({status} {reason})"
-            advice = _ADVICE.get(status, "ask the provider why it answers so")
+            advice = _TROUBLE.get(trouble) or _ADVICE.get(status, "ask the provider why it answers so")
+            if status == 423 and min_expires_s:
+                advice += f" ({min_expires_s})"
         if answered and retry_after_s > 0:
             pause = max(pause, min(float(retry_after_s), RETRY_AFTER_LONGEST_S))
+        if (not answered or status == 503) and self._elsewhere < others:
+            self._elsewhere += 1
+            pause = 0.0
+            advice = "asking its next server"
+        else:
+            self._elsewhere = 0
         self._next_try = now + pause
         self._sentence = f"{what}: {advice}"
 
@@ -130,6 +164,19 @@ class RegistrationPolicy:
         self._expires_s = 0
         self._begun = None
         self._sentence = why
+
+    def moved(self, now: float) -> None:
+        """Our own address is another now: what the registrar knows leads nowhere."""
+        # A refusal has nothing to do with the address, and keeps its pause; 403 may have ("whether it admits yours").
+        if self.state is not RegistrationState.REFUSED or self._status == 403:
+            self._next_try = now
+            self._failures, self._failed_as = 0, None
+            self._sentence = "our address has changed; registering again"
+
+    def postpone(self, until: float) -> None:
+        """The first try not before then: not all trunks of a node at the same moment."""
+        if self._next_try is not None:
+            self._next_try = max(self._next_try, until)
 
     def end(self) -> None:
         """We take the registration back, and try no more."""

@@ -28,6 +28,8 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     stun_every_s: float = 60.0  # between two questions to them: how soon a new address is noticed
     keepalive_s: int = 15  # between packets that keep a NAT open towards a registrar; 0 sends none
     tcp: bool = True  # listen on TCP too: messages beyond 1300 bytes arrive that way (RFC 3261 section 18.1.1)
+    # Name servers, address or address:port; empty takes those of /etc/resolv.conf.
+    name_servers: tuple[str, ...] = ()
     user_agent: str = f"sipagent/{__version__}"  # the User-Agent and Server headers; "" sends none
     # In the order we offer them; an answer follows the caller's order. "G722" is the wideband one, of 16 kHz.
     codecs: tuple[CodecName, ...] = ("PCMU", "PCMA")
@@ -52,6 +54,9 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     fronts: tuple[str, ...] = ()  # addresses of the edges before this node: whom they name as a call's source, is it
 
     def __post_init__(self) -> None:
+        for server in self.name_servers:
+            if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}(:[0-9]{1,5})?", server):
+                raise ValueError(f'`name_servers` takes IPv4 addresses with or without a port, not "{server}"')
         if not self.codecs:
             raise ValueError("codecs needs at least one of PCMU, PCMA, G722")
         if len(self.stun_servers) > 8 or not all(re.fullmatch(_SERVER, server) for server in self.stun_servers):
@@ -78,6 +83,7 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
 
 TransportName = Literal["", "udp", "tcp", "tls"]
 IdentityHeader = Literal["P-Asserted-Identity", "P-Preferred-Identity", "Remote-Party-ID"]
+FAILOVER_ON = ("408", "5xx")
 _FAILOVER = re.compile(r"[3-6](xx|[0-9]{2})|no_answer")
 
 
@@ -123,6 +129,8 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     inbound_username: str = ""  # what a caller's digest must name; "" takes `username`
     inbound_password: str = ""  # and be made with; "" takes `password`; never logged
     inbound_realm: str = "sipagent"  # the realm that our challenges name
+    # Offered in this order (RFC 8760); leave SHA-256 out where an old peer gives up at what it does not know.
+    inbound_algorithms: tuple[Literal["SHA-256", "MD5"], ...] = ("SHA-256", "MD5")
 
     # Where the calling number stands in our calls: "caller" puts it into From, "account" leaves our account there and
     # the number only in the identity headers below.
@@ -156,7 +164,7 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     rates: dict[str, float] = {}
     # What makes a call go on to the next server or trunk: statuses ("408"), classes ("5xx"), "no_answer". Never after
     # an answer. Add "480" where the provider says so of itself and not of the callee.
-    failover_on: tuple[str, ...] = ("408", "5xx")
+    failover_on: tuple[str, ...] = FAILOVER_ON
     ring_timeout_s: float = 0.0  # as in [limits], which also serves where this is 0
     silent_s: float = 5.0  # a server that has not answered an INVITE at all by then counts as 408
 
@@ -208,10 +216,10 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         """Where a call to ``number`` over this trunk goes. A SIP URI is taken as it is."""
         if number.lower().startswith(("sip:", "sips:")):
             return number
-        return with_transport(f"sip:{quote(number, safe=_USER_SAFE)}@{self.outbound_host}", self.transport)
+        return with_transport(f"sip:{quote(number, safe=USER_SAFE)}@{self.outbound_host}", self.transport)
 
 
-_USER_SAFE = "+*-_.!~'()&=$,"  # RFC 3261 section 25.1, user; "#" is not among them
+USER_SAFE = "+*-_.!~'()&=$,"  # RFC 3261 section 25.1, user; "#" is not among them
 
 
 def with_transport(uri: str, transport: str) -> str:

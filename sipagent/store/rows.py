@@ -15,6 +15,7 @@ from sipagent.core.events import (
     CallCreated,
     CallEnded,
     CallerSaid,
+    CallerTold,
     CallQuality,
     CallRefused,
     DigitReceived,
@@ -33,6 +34,7 @@ from sipagent.core.events import (
     RouteChosen,
     SipMessages,
     TransferChanged,
+    TrunkChanged,
     TurnEnded,
 )
 from sipagent.core.ids import CallId
@@ -88,6 +90,9 @@ def apply(session: Session, event: Event, node: str) -> None:
                 )
             )
             session.flush()  # legs and turns refer to it, and the unit of work knows nothing of that
+        case CallerTold():
+            told = {name: value for name, value in event_data(event).items() if value}
+            _change(session, CALLS, event.call_id, {"properties": told})
         case RouteChosen():
             route = {"dialplan": event.dialplan, "route": event.route, "agent": event.agent}
             _change(session, CALLS, event.call_id, route)
@@ -156,6 +161,7 @@ def apply(session: Session, event: Event, node: str) -> None:
             | AgentSpeaking()
             | AgentInterrupted()
             | DigitReceived()
+            | TrunkChanged()
             | ProcessStarted()
             | ProcessEnded()
             | PublicAddressChanged()

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from sipagent.api.backend import Guest, Health, LiveCall, Originate, Transfer
-from sipagent.api.types import RegistrationOut
+from sipagent.api.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError
 from sipagent.core.events import (
@@ -21,7 +21,7 @@ from sipagent.core.events import (
     TurnLatency,
 )
 from sipagent.core.ids import CallId, LegId, new_call_id, new_leg_id, new_turn_id
-from sipagent.core.states import Direction, LegState, RegistrationState
+from sipagent.core.states import Direction, LegState, RegistrationState, TrunkState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
@@ -176,6 +176,8 @@ class Node:
 
     def health(self) -> Health:
         registration = RegistrationOut(trunk="carrier", state=RegistrationState.REGISTERED, expires_s=300)
+        server = TrunkServerOut(address="192.0.2.1:5060", up=False, reason="it does not answer")
+        trunk = TrunkOut(name="carrier", state=TrunkState.DEGRADED, reason=server.reason, servers=[server])
         return Health(
             status=self.status,  # type: ignore[arg-type]
             version="0.1.0",
@@ -184,6 +186,7 @@ class Node:
             max_calls=MAX_CALLS,
             processes={"lane-0": 4711, "media": 4712},
             registrations=[registration],
+            trunks=[trunk],
             recorder=self.recorder.statistics,
         )
 

@@ -80,6 +80,11 @@ async def test_health_tells_strangers_only_the_status(http: Http, node: Node) ->
     assert (await http.get("/readyz", key=None)).status == 503
 
 
+async def test_trunks(http: Http) -> None:
+    [trunk] = (await http.get("/api/v1/trunks")).body["data"]
+    assert (trunk["name"], trunk["state"], trunk["servers"][0]["up"]) == ("carrier", "degraded", False)
+
+
 async def test_registrations(http: Http) -> None:
     [registration] = (await http.get("/api/v1/registrations")).body["data"]
     assert (registration["trunk"], registration["state"]) == ("carrier", "registered")

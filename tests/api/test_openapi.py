@@ -61,6 +61,7 @@ async def test_answers_are_as_described(http: Http, node: Node) -> None:
     fits(record, "GET", f"{one}/record")
     assert record.body["turns"] and record.body["events"] and record.body["call"]["legs"][0]["figures"]
     fits(await http.get("/api/v1/registrations"), "GET", "/api/v1/registrations")
+    fits(await http.get("/api/v1/trunks"), "GET", "/api/v1/trunks")
     for key in (None, KEY):
         fits(await http.get("/healthz", key=key), "GET", "/healthz")
     fits(await http.get("/readyz", key=None), "GET", "/readyz")

@@ -11,6 +11,7 @@ from sipagent.core.termination import EndedBy
 from sipagent.dialplan.model import AnswerStep, HoldStep, TransferSpec
 from sipagent.sip import protocol
 from sipagent.sip.settings import SipSettings, TrunkSettings
+from sipagent.sip.trunk_watch import learn_peers
 from tests.calls.test_registry import OFFER, World, settle
 from tests.calls.test_transfer import last, rings_out, steps_of, until
 
@@ -118,7 +119,7 @@ async def test_somebody_is_brought_in(part):
 async def test_a_refer_is_followed_only_where_the_trunk_may_send_us():
     trunk = TrunkSettings(name="pbx", peers=["127.0.0.1"], domain="pbx.test", follow_refer=("2??",))
     world = World(WAITING, (trunk,))
-    await world.registry.learn_peers()
+    await learn_peers(world.registry.trunks)
     call = await up(world)
     assert protocol.AllowRefer(call=1) in world.lane.sent
     world.registry.on_fact(protocol.TransferRequested(call=1, target="sip:+4990012345@elsewhere.test"))

@@ -3,6 +3,7 @@
 import pytest
 
 from sipagent.calls.outbound import Attempt, PlaceRequest
+from sipagent.core.errors import CapacityError, ConfigError
 from sipagent.core.events import LegCreated, LegEnded
 from sipagent.dialplan.model import HangupStep, HoldStep, RingStep
 from sipagent.sip import protocol
@@ -18,10 +19,10 @@ def world_with_ways(**limits) -> World:
     return world
 
 
-async def test_a_busy_way_is_followed_by_the_next_and_the_call_goes_on_there():
+async def test_a_way_in_trouble_is_followed_by_the_next_and_the_call_goes_on_there():
     world = world_with_ways()
     await world.registry.originate("x")
-    world.ended(-1, status=486)
+    world.ended(-1, status=503)
     await settle()
     (call,) = world.registry.live
     assert [leg.identity.remote_address for leg in call.legs] == ["127.0.0.1", "127.0.0.2"]
@@ -29,8 +30,8 @@ async def test_a_busy_way_is_followed_by_the_next_and_the_call_goes_on_there():
     await settle()
     world.ended(-2, status=200, was_answered=True)
     await settle(0.2)
-    busy, answered = world.of(LegEnded)
-    assert (busy.termination.disposition, answered.termination.disposition) == ("busy", "answered")
+    failed, answered = world.of(LegEnded)
+    assert (failed.termination.sip_status, answered.termination.disposition) == (503, "answered")
     assert (world.termination().disposition, world.termination().cause) == ("answered", "normal")
     assert len(world.of(LegCreated)) == world.media.closed == 2
 
@@ -51,7 +52,7 @@ async def test_a_hangup_while_the_next_way_is_opened_is_the_operators():
     world = world_with_ways()
     await world.registry.originate("x")
     world.media.delay_s = 0.2
-    world.ended(-1, status=486)
+    world.ended(-1, status=503)
     await settle(0.05)
     world.registry.hangup(world.registry.live[0].id)
     await settle(0.4)
@@ -137,3 +138,75 @@ async def test_what_was_nobodys_wish_has_a_cause_of_its_own(why: str, answered: 
     await settle(0.3)
     end = world.termination()
     assert (end.disposition, end.cause, end.by) == (disposition, cause, "system")
+
+
+@pytest.mark.parametrize("status", [486, 404, 480, 603])
+async def test_what_the_callee_says_itself_is_the_end_of_it(status):
+    world = world_with_ways()
+    await world.registry.originate("x")
+    world.ended(-1, status=status)
+    await settle(0.2)
+    assert world.termination().sip_status == status
+    assert world.lane.kinds().count("MakeCall") == 1
+
+
+def two_trunks(**first) -> World:
+    trunks = (
+        TrunkSettings(name="one", domain="192.0.2.1", **first),
+        TrunkSettings(name="two", domain="192.0.2.2", priority=1),
+    )
+    return World([HangupStep()], trunks)
+
+
+async def test_a_number_goes_by_the_next_trunk_where_the_first_one_fails():
+    world = two_trunks()
+    await world.registry.originate("+4930123456")
+    world.ended(-1, status=500)
+    await settle()
+    assert [call.account for call in world.lane.sent if isinstance(call, protocol.MakeCall)] == ["one", "two"]
+    world.answered(-2)
+    await settle()
+    world.ended(-2, status=503, was_answered=True)
+    await settle(0.2)
+    assert world.lane.kinds().count("MakeCall") == 2, "never after an answer"
+    assert world.termination().disposition == "answered"
+    assert world.registry.trunks.in_use("one") == world.registry.trunks.in_use("two") == {"inbound": 0, "outbound": 0}
+
+
+async def test_a_480_goes_on_only_where_the_policy_says_so():
+    world = two_trunks(failover_on=("480",))
+    await world.registry.originate("+4930123456")
+    world.ended(-1, status=480)
+    await settle()
+    assert world.lane.kinds().count("MakeCall") == 2
+    await world.registry.drain()
+
+
+async def test_a_trunk_without_a_free_channel_is_passed_over():
+    world = two_trunks(max_calls_out=1)
+    await world.registry.originate("+4930123456")
+    await world.registry.originate("+4930123456")
+    assert [call.account for call in world.lane.sent if isinstance(call, protocol.MakeCall)] == ["one", "two"]
+    with pytest.raises(CapacityError, match="all channels of trunk one"):
+        await world.registry.originate("+4930123456", trunk="one")
+    assert world.registry.trunks.counters["one"].refused_channels == 2
+    await world.registry.drain()
+
+
+async def test_a_server_that_says_nothing_is_left_for_the_next():
+    world = two_trunks(silent_s=0.1)
+    await world.registry.originate("+4930123456")
+    await settle(0.3)
+    assert [call.account for call in world.lane.sent if isinstance(call, protocol.MakeCall)] == ["one", "two"]
+    world.registry.on_fact(protocol.Trying(call=-2))
+    await settle(0.1)
+    assert len(world.registry.live) == 1
+    await world.registry.drain()
+
+
+async def test_a_number_that_no_rate_names_is_not_called():
+    world = World([HangupStep()], (TrunkSettings(name="one", domain="192.0.2.1", rates={"+49": 0.01}),))
+    with pytest.raises(ConfigError, match="no trunk takes this number"):
+        await world.registry.originate("+33123456789")
+    await world.registry.originate("+33123456789", trunk="one")  # asked for by name
+    await world.registry.drain()

@@ -1,7 +1,9 @@
 """Admission, races and endings of calls, with the lane's facts told by the test and a media port that does nothing."""
 
 import asyncio
+import hashlib
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from sipagent.core.errors import CapacityError, ConfigError
 from sipagent.core.events import (
     CallCreated,
     CallEnded,
+    CallerTold,
     CallRefused,
     Event,
     LegAnswered,
@@ -23,8 +26,9 @@ from sipagent.core.events import (
 )
 from sipagent.core.rate import RateLimit
 from sipagent.dialplan.model import AnswerStep, Dialplan, HangupStep, PlayStep, RejectStep, RouteSpec, TransferStep
-from sipagent.sip import protocol, sdes, sdp
+from sipagent.sip import digest, protocol, sdes, sdp
 from sipagent.sip.settings import SipSettings, TrunkSettings
+from sipagent.sip.trunk_watch import learn_peers
 
 OFFER = sdp.build_offer(host="127.0.0.1", port=4000, session_id=1)
 
@@ -125,7 +129,9 @@ class World:
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
 
-    def rings(self, call: int = 1, offer: str = OFFER, source: str = "127.0.0.1:5060", to: str = "1") -> None:
+    def rings(
+        self, call: int = 1, offer: str = OFFER, source: str = "127.0.0.1:5060", to: str = "1", **more: Any
+    ) -> None:
         self.registry.on_incoming(
             protocol.IncomingCall(
                 call=call,
@@ -135,6 +141,7 @@ class World:
                 sip_call_id="x",
                 source=source,
                 sdp=offer,
+                **more,
             )
         )
 
@@ -326,7 +333,7 @@ async def test_only_trunks_may_call_and_several_may_share_an_address():
         TrunkSettings(name="two", registrar="127.0.0.1", username="200"),
     )
     world = World([AnswerStep(), HangupStep()], trunks)
-    assert await world.registry.learn_peers()
+    assert await learn_peers(world.registry.trunks)
     world.rings(1, source="192.0.2.1:5060")
     world.rings(2, to="200")
     world.rings(3, to="elsewhere")
@@ -338,7 +345,7 @@ async def test_only_trunks_may_call_and_several_may_share_an_address():
 async def test_a_trunk_that_requires_srtp():
     trunks = (TrunkSettings(name="safe", peers=["127.0.0.1"], domain="sip.carrier.test", srtp="required"),)
     world = World([AnswerStep(), HangupStep()], trunks)
-    await world.registry.learn_peers()
+    await learn_peers(world.registry.trunks)
     world.rings(1)
     await settle()
     assert (world.termination().cause, world.termination().sip_status) == ("no_codec", 488)
@@ -365,13 +372,70 @@ async def test_a_trunks_password_is_for_its_own_host():
     call = world.lane.sent[-1]
     assert isinstance(call, protocol.MakeCall)
     assert (call.account, call.target) == ("carrier", "sip:+4930123@sip.carrier.test")
-    assert call.from_uri == "sip:+491@sip.carrier.test"
+    assert call.from_uri == "<sip:+491@sip.carrier.test>"
+    await world.registry.drain()
+
+
+async def test_who_calls_is_told_in_e164_with_what_the_trunk_says_of_it():
+    trunks = (TrunkSettings(name="pbx", peers=["127.0.0.0/8"], country_code="49", headers_in=("X-Campaign",)),)
+    world = World([HangupStep()], trunks)
+    headers = {
+        "P-Asserted-Identity": '"Ann" <sip:030123456@pbx>',
+        "Diversion": "<sip:00441632960000@pbx>;reason=no-answer",
+        "X-Campaign": "spring",
+        "X-Other": "not kept",
+    }
+    world.rings(1, to="0301234567", headers=headers)
+    await settle()
+    (created,), (told,) = world.of(CallCreated), world.of(CallerTold)
+    assert (created.from_number, created.to_number, created.trunk) == ("+4930123456", "+49301234567", "pbx")
+    assert (told.name, told.asserted, told.headers) == ("Ann", True, {"X-Campaign": "spring"})
+    assert told.diversions == ({"number": "+441632960000", "reason": "no-answer"},)
+    await world.registry.drain()
+
+
+async def test_a_trunks_limits_are_its_own_and_are_given_back():
+    trunks = (TrunkSettings(name="pbx", peers=["127.0.0.1"], max_calls_in=1, calls_per_second_in=2.0),)
+    world = World([RejectStep(480)], trunks)
+    world.rings(1)
+    world.rings(2)
+    await settle()
+    refused = [command for command in world.lane.sent if isinstance(command, protocol.Reject) and command.call == 2]
+    assert [command.status for command in refused] == [486]
+    world.ended(1, status=480)
+    await settle()
+    world.rings(3)
+    world.rings(4)
+    await settle()
+    assert [(e.sip_status, e.reason) for e in world.of(CallRefused)][0] == (486, "all channels of trunk pbx in use")
+    assert len(world.of(CallCreated)) == 2
+    await world.registry.drain()
+    assert world.registry.trunks.in_use("pbx") == {"inbound": 0, "outbound": 0}
+
+
+async def test_a_caller_without_a_known_address_proves_itself_by_digest():
+    trunks = (TrunkSettings(name="road", accept="digest", inbound_username="u", inbound_password="p"),)
+    world = World([HangupStep()], trunks)
+    world.rings(1)
+    (challenge,) = [command for command in world.lane.sent if isinstance(command, protocol.Reject)]
+    assert challenge.status == 401 and len(challenge.challenges) == 2
+    fields = digest.parse_credentials(challenge.challenges[0])
+    assert fields is not None
+    fields |= {"username": "u", "uri": "sip:1@node", "nc": "00000001", "cnonce": "c", "qop": "auth"}
+    fields["response"] = digest.response(hashlib.sha256, fields, digest.Account("u", "p"), "INVITE", "sipagent")
+    text = "Digest " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
+    world.rings(2, authorization=[text], request_uri="sip:1@node")
+    await settle()
+    assert [e.trunk for e in world.of(CallCreated)] == ["road"]
+    world.rings(3, authorization=[text.replace("00000001", "00000002")], request_uri="sip:1@node")
+    await settle()
+    assert [(e.sip_status, e.reason) for e in world.of(CallRefused)] == [(403, "wrong user or password")]
     await world.registry.drain()
 
 
 async def test_a_flood_of_strangers_does_not_fill_the_record():
     world = World([HangupStep()], (TrunkSettings(name="t", peers=["127.0.0.1"]),))
-    await world.registry.learn_peers()
+    await learn_peers(world.registry.trunks)
     for handle in range(1, 500):
         world.rings(handle, source="192.0.2.1:5060")
     assert len(world.of(CallRefused)) <= 6

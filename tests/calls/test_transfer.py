@@ -8,6 +8,7 @@ from sipagent.core.events import LegEnded, TransferChanged
 from sipagent.dialplan.model import DialStep, HangupStep, RejectStep, TransferStep
 from sipagent.sip import protocol
 from sipagent.sip.settings import SipSettings, TrunkSettings
+from sipagent.sip.trunk_watch import learn_peers
 from tests.calls.test_registry import World, settle
 
 TARGET = "sip:desk@127.0.0.9"
@@ -87,7 +88,7 @@ async def test_the_policy_says_which(policy, refers):
 async def test_a_trunks_policy_is_before_the_nodes():
     trunks = (TrunkSettings(name="carrier", peers=["127.0.0.1"], domain="carrier.test", transfer="bridge"),)
     world = World([TransferStep(target="+4930")], trunks)
-    await world.registry.learn_peers()
+    await learn_peers(world.registry.trunks)
     await answered(world)
     await settle()
     call = last(world, protocol.MakeCall)

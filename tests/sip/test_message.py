@@ -57,11 +57,12 @@ def test_bare_line_feeds() -> None:
     assert message.get("call-id") == "abc@192.0.2.1" and message.body == "v=0\n"
 
 
-def test_only_headers_on_the_list_are_kept() -> None:
+def test_headers_that_are_not_sips_own_are_kept() -> None:
     assert invite_headers(parse(INVITE)) == {
         "X-Campaign": "spring, late",
         "P-Asserted-Identity": "<sip:+1555@carrier.example>, <tel:+1555>",
         "Referred-By": "<sip:boss@example.com>",
+        "Subject": "a folded subject line",
     }
 
 
@@ -130,6 +131,10 @@ def test_seconds(value: str, number: int) -> None:
 def test_bounds() -> None:
     many = parse("INVITE sip:a@b SIP/2.0\r\n" + "".join(f"X-{n}: {n}\r\n" for n in range(5000)) + "\r\n")
     assert len(many.headers) == MAX_HEADERS and len(invite_headers(many)) == MAX_KEPT
+    crowd = parse(
+        "INVITE sip:a@b SIP/2.0\r\n" + "".join(f"X-{n}: {n}\r\n" for n in range(200)) + "Diversion: <sip:c@d>\r\n\r\n"
+    )
+    assert invite_headers(crowd)["Diversion"] == "<sip:c@d>"  # who calls is not pushed out
     long = parse("INVITE sip:a@b SIP/2.0\r\nX-L: " + "x" * 60000 + "\r\nX-L: y\r\n\r\n")
     assert len(invite_headers(long)["X-L"]) == MAX_VALUE
     assert len(parse_address("<sip:a@b;" + ";".join(f"p{n}=1" for n in range(1000)) + ">").uri_params) == MAX_KEPT

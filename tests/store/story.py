@@ -11,6 +11,7 @@ from sipagent.core.events import (
     CallCreated,
     CallEnded,
     CallerSaid,
+    CallerTold,
     CallQuality,
     CallRefused,
     DigitReceived,
@@ -32,11 +33,12 @@ from sipagent.core.events import (
     SipMessage,
     SipMessages,
     TransferChanged,
+    TrunkChanged,
     TurnEnded,
     TurnLatency,
 )
 from sipagent.core.ids import new_call_id, new_leg_id, new_transfer_id, new_turn_id
-from sipagent.core.states import Direction, RegistrationState, TransferState
+from sipagent.core.states import Direction, RegistrationState, TransferState, TrunkState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 
 START = datetime(2026, 3, 29, 0, 59, 58, 123456, tzinfo=UTC)  # two seconds before clocks change in Europe
@@ -233,10 +235,26 @@ class Story:
             level_out_dbov=None,
         )
 
+    def told_by_the_trunk(self, t: float) -> list[Event]:
+        diversion = {"number": "+49309999", "reason": "no-answer"}
+        return [
+            CallerTold(
+                at=self.at(t),
+                call_id=self.call_id,
+                name="Ann",
+                asserted=True,
+                withheld=False,
+                diversions=(diversion,),
+                headers={"X-Campaign": "spring"},
+            ),
+            TrunkChanged(at=self.at(t), trunk="carrier", state=TrunkState.DEGRADED, reason="one server is gone"),
+        ]
+
     def whole(self) -> list[Event]:
         """Every type of event once at least."""
         return [
             *self.arrives(),
+            *self.told_by_the_trunk(0.05),
             *self.rings(),
             *self.is_answered(),
             *self.turn(2),

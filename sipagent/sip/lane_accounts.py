@@ -1,0 +1,61 @@
+"""The lane's accounts: PJSIP's array of them is small, so only trunks that register have one for themselves.
+
+A request of another trunk, and one that has to go to a certain server, is made with an account that is changed for it
+first: PJSIP copies identity, credentials and route into each dialog when it begins.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from sipagent.sip.lane_calls import LaneAccount, Owner
+from sipagent.sip.protocol import AddAccount
+
+MAX_ACCOUNTS = 8  # PJSUA_MAX_ACC as PJSIP has it; one more and it aborts the process
+
+
+class Accounts:
+    """``configure``: the pjsua2 configuration of an account. The one named "" is for calls without a trunk."""
+
+    def __init__(self, lane: Owner, local: AddAccount, configure: Callable[[AddAccount], Any]) -> None:
+        self._lane = lane
+        self._configure = configure
+        self._known: dict[str, AddAccount] = {"": local}
+        self._own: dict[str, LaneAccount] = {}
+        self._as: dict[str, AddAccount] = {"": local}  # what each of `_own` is at the moment
+        account = self._own[""] = LaneAccount(lane, "")
+        account.create(configure(local), True)
+
+    def add(self, command: AddAccount) -> None:
+        self._known[command.account] = command
+        if command.account in self._own:
+            self._become(command.account, command)
+        elif command.registrar:
+            if len(self._own) >= MAX_ACCOUNTS:
+                raise RuntimeError(
+                    f"PJSIP has room for {MAX_ACCOUNTS - 1} trunks that register: set `register = false` on some, or "
+                    "run them on another node"
+                )
+            account = LaneAccount(self._lane, command.account)
+            account.create(self._configure(command))
+            self._own[command.account], self._as[command.account] = account, command
+
+    def find(self, name: str, route: list[str] | None = None) -> LaneAccount:
+        """The account to make this trunk's next request with; ``route``: None is the trunk's own."""
+        command = self._known.get(name)
+        if command is None:
+            raise LookupError(f"no account named {name!r} was added")
+        if route is not None:
+            command = msgspec.structs.replace(command, route=route)
+        holder = name if name in self._own else ""
+        self._become(holder, command)
+        return self._own[holder]
+
+    def __iter__(self) -> Iterator[LaneAccount]:
+        return iter(self._own.values())
+
+    def _become(self, holder: str, command: AddAccount) -> None:
+        if self._as[holder] != command:
+            self._own[holder].modify(self._configure(command))
+            self._as[holder] = command

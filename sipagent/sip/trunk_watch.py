@@ -1,0 +1,222 @@
+"""Keeps what is known of the trunks fresh: their servers by DNS, whether these answer, and our address towards them."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+from sipagent.core.clock import mono_ns, now
+from sipagent.core.events import EventSink, TrunkChanged
+from sipagent.core.states import TrunkState
+from sipagent.sip import message
+from sipagent.sip.locate import SHORTEST_S, Locator, Unlocated
+from sipagent.sip.network import AddressWatch, on_network_change, source_address
+from sipagent.sip.protocol import AddressChanged, AnyCommand, LaneReady, OptionsResult, SendOptions
+from sipagent.sip.registration import RegistrationView
+from sipagent.sip.routing import route_to
+from sipagent.sip.servers import Server
+from sipagent.sip.settings import TrunkSettings
+from sipagent.sip.trunks import Trunks, as_network
+
+log = logging.getLogger("sipagent.sip")
+
+_TICK_S = 0.25
+_ADDRESSES_EVERY_S = 3.0
+_LOCATE_S = 12.0  # all look-ups for one trunk together
+_RETRY_S = 5.0  # after a look-up that failed
+PEERS_EVERY_S = 60.0
+
+
+class Lane(Protocol):
+    """The part of the lane's client that is used here."""
+
+    @property
+    def ready(self) -> LaneReady | None: ...
+    def send(self, command: AnyCommand) -> None: ...
+
+
+class TrunkWatch:
+    """Wire it up: ``on_fact`` gets OptionsResult, ``registrations`` tells the registrar's states, and ``on_moved`` is
+    told of the trunks that see us at another address.
+    """
+
+    def __init__(
+        self,
+        trunks: Trunks,
+        lane: Lane,
+        events: EventSink,
+        locator: Locator,
+        *,
+        source: Callable[[str], str] = source_address,
+    ) -> None:
+        self.registrations: Callable[[], Mapping[str, RegistrationView]] = dict
+        self.on_moved: Callable[[Collection[str]], None] = lambda _trunks: None
+        self._trunks = trunks
+        self._lane = lane
+        self._events = events
+        self._locator = locator
+        self._source = source
+        self._addresses = AddressWatch()
+        self._look_at: dict[str, float] = {}  # when to ask DNS again, by trunk
+        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._addresses_at = 0.0
+        self._peers_at = 0.0
+        self._peers_task: asyncio.Task[bool] | None = None
+        self._token = 0
+        self._lane_pid = 0
+        self._told: dict[str, tuple[TrunkState, str]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._end_netlink: Callable[[], None] = lambda: None
+
+    async def prepare(self) -> None:
+        """The servers and peers of every trunk, as far as DNS gives them now; waits for it some seconds at most."""
+        names = [trunk.name for trunk in self._trunks.settings]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOCATE_S):
+                await asyncio.gather(*(self._locate(name) for name in names), learn_peers(self._trunks))
+
+    def start(self) -> None:
+        self._end_netlink = on_network_change(self._network_changed)
+        self._peers_at = _seconds() + PEERS_EVERY_S
+        self._tasks.append(asyncio.get_running_loop().create_task(self._run(), name="trunks"))
+
+    async def close(self) -> None:
+        self._end_netlink()
+        tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._looking.values()]
+        if self._peers_task is not None:
+            tasks.append(self._peers_task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def on_fact(self, fact: OptionsResult) -> None:
+        for health in self._trunks.health.values():
+            health.answered(fact.token, fact.status, fact.answered, _seconds())
+        self._tell()
+
+    def servers(self, trunk: str) -> list[Server]:
+        """To register at, those that answer first."""
+        health = self._trunks.health[trunk]
+        return health.servers() if self._trunks[trunk].registers else []
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            at = _seconds()
+            self._renew_names(at)
+            self._ask_servers(at)
+            if at >= self._addresses_at:
+                self._addresses_at = at + _ADDRESSES_EVERY_S
+                self._look_at_addresses()
+            self._tell()
+            await asyncio.sleep(_TICK_S)
+
+    def _renew_names(self, at: float) -> None:
+        for trunk in self._trunks.settings:
+            if at >= self._look_at.get(trunk.name, 0.0):
+                task = asyncio.get_running_loop().create_task(self._locate(trunk.name), name=f"locate/{trunk.name}")
+                self._looking[trunk.name] = task
+        if at >= self._peers_at and (self._peers_task is None or self._peers_task.done()):
+            self._peers_at = at + PEERS_EVERY_S
+            self._peers_task = asyncio.get_running_loop().create_task(learn_peers(self._trunks), name="peers")
+
+    async def _locate(self, name: str) -> None:
+        trunk = self._trunks[name]
+        self._look_at[name] = _seconds() + SHORTEST_S  # whatever becomes of it
+        if not trunk.first_hop:
+            return
+        health = self._trunks.health[name]
+        try:
+            async with asyncio.timeout(_LOCATE_S):
+                servers, held_s = await self._locator.locate(trunk.first_hop)
+        except Unlocated as error:
+            health.located([], str(error), _seconds())
+            self._look_at[name] = _seconds() + _RETRY_S
+        except TimeoutError:
+            health.located([], "the name servers take too long to answer: check DNS", _seconds())
+            self._look_at[name] = _seconds() + _RETRY_S
+        else:
+            health.located(servers, "", _seconds())
+            self._look_at[name] = _seconds() + held_s
+
+    def _ask_servers(self, at: float) -> None:
+        ready = self._lane.ready
+        pid = ready.pid if ready is not None else 0
+        if pid != self._lane_pid:
+            for health in self._trunks.health.values():
+                health.lane_lost(at)
+            self._lane_pid = pid
+        registrations = self.registrations()
+        for trunk in self._trunks.settings:
+            health = self._trunks.health[trunk.name]
+            view = registrations.get(trunk.name)
+            health.registration(view.state if view is not None else None, view.sentence if view is not None else "", at)
+            health.passes(at)
+            for server in health.due(at) if ready is not None else ():
+                self._token += 1
+                health.asked(server, self._token, at)
+                target = f"sip:{trunk.outbound_host}"
+                route = route_to(trunk, server)
+                self._lane.send(SendOptions(account=trunk.name, token=self._token, target=target, route=route))
+
+    def _network_changed(self) -> None:
+        self._addresses_at = 0.0
+
+    def _look_at_addresses(self) -> None:
+        moved: list[str] = []
+        for trunk in self._trunks.settings:
+            servers = self._trunks.health[trunk.name].servers()
+            if servers and self._addresses.changed(trunk.name, self._source(servers[0].host)):
+                moved.append(trunk.name)
+        if moved:
+            log.warning("our address towards trunks has changed", extra={"trunks": moved})
+            self._lane.send(AddressChanged())
+            self.on_moved(moved)
+
+    def _tell(self) -> None:
+        """One event for each change of state; a trunk that is up from the start is no news."""
+        for name, view in self._trunks.states.items():
+            before = self._told.get(name, (TrunkState.UP, ""))
+            if before[0] is not view.state:
+                self._told[name] = (view.state, view.reason)
+                log.log(
+                    logging.INFO if view.state is TrunkState.UP else logging.WARNING,
+                    "trunk",
+                    extra={"trunk": name, "state": view.state.value, "say": view.reason},
+                )
+                self._events.emit(TrunkChanged(at=now(), trunk=name, state=view.state, reason=view.reason))
+
+
+async def learn_peers(trunks: Trunks) -> bool:
+    """Looks up the host names that trunks call from; False when one cannot be: what is known of it is kept."""
+    complete = True
+    loop = asyncio.get_running_loop()
+    found: dict[str, list[TrunkSettings]] = {}
+    for trunk in trunks.settings:
+        for host in _peer_hosts(trunk):
+            try:
+                entries = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+                addresses = {str(entry[4][0]) for entry in entries}
+            except OSError:
+                if not trunks.health[trunk.name].servers():  # SRV may know the name where A does not
+                    log.warning("a trunk's address cannot be looked up", extra={"trunk": trunk.name})
+                    complete = False
+                addresses = trunks.addresses_of(trunk)
+            for address in addresses:
+                found.setdefault(address, []).append(trunk)
+    trunks.learn(found)
+    return complete
+
+
+def _peer_hosts(trunk: TrunkSettings) -> list[str]:
+    """Names to look up by A; where calls are sent is known by way of `Locator`."""
+    named = [peer for peer in trunk.peers if as_network(peer) is None]
+    registrar = message.parse_address(f"<{trunk.registrar_uri}>").host
+    return list(dict.fromkeys(host for host in [*named, registrar] if host))
+
+
+def _seconds() -> float:
+    return mono_ns() / 1e9
