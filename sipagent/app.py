@@ -16,6 +16,7 @@ from sipagent.api.server import ApiServer
 from sipagent.backend import NodeBackend
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.services import Services
+from sipagent.calls.transfer import REASONS
 from sipagent.config import Config
 from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent
@@ -29,7 +30,7 @@ from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import Event, EventHub, PartialTranscript, SipMessages, as_fields, private_fields
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
-from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, said_texts, urgent_texts
+from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.locate import DnsResolver, Locator
@@ -298,7 +299,8 @@ class Node:
         if self._preparing is not None:
             self._preparing.cancel()
         said = [text for plan in dialplans for steps in plan.steps.values() for text in said_texts(steps)]
-        rest = _clauses([*said, *(text for agent in agents for text in fixed_texts(agent))])
+        back = [agent.transfer_failed.format(reason=why) for agent in agents if may_transfer(agent) for why in REASONS]
+        rest = _clauses([*said, *(text for agent in agents for text in fixed_texts(agent)), *back])
         self._preparing = asyncio.create_task(self._phrases.prepare(rest), name="phrases")
         self._preparing.add_done_callback(_phrases_prepared)
 

@@ -24,6 +24,7 @@ class Room:
     def __init__(self, caller: Leg) -> None:
         self._caller = caller
         self._parts: dict[Leg, Part] = {}
+        self._paused = False
 
     @property
     def joined(self) -> bool:
@@ -51,11 +52,18 @@ class Room:
             leg.hear()
             self._apply()
 
+    def pause(self, paused: bool = True) -> None:
+        """Nobody hears anybody: the caller is on hold."""
+        self._paused = paused
+        self._apply()
+
     def _apply(self) -> None:
         for leg in (self._caller, *self._parts):
             leg.hear(*self._heard_by(leg))
 
     def _heard_by(self, leg: Leg) -> list[Leg]:
+        if self._paused:
+            return []
         heard = [] if leg is self._caller else [self._caller]
         for other, part in self._parts.items():
             whispers = part is Part.WHISPER and leg is not self._caller
@@ -72,3 +80,5 @@ async def joined(call: "Call", other: Leg) -> None:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     finally:
         call.room.leave(other)
+        if call.held is not None:
+            call.held.set()

@@ -33,19 +33,25 @@ def hand_over(call: "Call", plan: TransferSpec) -> TransferId:
 
 
 def hold(call: "Call", music: str) -> None:
-    """Until `resume`. Raises NotNow."""
+    """Until `resume`. An agent waits meanwhile; so does, in silence, who is joined with the caller. Raises NotNow."""
     if call.held is not None:
         raise NotNow("the call is on hold already")
     over = asyncio.Event()
 
     async def work() -> None:
         call.held = over
+        call.room.pause()
         try:
             await holding.hold_until(call, over, music)
         finally:
             call.held = None
+            call.room.pause(False)
 
-    call.obey(work)
+    if call.room.joined:
+        call.check_up()
+        call.beside(work(), "hold")
+    else:
+        call.obey(work)
 
 
 def resume(call: "Call") -> None:

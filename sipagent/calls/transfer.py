@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
 _UNREACHABLE = "they cannot be reached at the moment"
+_HUNG_UP = "they have hung up"
 _REASONS = {
     Disposition.BUSY: "the line is busy",
     Disposition.NO_ANSWER: "nobody answers there",
     Disposition.REJECTED: "they cannot take the call now",
 }
+
+
+REASONS = (*_REASONS.values(), _UNREACHABLE, _HUNG_UP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,7 @@ def _not_reached(log: TransferLog, other: Leg) -> Handed:
     end = other.ended.result()
     reason = _REASONS.get(end.disposition, _UNREACHABLE)
     if end.disposition is Disposition.ANSWERED:
-        reason = "they have hung up"
+        reason = _HUNG_UP
     log.step(TransferState.FAILED, end.sip_status, reason, other)
     return Handed(reason)
 

@@ -194,13 +194,19 @@ class Dialplan(_Part, frozen=True):
 
 
 def said_texts(steps: Sequence[Step]) -> list[str]:
-    """What `say` steps will speak."""
-    return [step.text for step in steps if isinstance(step, SayStep)]
+    """What the steps will speak, to the caller or to whoever they are handed to."""
+    said = [step.text for step in steps if isinstance(step, SayStep)]
+    return said + [step.whisper for step in steps if isinstance(step, DialStep | TransferStep) and step.whisper]
 
 
 def urgent_texts(agent: AgentSpec) -> list[str]:
     """Texts that must be at hand the moment they are needed: the first words, and those for when something fails."""
     return [text for text in (agent.greeting, agent.filler, agent.apology) if text]
+
+
+def may_transfer(agent: AgentSpec) -> bool:
+    by_chat = agent.chat is not None and bool(agent.chat.transfer_targets)
+    return by_chat or any(intent.transfer for intent in agent.intents.values())
 
 
 def fixed_texts(agent: AgentSpec) -> list[str]:

@@ -89,9 +89,17 @@ async def test_two_calls_joined_end_together():
         world.registry.on_fact(protocol.MediaChanged(call=handle, sdp=OFFER, answer=OFFER, offered=True))
     await until(lambda: hears(one.leg) == (other.leg.port,) and hears(other.leg) == (one.leg.port,))
     with pytest.raises(NotNow, match="talking with somebody"):
-        orders.hold(one, "")
+        orders.hand_over(one, TransferSpec(target="sip:desk@127.0.0.9"))
     world.registry.on_fact(protocol.DigitByInfo(call=1, digit="7", duration_ms=0))
     await until(lambda: other.leg.port.pressed == ["7"])
+    orders.hold(one, "silence")
+    await until(lambda: hears(one.leg) == hears(other.leg) == () and world.lane.kinds()[-1] == "Hold")
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await settle(0.02)
+    orders.resume(one)
+    await until(lambda: world.lane.kinds()[-1] == "Resume")
+    world.registry.on_fact(protocol.MediaChanged(call=1, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: hears(one.leg) == (other.leg.port,))
     world.ended(2, was_answered=True)
     await until(lambda: one.ended.done())
     assert one.ended.result().detail == "the call it was joined with has ended"

@@ -13,6 +13,7 @@ from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import EndCall, Piece, Text, TransferCall
 from sipagent.conversation.providers.openai_chat import ChatModel
 from sipagent.core.errors import ProviderError
+from sipagent.dialplan.model import TransferSpec
 
 
 class Server:
@@ -115,6 +116,25 @@ async def test_tool_calls_arrive_in_pieces_and_usage_has_no_choices(server):
         Text("I will put you through."),
         TransferCall("sip:reception@example.test"),
     ]
+
+
+async def test_a_transfer_carries_what_the_model_tells_the_other_side(server):
+    fake, model = server
+    plan = TransferSpec(target="sip:desk@example.test", kind="attended")
+    chat = ChatAgent(model, "You are the desk.", "Hello.", {"desk": plan})
+    arguments = '{"target": "desk", "summary": "Wants to cancel order seven."}'
+    fake.scripts.append([tool(0, "transfer_call", arguments), DONE])
+    history = History()
+    history.note("The transfer failed: the line is busy.")
+    *_, wanted = await respond(chat, "try again", history)
+    assert wanted == TransferCall("sip:desk@example.test", "Wants to cancel order seven.", plan)
+    (request,) = fake.requests
+    assert [m["role"] for m in request["messages"]] == ["system", "system", "user"]
+    (offered,) = [t["function"] for t in request["tools"] if t["function"]["name"] == "transfer_call"]
+    assert offered["parameters"]["properties"] == {
+        "target": {"type": "string", "enum": ["desk"]},
+        "summary": {"type": "string"},
+    }
 
 
 async def test_a_tool_without_words_gets_words(server):

@@ -6,14 +6,18 @@ import pytest
 from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import EndCall, Text, TransferCall
-from sipagent.dialplan.model import IntentSpec, SlotSpec
+from sipagent.dialplan.model import IntentSpec, SlotSpec, TransferSpec
 
+MANAGER = TransferSpec(target="2000", whisper="Wants {day}.")
 INTENTS = {
     "hours": IntentSpec(examples=["opening hours"], answer="We open at eight."),
     "book": IntentSpec(
         examples=["book appointment"],
         slots={"day": SlotSpec(kind="day", ask="Which day?"), "time": SlotSpec(kind="time", ask="At what time?")},
         answer="Booked {day} at {time}.",
+    ),
+    "manager": IntentSpec(
+        examples=["manager"], slots={"day": SlotSpec(ask="Which day?", kind="day")}, transfer=MANAGER
     ),
     "human": IntentSpec(examples=["human"], answer="One moment.", transfer="sip:desk@example.test"),
     "bye": IntentSpec(examples=["bye"], answer="Goodbye.", hangup=True),
@@ -92,6 +96,13 @@ async def test_understanding_resets_the_count(agent):
 async def test_transfers_and_hangs_up(agent):
     assert await ask(agent, "human") == [Text("One moment."), TransferCall("sip:desk@example.test")]
     assert await ask(agent, "bye") == [Text("Goodbye."), EndCall()]
+
+
+async def test_a_transfer_tells_the_other_side_what_was_learnt(agent):
+    await ask(agent, "manager")
+    *_, wanted = await ask(agent, "Friday")
+    assert isinstance(wanted, TransferCall)
+    assert (wanted.target, wanted.whisper, wanted.plan) == ("2000", "Wants Friday.", MANAGER)
 
 
 async def test_an_answer_that_was_never_heard_leaves_no_trace(agent):

@@ -7,7 +7,19 @@ import pytest
 from sipagent.core.errors import ConfigError
 from sipagent.dialplan.loader import load_file, load_folder
 from sipagent.dialplan.matching import by_name, match
-from sipagent.dialplan.model import AgentStep, AnswerStep, HangupStep, RejectStep, SayStep, TransferStep, fixed_texts
+from sipagent.dialplan.model import (
+    AgentStep,
+    AnswerStep,
+    DialStep,
+    HangupStep,
+    HoldStep,
+    RejectStep,
+    RingStep,
+    SayStep,
+    TransferStep,
+    fixed_texts,
+    said_texts,
+)
 
 SHIPPED = Path(__file__).parents[2] / "dialplans"
 
@@ -144,3 +156,57 @@ def test_files_that_cannot_be_read(tmp_path):
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_file(binary)
+
+
+STEPS = """\
+routes: [{steps: s}]
+steps:
+  s:
+    - ring: 2
+    - say: {text: "Not in service.", early: true}
+    - dial: {to: ["sip:a@b", "+49"], on_busy: t, whisper: "A caller."}
+    - transfer: {target: "100", whisper: "Mind the gap.", music: ringback}
+    - hold: 5
+  t: [hangup]
+"""
+
+
+def test_the_steps_that_hand_a_caller_on(write):
+    plan = load_file(write(STEPS))
+    ring, say, dial, transfer, hold = plan.steps["s"]
+    assert isinstance(ring, RingStep) and isinstance(say, SayStep) and isinstance(hold, HoldStep)
+    assert (ring.seconds, say.early, hold.seconds) == (2, True, 5)
+    assert isinstance(dial, DialStep) and (dial.targets, dial.on_busy) == (("sip:a@b", "+49"), "t")
+    assert isinstance(transfer, TransferStep) and transfer.attended
+    assert said_texts(plan.steps["s"]) == ["Not in service.", "A caller.", "Mind the gap."]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("on_busy: t", "on_busy: tt", r":6: no steps named `tt` \(did you mean `t`"),
+        ("music: ringback", "music: ringbak", ":7: no file ringbak beside the dialplan"),
+        ('whisper: "Mind the gap."', "kind: blind, whisper: x", ":7: a blind transfer has no `whisper`"),
+        ("- ring: 2", "- answer", ":5: `early` is for a call that is not answered yet"),
+        ("ring: 2", "ring: 900", ":4: ring for 900 s: it is 0 to 180"),
+        ("hold: 5", "hold: 0", ":8: hold for 0 s"),
+        ('["sip:a@b", "+49"]', "[]", ":6: `dial` needs somebody to ring"),
+        ('"100"', '""', ":7: `transfer` needs a target"),
+    ],
+)
+def test_mistakes_in_them(write, old, new, said):
+    assert old in STEPS
+    with pytest.raises(ConfigError, match=said):
+        load_file(write(STEPS.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('answer: "On {day}."', 'transfer: {target: "1", whisper: "Wants {dya}."}', "no slot named `dya`"),
+        ('greeting: "Hi."', 'greeting: "Hi."\n    transfer_failed: "Sorry, {why}."', "`why`"),
+    ],
+)
+def test_braces_of_transfers(write, old, new, said):
+    with pytest.raises(ConfigError, match=said):
+        load_file(write(GOOD.replace(old, new)))
