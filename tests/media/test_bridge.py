@@ -237,3 +237,52 @@ async def test_only_open_ports_of_one_process_are_joined(rig):
     port.hear(*others[:3])
     await others[0].close()
     assert port.hearing.others == (others[1].slot, others[2].slot)
+
+
+async def test_loss_is_concealed_and_comfort_noise_is_heard(rig):
+    calls = [await rig.call(), await rig.call(comfort_noise=13)]
+    join(*calls)
+    (_, alice, _), (_, bob, _) = calls
+    said = [encode(0, frame).tobytes() for frame in speech(1.0, 8000).reshape(-1, 160)]
+    packets = [bob.packet(payload, skip=True) for payload in said]
+    del packets[20]
+    await bob.paced(packets)
+    await eventually(lambda: said[-1] in audio(alice))
+    begin = audio(alice).index(said[19]) + 160
+    concealed = pcm_of([audio(alice)[begin : begin + 160]]).astype(int)
+    assert np.abs(concealed).max() > 1000, "no hole where a packet was lost"
+    bob.packet(bytes([40]), payload_type=13)  # the level: -40 dBov
+    begin = len(alice.received)
+    await eventually(lambda: len(alice.received) > begin + 20)
+    noise = pcm_of([audio(alice, begin + 15)]).astype(float)
+    assert -50 < 20 * np.log10(np.sqrt(np.mean(noise**2)) / 32768) < -30
+    numbers = [packet.sequence - alice.received[0].sequence & 0xFFFF for packet in alice.received]
+    assert numbers == list(range(len(numbers)))
+
+
+async def test_a_talkspurt_begins_with_the_marker_and_silence_is_silence(rig):
+    calls = [await rig.call(), await rig.call()]
+    join(*calls)
+    (_, alice, _), (_, bob, _) = calls
+    said = codes(10)
+    await say(bob, said)
+    await eventually(lambda: said[-1] in audio(alice))
+    marked = [packet for packet in alice.received if packet.marker]
+    assert [packet.payload for packet in marked] == [b"\xff" * 160, said[0]], "the stream's first, and the talkspurt's"
+    await asyncio.sleep(0.5)  # longer than concealment goes on
+    assert alice.received[-1].payload == b"\xff" * 160
+
+
+async def test_a_line_on_hold_is_neither_heard_nor_plays(rig):
+    calls = [await rig.call(), await rig.call()]
+    join(*calls)
+    (_, alice, _), (port, bob, _) = calls
+    port.connect(bob.host, bob.port, 0, 101, send=False, receive=False)
+    await asyncio.sleep(0.1)
+    begin = len(bob.received)
+    await asyncio.gather(say(alice, codes(15)), say(bob, codes(15)))
+    assert len(bob.received) == begin and set(audio(alice)) == {0xFF}
+    port.connect(bob.host, bob.port, 0, 101)
+    said = codes(20, seed=4)
+    await say(alice, said)
+    await eventually(lambda: said[-1] in audio(bob))
