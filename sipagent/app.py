@@ -224,6 +224,7 @@ class Node:
         if self.config.api.enabled:
             await self._start_api(url)
         self._exit.callback(self.registry.refuse_new)
+        self._exit.push_async_callback(self.lane.drain)
 
     async def _start_api(self, url: str) -> None:
         settings = self.config.api

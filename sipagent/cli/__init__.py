@@ -15,6 +15,7 @@ from sipagent.cli.call import call
 from sipagent.cli.calls import calls
 from sipagent.cli.db import db
 from sipagent.cli.demo import demo
+from sipagent.cli.edge import edge
 from sipagent.cli.key import key
 from sipagent.cli.models import models
 from sipagent.cli.serve import serve
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, serve, call, calls, models, db, key, settings):
+for command in (demo, serve, call, calls, models, db, edge, key, settings):
     cli.add_command(command)
 
 

@@ -90,6 +90,8 @@ def _greet(node: Node) -> None:
     ready = node.lane.ready
     assert ready is not None
     click.echo(f"SIP   {ready.host}:{ready.port}, up to {node.registry.max_calls} calls at a time", err=True)
+    if node.lane.notice:
+        click.echo(f"note  {node.lane.notice}", err=True)
     for trunk, view in node.registrar.states.items():
         click.echo(f"trunk {trunk}: {view.state}", err=True)
     if not node.config.trunks:

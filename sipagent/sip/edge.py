@@ -68,7 +68,7 @@ class Installation(msgspec.Struct, frozen=True):
 
 def contact_towards(peer: str, settings: SipSettings) -> str:
     """host:port, with the transport, that our Contact says to this peer (a SIP URI; "" is anyone). May look it up."""
-    far = message.parse_address(peer)
+    far = message.parse_address(f"<{peer}>")
     own = settings.host if settings.host != "0.0.0.0" else addresses.towards(far.host)
     host = settings.public_host or own
     transport = far.uri_params.get("transport", "").lower()

@@ -291,6 +291,8 @@ def _node(plan: Plan) -> str:
     host, _, port = plan.inside.rpartition(":")
     fronts = " || ".join(f'$si == "{front}"' for front in plan.fronts)
     believe = f"if (({fronts}) && $hdr({SOURCE}) != $null) $var(source) = $hdr({SOURCE});\n  " if fronts else ""
+    # Names the server wanted (SNI). The chain is verified; Kamailio 5.6 compares no names.
+    name = '  if (!($rd =~ "^[0-9.]+$")) $xavp(tls=>server_name) = $rd;\n' if plan.tls else ""
     return f"""\
 route[ARRIVED] {{
   if ($Ri == "{host}" && $Rp == {port}) route(LANE);
@@ -323,7 +325,7 @@ route[CALL] {{
 # Inside a dialog: its lane stands in the request URI, because it is our Contact.
 route[TO_LANE] {{
   $var(port) = $(ru{{uri.param,sl}}{{s.int}});
-  if ($var(port) == 0 || !ds_is_from_list("{GROUP}", "0", "sip:{host}:$var(port)")) {{
+  if ($var(port) == 0 || !ds_is_from_list("{GROUP}", "2", "sip:{host}:$var(port)")) {{
     if (!is_method("ACK")) sl_send_reply("481", "Call/Transaction Does Not Exist");
     exit;
   }}
@@ -365,7 +367,7 @@ route[LANE] {{
     if ($hdr(X-Sipagent-Route) != $null) $du = $hdr(X-Sipagent-Route);
   }}
   remove_hf("X-Sipagent-Route");
-  route(RELAY);
+{name}  route(RELAY);
 }}
 
 # The far side said nothing at all: the lane must know that 408 from the peer's own.
@@ -391,7 +393,7 @@ route[ARRIVED] {{
     }}
     $var(to) = $du;
     if ($var(to) == $null) $var(to) = $ru;
-    if (!ds_is_from_list("{GROUP}", "1") && !ds_is_from_list("{GROUP}", "1", "$var(to)")) {{
+    if (!ds_is_from_list("{GROUP}", "3") && !ds_is_from_list("{GROUP}", "3", "$var(to)")) {{
       if (!is_method("ACK")) sl_send_reply("403", "Not A Relay");
       exit;
     }}

@@ -69,10 +69,12 @@ class Sipp:
         timeout_s: float = 15.0,
         speech: Path | None = None,
         args: Sequence[str] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         """``speech``: headerless G.711 for scenarios that play it. ``limit``: calls at a time, 0 for no limit."""
         self.scenario = Path(scenario) if "/" in str(scenario) else SCENARIOS / scenario
         self.target = target
+        self.host = host
         self.port = port or free_port()
         self.media_port = media_port or free_block(_MEDIA_PORTS)
         self.service = service
@@ -99,7 +101,7 @@ class Sipp:
         command = [program]
         if self.target is not None:
             command.append(self.target)
-        command += ["-sf", str(self.scenario), "-i", "127.0.0.1", "-p", str(self.port), "-s", self.service]
+        command += ["-sf", str(self.scenario), "-i", self.host, "-p", str(self.port), "-s", self.service]
         command += ["-mi", "127.0.0.1", "-mp", str(self.media_port), "-m", str(self.calls), "-r", str(self.rate)]
         command += ["-d", str(self.duration_ms), "-nostdin", "-trace_err", "-error_file", "errors.log"]
         command += ["-trace_msg", "-message_file", "messages.log", "-trace_stat", "-stf", "stats.csv", "-fd", "1"]
