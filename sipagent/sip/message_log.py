@@ -55,14 +55,14 @@ class MessageLog:
         """One entry of PJSIP's log; what is no message of a call is passed over."""
         first, _, text = line.partition("\n")
         head = _HEAD_LINE.fullmatch(first)
-        found = _CALL_ID.search(text) if head is not None else None
-        if head is None or found is None:
+        call_id = _call_id(text) if head is not None else ""
+        if head is None or not call_id:
             return
-        dialog = self._dialogs.get(found[1])
+        dialog = self._dialogs.get(call_id)
         if dialog is None:
             if not text.startswith("INVITE "):
                 return
-            dialog = self._dialogs[found[1]] = _Dialog(now)
+            dialog = self._dialogs[call_id] = _Dialog(now)
             self._make_room()
         direction, size, transport, host, port = head.groups()
         text = text.removesuffix(_TRAILER)
@@ -165,3 +165,13 @@ class MessageLog:
         self._bytes -= sum(len(message.text) for message in (*dialog.waiting, *dialog.tail))
         for handle in dialog.handles:
             self._by_handle.pop(handle, None)
+
+
+def _call_id(text: str) -> str:
+    """What its dialog is found by, "" when there is none."""
+    head = text.partition("\r\n\r\n")[0]  # a body may hold headers too
+    _, usual, rest = head.partition("\nCall-ID: ")  # as nearly all write it: a fifth of the time
+    if usual:
+        return rest.partition("\r")[0].strip()
+    found = _CALL_ID.search(head)
+    return found[1] if found is not None else ""

@@ -63,6 +63,15 @@ def test_what_is_no_call_is_passed_over() -> None:
     assert due(seen, LINGER_NS + 60 * S) == []
 
 
+def test_a_call_id_in_a_body_is_not_the_messages() -> None:
+    seen = log()
+    seen.take(line(invite("a")), 0)
+    seen.bind("a", 1)
+    seen.take(line("NOTIFY sip:x SIP/2.0\r\ni: other\r\n\r\nSIP/2.0 200 OK\r\nCall-ID: a\r\n\r\n"), 1)
+    (batch,) = due(seen, 5 * S)
+    assert len(batch.messages) == 1
+
+
 def test_a_repetition_refers_to_the_first_and_direction_counts() -> None:
     seen = log()
     for now in (0, 1, 3):
