@@ -18,9 +18,10 @@ BATCH = 50  # messages that make a batch by themselves
 PATIENCE_NS = 2_000_000_000  # that a message waits, so that one batch holds a whole setup
 AFTER_END_NS = 500_000_000  # an ACK or the 200 to a BYE follows the end closely
 LINGER_NS = 33_000_000_000  # 64 * T1 (RFC 3261 section 17): nothing of a transaction comes later
-DIALOGS = 4096
+DIALOGS = 16384
 TEXT_BYTES = 16 << 20  # of all messages that wait
 REMEMBERED = 64  # messages of a dialog that a repetition is looked for in
+_CLEARANCE_NS = 2_000_000_000
 
 # PJSIP's line before the message: "RX 742 bytes Request msg INVITE/cseq=1 (rdata0x55d0) from UDP 192.0.2.1:5060:"
 _HEAD_LINE = re.compile(r"(RX|TX) ([0-9]+) bytes .* (?:from|to) (\S+) (\S+):([0-9]+):")
@@ -29,7 +30,8 @@ _CALL_ID = re.compile(r"^(?:call-id|i)[ \t]*:[ \t]*([^\r\n]+?)[ \t]*\r?$", re.IG
 
 
 class _Dialog:
-    def __init__(self, now: int) -> None:
+    def __init__(self, call_id: str, now: int) -> None:
+        self.call_id = call_id
         self.handles: list[int] = []
         self.count = 0
         self.waiting: list[SeenMessage] = []  # to leave soon
@@ -40,6 +42,11 @@ class _Dialog:
         self.ended = 0
         self.after_end = 0  # messages
 
+    @property
+    def spare(self) -> bool:
+        """It is no call, or one that is over."""
+        return not self.handles or self.ended > 0
+
 
 class MessageLog:
     """Fed with PJSIP's log of messages. ``local_address`` tells our side's host:port of a packet to or from a host."""
@@ -48,8 +55,10 @@ class MessageLog:
         self._local_address = local_address
         self._dialogs: OrderedDict[str, _Dialog] = OrderedDict()  # by Call-ID, in order of their first message
         self._by_handle: dict[int, str] = {}
+        self._waiting: dict[str, _Dialog] = {}  # those with messages for main
         self._bytes = 0
         self._next_sweep = 0
+        self._next_clearance = 0
 
     def take(self, line: str, now: int) -> None:
         """One entry of PJSIP's log; what is no message of a call is passed over."""
@@ -62,7 +71,7 @@ class MessageLog:
         if dialog is None:
             if not text.startswith("INVITE "):
                 return
-            dialog = self._dialogs[call_id] = _Dialog(now)
+            dialog = self._dialogs[call_id] = _Dialog(call_id, now)
             self._make_room()
         direction, size, transport, host, port = head.groups()
         text = text.removesuffix(_TRAILER)
@@ -99,9 +108,10 @@ class MessageLog:
         dialog = self._dialogs.get(self._by_handle.get(handle, ""))
         if dialog is not None and not dialog.ended:
             dialog.ended = now
-            dialog.waiting += dialog.tail
-            dialog.tail.clear()
-            dialog.since = dialog.since or now
+            if dialog.tail:
+                dialog.waiting += dialog.tail
+                dialog.tail.clear()
+                self._wait(dialog, now)
 
     def due(self, now: int, *, everything: bool = False) -> Iterator[SipMessages]:
         """Batches that should leave now."""
@@ -111,14 +121,17 @@ class MessageLog:
         elif now < self._next_sweep:
             return
         self._next_sweep = now + AFTER_END_NS // 2
-        for call_id, dialog in list(self._dialogs.items()):
+        for call_id, dialog in list(self._waiting.items()):
             patience = AFTER_END_NS if dialog.ended else PATIENCE_NS
-            if dialog.waiting and dialog.handles:
-                full = len(dialog.waiting) >= BATCH
-                if everything or full or now - dialog.since >= patience:
-                    yield from self._batch(dialog)
-            if (dialog.ended or not dialog.handles) and now - (dialog.ended or dialog.last) > LINGER_NS:
-                self._forget(call_id)
+            full = len(dialog.waiting) >= BATCH
+            if dialog.handles and (everything or full or now - dialog.since >= patience):
+                del self._waiting[call_id]
+                yield from self._batch(dialog)
+        if now >= self._next_clearance:
+            self._next_clearance = now + _CLEARANCE_NS
+            for call_id, dialog in list(self._dialogs.items()):
+                if dialog.spare and now - (dialog.ended or dialog.last) > LINGER_NS:
+                    self._forget(call_id)
 
     def _batch(self, dialog: _Dialog) -> Iterator[SipMessages]:
         messages = dialog.waiting
@@ -139,11 +152,15 @@ class MessageLog:
                     self._bytes -= len(message.text)
                     return
             dialog.waiting.append(message)
-            dialog.since = dialog.since or now
+            self._wait(dialog, now)
             return
         dialog.tail.append(message)
         if len(dialog.tail) > TAIL:
             self._bytes -= len(dialog.tail.popleft().text)
+
+    def _wait(self, dialog: _Dialog, now: int) -> None:
+        dialog.since = dialog.since or now
+        self._waiting[dialog.call_id] = dialog
 
     def _repeated(self, dialog: _Dialog, key: int, number: int) -> int | None:
         first = dialog.seen.setdefault(key, number)
@@ -154,14 +171,15 @@ class MessageLog:
         return None
 
     def _make_room(self) -> None:
-        """Of too many dialogs the oldest goes, those that became no call before all others."""
+        """Of too many dialogs the oldest goes, those that are no call, or no more, before all others."""
         if len(self._dialogs) <= DIALOGS:
             return
-        spare = next((call_id for call_id, dialog in self._dialogs.items() if not dialog.handles), None)
+        spare = next((call_id for call_id, dialog in self._dialogs.items() if dialog.spare), None)
         self._forget(spare if spare is not None else next(iter(self._dialogs)))
 
     def _forget(self, call_id: str) -> None:
         dialog = self._dialogs.pop(call_id)
+        self._waiting.pop(call_id, None)
         self._bytes -= sum(len(message.text) for message in (*dialog.waiting, *dialog.tail))
         for handle in dialog.handles:
             self._by_handle.pop(handle, None)

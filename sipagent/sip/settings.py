@@ -42,7 +42,7 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     # Timer T1 (RFC 3261 section 17.1.1.1), ms: a request or a 200 that nobody acknowledges is repeated after it, and
     # given up after 64 of it. Less than 500 only where every peer is near.
     t1_ms: int = 500
-    record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; 1 to 8 kB a call
+    record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; some 5 kB a call
     # "auto" puts Kamailio in front where several lanes, TLS or IPv6 ask for it (docs/scaling.md); "off" is one lane.
     edge: Literal["auto", "off"] = "auto"
     host6: str = ""  # IPv6 address that the edge binds besides, "::" for all of this machine; "" is none

@@ -63,6 +63,15 @@ async def test_inbound_outbound_refused_and_transferred_calls():
         busy = node.record(call_id).call
         assert (busy.disposition, busy.cause, busy.sip_status, busy.ended_by) == ("busy", "busy", 486, "callee")
 
+        # The proof of it: what went over the wire, to the ACK that follows the end.
+        async def acknowledged() -> bool:
+            async with node.http.get(f"/api/v1/voice/calls/{call_id}/sip") as response:
+                messages = (await response.json())["data"]
+            steps = [(message["sent"], message["status"] or message["method"]) for message in messages]
+            return steps[:1] + steps[-2:] == [(True, "INVITE"), (False, 486), (True, "ACK")]
+
+        await node.until(acknowledged, 5)
+
         # The API ends a call.
         async with Sipp("uas-outbound-answered.xml", timeout_s=30) as callee:
             call_id = await originate(node, callee.uri, "talk")
