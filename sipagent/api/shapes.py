@@ -1,6 +1,6 @@
 """From records and events to what goes over the wire."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -44,7 +44,7 @@ def call_out(call: CallRecord) -> CallOut:
         answered_at=call.answered_at,
         ended_at=call.ended_at,
         reason=call.cause,
-        legs=[leg_out(leg) for leg in call.legs],
+        legs=legs_out(call.legs),
         ringing_at=call.ringing_at,
         disposition=call.disposition,
         ended_by=call.ended_by,
@@ -83,7 +83,17 @@ def fresh_call_out(call: LiveCall) -> CallOut:
     )
 
 
-def leg_out(leg: LegRecord) -> LegOut:
+def legs_out(legs: Sequence[LegRecord]) -> list[LegOut]:
+    """Of one call, in order. A leg that was placed while the call was up has the one that was up as its parent."""
+    first = next((leg for leg in legs if leg.answered_at is not None), None)
+    found = []
+    for leg in legs:
+        later = first is not None and first.answered_at is not None and leg.setup_at >= first.answered_at
+        found.append(leg_out(leg, first.id if first is not None and later else None))
+    return found
+
+
+def leg_out(leg: LegRecord, parent_leg_id: str | None = None) -> LegOut:
     return LegOut(
         id=leg.id,
         call_session_id=leg.call_id,
@@ -92,7 +102,7 @@ def leg_out(leg: LegRecord) -> LegOut:
         state=leg.state,
         from_number=leg.from_number,
         to_number=leg.to_number,
-        parent_leg_id=None,
+        parent_leg_id=parent_leg_id,
         recordings=[],
         created_at=leg.setup_at,
         answered_at=leg.answered_at,
@@ -122,7 +132,7 @@ def calls_page(page: CallPage) -> CallsPage:
 
 
 def legs_page(legs: Iterable[LegRecord]) -> LegsPage:
-    return LegsPage(data=[leg_out(leg) for leg in legs])
+    return LegsPage(data=legs_out(list(legs)))
 
 
 def record_out(full: FullCall) -> CallRecordOut:

@@ -95,6 +95,12 @@ class Call:
         if referred.may_follow(self):
             leg.on_transfer_request = lambda fact: referred.asked(self, leg, fact)
 
+    def shown(self, whose: str) -> str:
+        """The calling number on a leg of ours: "" is the trunk's own."""
+        who = self.leg.identity
+        inbound = who.direction is Direction.INBOUND
+        return (who.from_number if inbound else who.to_number) if whose == "caller" else ""
+
     def speak_on(self, leg: Leg) -> None:
         """Another of its legs is the caller's from now on, whose end is the call's."""
         self.room.take_over(leg)

@@ -42,7 +42,13 @@ async def dial(call: "Call", step: DialStep) -> str:
 async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Disposition]:
     """The leg of whoever answered; or how it went with the last one."""
     requests = [
-        PlaceRequest(target=target, trunk=step.trunk, ring_timeout_s=step.timeout_s, beside=call.leg.port)
+        PlaceRequest(
+            target=target,
+            trunk=step.trunk,
+            from_number=call.shown(step.show),
+            ring_timeout_s=step.timeout_s,
+            beside=call.leg.port,
+        )
         for target in step.targets
     ]
     failed = Disposition.FAILED

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sipagent.calls.leg import Leg, LegIdentity
+from sipagent.calls.legs import LegTable
 from sipagent.calls.services import Services
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError, ConfigError
@@ -58,8 +59,9 @@ class Attempt:
 class Outbound:
     """Places legs of calls, whatever they are for."""
 
-    def __init__(self, services: Services, trunks: Trunks) -> None:
+    def __init__(self, services: Services, trunks: Trunks, table: LegTable) -> None:
         self._services = services
+        self._table = table
         self._trunks = trunks
         self.opening = 0  # ports on their way: they count as legs already
 
@@ -93,6 +95,11 @@ class Outbound:
 
         Raises CapacityError or ConfigError.
         """
+        ready = self._services.lane.ready
+        if ready is None:
+            raise CapacityError("the node cannot place calls at the moment")
+        if len(self._table) + self.opening >= ready.max_calls:
+            raise CapacityError(f"all {ready.max_calls} legs that this node carries are in use")
         refusal = self._trunks.admit(attempt.account, Direction.OUTBOUND, clock.now().mono / 1e9)
         if refusal is not None:
             raise CapacityError(refusal.reason)

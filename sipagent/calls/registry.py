@@ -44,7 +44,7 @@ class CallRegistry:
         self._ladders = Ladders(services.events)
         self._legs = LegTable(self._ladders)
         self.trunks = Trunks(services.trunks)
-        self._outbound = Outbound(services, self.trunks)
+        self._outbound = Outbound(services, self.trunks, self._legs)
         self._calls: dict[CallId, Call] = {}
         self._running: dict[CallId, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -166,6 +166,7 @@ async def _by_our_leg(call: "Call", log: TransferLog, plan: TransferSpec, via: s
     request = PlaceRequest(
         target=_dialled(call, plan),
         trunk=plan.trunk or (call.trunk if _is_number(plan.target) else ""),
+        from_number=call.shown(plan.show),
         ring_timeout_s=plan.timeout_s,
         beside=call.leg.port,
     )

@@ -61,6 +61,7 @@ class TransferSpec(_Part, frozen=True):
     whisper: str = ""  # told to the target before the caller comes; "" of an attended one: what the caller said last
     via: Literal["", "auto", "refer", "bridge"] = ""  # "" is what the trunk's `transfer` says
     trunk: str = ""  # for a leg of ours to the target; "" is the caller's trunk
+    show: Literal["own", "caller"] = "own"  # whose number the target sees on that leg, as far as the trunk lets us
     timeout_s: float = 0.0  # of ringing; 0 is the node's [limits] ring_timeout_s
     music: str = ""  # for the caller meanwhile: "" hold music, "ringback", "silence", or a WAV file beside the dialplan
 
@@ -82,6 +83,7 @@ class DialStep(_Part, frozen=True):
     to: str | tuple[str, ...]  # SIP URIs or numbers; several are tried in turn
     at_once: bool = False  # ring all of them; the first to answer gets the call
     trunk: str = ""  # "" is the node's choice
+    show: Literal["own", "caller"] = "own"  # whose number they see, as far as the trunk lets us
     timeout_s: float = 0.0  # of ringing, each; 0 is the node's [limits] ring_timeout_s
     music: str = "ringback"  # for the caller meanwhile, as of `transfer`
     whisper: str = ""  # told to whoever answers before the caller is joined

@@ -144,6 +144,13 @@ class Sipp:
         shutil.rmtree(self.folder, ignore_errors=True)
         return result
 
+    def dialog(self) -> str:
+        """The dialog of a caller that has been answered, as Replaces names it to the other side (RFC 3891)."""
+        ok = next(text for text in _blocks(_read(self.folder / "messages.log"), "received") if "200 OK" in text)
+        header = {name.lower(): value for name, _, value in (line.partition(": ") for line in ok.splitlines())}
+        tags = [header[name].strip().partition("tag=")[2] for name in ("to", "from")]
+        return f"{header['call-id'].strip()};to-tag={tags[0]};from-tag={tags[1]}"
+
     async def stop(self) -> None:
         process = self._process
         if process is not None and process.returncode is None:

@@ -180,3 +180,51 @@ async def test_orders_by_the_api() -> None:
         assert record.call.detail == "the call it was joined with has ended"
         assert [leg.disposition for leg in record.call.legs] == ["answered", "answered"]
         assert await node.stop() == 0
+
+
+TRUNK = """
+[[trunks]]
+name = "pbx"
+register = false
+peers = ["127.0.0.1"]
+domain = "127.0.0.1:{port}"
+options_s = 0
+follow_refer = ["2??"]
+"""
+
+
+async def test_a_peer_sends_us_elsewhere_and_another_takes_its_place() -> None:
+    target = Sipp("uas-outbound-callee-hangs-up.xml", timeout_s=60)
+    async with target, Node(extra=TRUNK.format(port=target.port)) as node:
+        # REFER: the agent goes on with whom it was sent to.
+        (await sipp.run("uac-refer-followed.xml", target=node.target, service="talk", timeout_s=30)).check()
+        (await target.wait()).check()
+        (record,) = await node.ended(1)
+        assert [(step.kind, step.state) for step in record.transfers] == [
+            ("received", "requested"),
+            ("received", "dialling"),
+            ("received", "completed"),
+        ]
+        assert [(leg.to_number, leg.cause) for leg in record.call.legs] == [("talk", "transferred"), ("200", "normal")]
+        assert (record.call.cause, record.call.ended_by) == ("normal", "callee")
+
+        # INVITE with Replaces: the agent goes on with whom took the caller's place.
+        first = Sipp("uac-inbound-agent-hangs-up.xml", target=node.target, service="talk", timeout_s=30)
+        await first.start()
+
+        async def up() -> bool:
+            async with node.http.get("/api/v1/live-calls") as response:
+                return any(call["answered_at"] for call in (await response.json())["data"])
+
+        await node.until(up, 10)
+        dialog = first.dialog()
+        second = await sipp.run("uac-replaces.xml", target=node.target, args=["-key", "replaces", dialog], timeout_s=20)
+        second.check()
+        (await first.wait()).check()
+        record = (await node.ended(2))[0]
+        assert [(leg.direction, leg.cause) for leg in record.call.legs] == [
+            ("inbound", "transferred"),
+            ("inbound", "normal"),
+        ]
+        assert record.transfers[-1].state == "completed" and record.call.ended_by == "caller"
+        assert await node.stop() == 0
