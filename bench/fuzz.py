@@ -30,7 +30,7 @@ import numpy as np
 from bench.fuzz_packets import Stream, mutate
 from bench.fuzz_world import SHARED_PORT, World
 from sipagent.media import native
-from sipagent.media.protocol import SRTP_KEY, SRTP_SUITES, ClosePort, Connect, Crypto, OpenPort, SendDigits
+from sipagent.media.protocol import SRTP_KEY, SRTP_SUITES, ClosePort, Connect, Crypto, Hear, OpenPort, SendDigits
 from sipagent.media.rings import FLAG_CONCEALED, TX_FRAMES, Counter
 from sipagent.media.rtp import FRAME
 from sipagent.media.source import Address
@@ -169,7 +169,7 @@ class Call:
     def command(self) -> None:
         """Something that main does."""
         rng, world, slot = self.rng, self.world, self.slot
-        drawn = rng.randrange(8)
+        drawn = rng.randrange(9)
         if drawn == 0:
             world.lines.close(ClosePort(slot=slot), world.now)
             self.open(resume=rng.random() < 0.5)
@@ -185,8 +185,14 @@ class Call:
         elif drawn < 6:
             keys = "".join(rng.choices(KEYS, k=rng.randrange(1, 6)))
             world.lines.press(SendDigits(slot=slot, digits=keys, duration_ms=rng.choice((40, 160, 1000))))
+        elif drawn == 8:
+            self.hear(rng.sample(range(world.rings.capacity), rng.choice((0, 1, 1, 2, 5))))
         else:
             self.agree()
+
+    def hear(self, others: list[int]) -> None:
+        own, keys = self.rng.random() < 0.7, self.rng.random() < 0.5
+        self.world.lines.hear(Hear(slot=self.slot, others=tuple(others), own=own, keys=keys))
 
     def speak(self) -> None:
         """Main queues some audio."""
@@ -207,6 +213,7 @@ class Clean:
         self.head = self.stretched = 0
         self.heard: int | None = None
         world.sockets.sent[CLEAN] = []
+        self.call.hear([slot for slot in range(world.rings.capacity) if slot != CLEAN][:2])
 
     def datagrams(self) -> list[tuple[bytes, Address, bool]]:
         if self.world.now % 20_000_000:
