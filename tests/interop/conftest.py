@@ -17,7 +17,12 @@ username = "{name}"
 password = "{password}"
 {more}
 """
-MORE = {"secure": 'srtp = "required"', "info": 'dtmf = "info"', "inband": 'dtmf = "inband"'}
+MORE = {
+    "secure": 'srtp = "required"',
+    "follow": 'follow_refer = ["tone*", "cause*"]',
+    "info": 'dtmf = "info"\ncodecs = ["PCMA"]',
+    "inband": 'dtmf = "inband"',
+}
 
 PLAN = """
 routes:
@@ -61,3 +66,13 @@ async def timed_call(pbx: Pbx, node: Node) -> str:
 async def extension(pbx: Pbx) -> AsyncIterator[Baresip]:
     async with Baresip(PHONE, registrar=pbx.address, password=PASSWORD) as extension:
         yield extension
+
+
+@pytest_asyncio.fixture(loop_scope="package", autouse=True)
+async def nothing_left(node: Node, timed_call: str) -> AsyncIterator[None]:
+    """A test that fails half-way leaves no call to the next one."""
+    yield
+    left = [call for call in node.app.registry.live if call.id != timed_call]
+    for call in left:
+        call.hangup()
+        await node.ended(call.id)

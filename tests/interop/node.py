@@ -84,7 +84,11 @@ class Node:
         self.app = App(settings, config.state_dir(settings, {}))
         self.app.hub.subscribe(self.events.append)
         await self.app.start()
-        await until(self._registered, f"registration ({self.app.registrar.states})")
+        try:
+            await until(self._registered, "registration of every trunk")
+        except BaseException:
+            await self.app.close()
+            raise
         return self
 
     async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
@@ -148,6 +152,19 @@ class Node:
     async def leg_of(self, call_id: str) -> LegRecord:
         """The first leg as it is on record by now."""
         return (await self._recorded(call_id, lambda _: True, 5)).call.legs[0]
+
+    async def sip_messages(self, call_id: str, count: int) -> list[str]:
+        """The texts of the call's messages, once so many are on record."""
+        queries = Queries(f"sqlite:///{self.folder / 'sipagent.db'}")
+        try:
+
+            def enough() -> list[str] | None:
+                found = [message.text for message in queries.sip_messages(call_id)]
+                return found if len(found) >= count else None
+
+            return await until(enough, f"{count} SIP messages on record", 5)
+        finally:
+            queries.close()
 
     async def ended(self, call_id: str, within_s: float = 15.0) -> FullCall:
         """The call's record, once it is complete."""

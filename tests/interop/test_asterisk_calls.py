@@ -26,7 +26,7 @@ async def test_every_trunk_registers_for_itself(pbx: Pbx, node: Node) -> None:
         assert f"{name}/sip:{name}@127.0.0.1:{node.sip_port}" in contacts
 
 
-@pytest.mark.parametrize(("trunk", "codec"), [("plain", "PCMU"), ("alaw", "PCMA")])
+@pytest.mark.parametrize(("trunk", "codec"), [("plain", "PCMU"), ("info", "PCMA")])
 async def test_we_call_and_hang_up(pbx: Pbx, node: Node, trunk: str, codec: str) -> None:
     extension = f"tone{trunk}"
     with Capture(pbx.rtp_port, pbx.rtp_port + 39) as wire:

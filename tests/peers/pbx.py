@@ -21,15 +21,15 @@ from tests.wait import until
 TONE_HZ = 620  # what Asterisk plays; its level is -15 dBFS
 TONE_S = 30
 
-# By name: what the endpoint has beside the template's settings.
+# By name: what the endpoint has beside the template's settings. A lane has room for seven trunks that register.
 ENDPOINTS = {
     "plain": "",
     "info": "dtmf_mode=info",
     "secure": "media_encryption=sdes",
     "timed": "timers=always\ntimers_min_se=90\ntimers_sess_expires=90",
     "norefer": "allow_transfer=no",
+    "follow": "",
     "inband": "dtmf_mode=inband",
-    "alaw": "disallow=all\nallow=alaw",
 }
 PHONE = "phone"  # an endpoint for another user agent; its password is the trunks'
 _MODULES = """
@@ -65,7 +65,8 @@ class Pbx(Asterisk):
 
     Extensions, with any letters behind their name: ``tone...`` (plays TONE_HZ), ``short...`` (hangs up after 1 s),
     ``digits...`` (reads digits and tells them in a user event), ``press<DIGITS>`` (presses them), ``echo...``; all of
-    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings.
+    these record what they hear under their full name. ``cause<NUMBER>`` hangs up with that Q.850 cause, ``ring`` rings,
+    ``early...`` plays 0.8 s of early media and is busy then.
 
     ``phone`` rings the contact of PHONE, a user of the PBX, whose *2 is an attended transfer; 77 is ``tonehandover``.
     ``to_ENDPOINT_NUMBER`` rings sipagent by that trunk, as NUMBER; ``refer<EXTENSION>`` asks us by REFER to call that
@@ -139,13 +140,17 @@ class Pbx(Asterisk):
         super()._configure(found)
         etc = self.folder / "etc"
         tone = self.folder / "data/tone"
+        short = tone.with_name("short")
         write_wav(tone.with_suffix(".wav"), sine(TONE_HZ, TONE_S, -15))
+        write_wav(short.with_suffix(".wav"), sine(TONE_HZ, 0.8, -15))
         (self.folder / "log/cdr-custom").mkdir()
         with (etc / "modules.conf").open("a") as modules:
             modules.write("".join(f"load={name}.so\n" for name in _MODULES if (found.modules / f"{name}.so").exists()))
         endpoints = "".join(_ENDPOINT.format(name=name, more=more) for name, more in {**ENDPOINTS, PHONE: ""}.items())
         (etc / "pjsip.conf").write_text(_PJSIP.format(port=self.port, password=PASSWORD) + endpoints)
-        (etc / "extensions.conf").write_text(_EXTENSIONS.format(port=self.port, tone=tone, spool=self.folder / "spool"))
+        (etc / "extensions.conf").write_text(
+            _EXTENSIONS.format(port=self.port, tone=tone, short=short, spool=self.folder / "spool")
+        )
         (etc / "features.conf").write_text(_FEATURES)
         (etc / "manager.conf").write_text(_MANAGER.format(port=self.manager_port, user=USER, secret=SECRET))
         columns = ["userfield", "channel", "dst", "disposition", "start,u", "answer,u", "end,u"]
@@ -236,6 +241,13 @@ exten => _digits.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Read(GOT,,8,,1,8)
  same => n,UserEvent(Digits,Name:${{EXTEN:6}},Got:${{GOT}})
  same => n,Hangup()
+exten => _early.,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Progress()
+ same => n,MixMonitor({spool}/${{EXTEN}}.wav,r({spool}/${{EXTEN}}-heard.wav))
+ same => n,Playback({short},noanswer)
+ same => n,Hangup(17)
+exten => _replace_.,1,Set(CALLERID(num)=9001)
+ same => n,Dial(PJSIP/${{CUT(EXTEN,_,2)}},20,b(replacing^add^1(${{REPLACES}})))
 exten => 77,1,Goto(tonehandover,1)
 exten => _press.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Wait(0.3)
@@ -260,6 +272,10 @@ exten => _refer.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Hangup()
 exten => _echo.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Echo()
+
+[replacing]
+exten => add,1,Set(PJSIP_HEADER(add,Replaces)=${{ARG1}})
+ same => n,Return()
 
 [hear]
 exten => _[a-z].,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
