@@ -185,6 +185,7 @@ class Call:
             await asyncio.wait([work])
             if not work.cancelled() and work.exception() is not None:
                 return work
+            await self.leg.port.flush()  # what it was saying: up to 20 s of it are queued
             work = asyncio.create_task(self._obey(order.result()), name=f"{self.id}/order")
 
     async def _obey(self, order: "Order") -> None:

@@ -9,6 +9,7 @@ import pytest
 from sipagent.calls import orders
 from sipagent.core.states import TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
+from sipagent.sip.protocol import Replaces
 from tests.interop.agreement import agree
 from tests.interop.audio import seconds_of, spoken
 from tests.interop.node import TONE_HZ, Node
@@ -58,9 +59,9 @@ async def test_we_hold_and_asterisk_knows(pbx: Pbx, node: Node) -> None:
         held = await pbx.manager.event("Hold", since=seen)
         at = len(wire.packets)
         await asyncio.sleep(0.5)
+        resumed = len(wire.packets)
         orders.resume(call)
         await pbx.manager.event("Unhold", since=seen)
-        resumed = len(wire.packets)
         await asyncio.sleep(0.6)
         call.hangup()
         record = await node.ended(call.id)
@@ -79,15 +80,17 @@ async def test_we_hold_and_asterisk_knows(pbx: Pbx, node: Node) -> None:
 
 async def test_the_pbx_sends_us_on_by_refer(pbx: Pbx, node: Node) -> None:
     since, seen = len(node.events), len(pbx.manager.events)
-    await pbx.call("follow", "refertoneto", caller="3003")
+    before = await pbx.call("follow", "refertoneto", caller="3003")
     call = await node.incoming(since)
-    told = await pbx.manager.event("UserEvent", since=seen, UserEvent="Transferred")
-    assert (told["Target"], told["Status"]) == ("toneto", "SUCCESS")
+    gone = await pbx.manager.event("Hangup", since=seen, Uniqueid=before)
+    assert gone["Cause"] == "16"
     await asyncio.sleep(0.8)
     call.hangup()
     record = await node.ended(call.id)
     last = record.transfers[-1]
     assert (last.kind, last.state, last.sip_status) == (TransferKind.RECEIVED, TransferState.COMPLETED, 200)
+    notified = [text for text in await node.sip_messages(call.id, 1) if text.startswith("NOTIFY ")]
+    assert [text.strip().splitlines()[-1] for text in notified] == ["SIP/2.0 100 Trying", "SIP/2.0 200 OK"]
     first, second = record.call.legs
     assert (first.cause, second.to_number, second.cause) == (Cause.TRANSFERRED, "toneto", Cause.NORMAL)
     assert seconds_of(pbx.heard("toneto"), TONE_HZ) > 0.4
@@ -111,10 +114,11 @@ async def test_the_pbx_takes_a_callers_place(pbx: Pbx, node: Node, extension: Ba
     since, seen = len(node.events), len(pbx.manager.events)
     before = await pbx.call("plain", "tonebefore", caller="3005")
     call = await node.incoming(since)
-    dialog = call.leg.dialog
-    assert dialog is not None
+    seen_by_them = call.leg.dialog
+    assert seen_by_them is not None
+    named = Replaces(seen_by_them.call_id, to_tag=seen_by_them.from_tag, from_tag=seen_by_them.to_tag)
     await asyncio.sleep(0.4)
-    await pbx.manager.action("Setvar", Variable="REPLACES", Value=str(dialog).replace(";", r"\;"))
+    await pbx.manager.action("Setvar", Variable="REPLACES", Value=str(named).replace(";", r"\;"))
     await extension.command("dial", f"sip:replace_plain_1@{pbx.address}")
     gone = await pbx.manager.event("Hangup", since=seen, Uniqueid=before)
     assert gone["Cause"] == "16"
