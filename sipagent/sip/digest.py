@@ -171,8 +171,8 @@ def response(
 
 
 def _same_user(credentials_uri: str, request_uri: str) -> bool:
-    """Proxies change the host of a request URI on the way; whom it is for they do not."""
-    return _user(credentials_uri) == _user(request_uri)
+    """Proxies change the host of a request URI on the way; whom it is for they do not. Some callers leave that out."""
+    return _user(credentials_uri) in ("", _user(request_uri))
 
 
 def _user(uri: str) -> str:

@@ -38,6 +38,7 @@ modparam("usrloc", "db_mode", 0)
 modparam("registrar", "max_expires", {expires})
 modparam("registrar", "min_expires", 5)
 modparam("auth", "nonce_expire", 20)
+modparam("auth", "algorithm", "{algorithm}")
 request_route {{
   if (is_method("OPTIONS")) {{ sl_send_reply("200", "OK"); exit; }}
   if (is_method("REGISTER")) {{
@@ -74,7 +75,8 @@ request_route {{
 class Kamailio:
     """``async with Kamailio() as registrar:`` listens on UDP and TCP; leases are cut to ``expires_s``."""
 
-    def __init__(self, *, port: int = 0, expires_s: int = 12, host: str = "127.0.0.1") -> None:
+    def __init__(self, *, port: int = 0, expires_s: int = 12, host: str = "127.0.0.1", algorithm: str = "MD5") -> None:
+        self.algorithm = algorithm  # of the digest: "MD5" or "SHA-256"
         self.host = host
         self.port = port or free_port()
         self.expires_s = expires_s
@@ -102,6 +104,7 @@ class Kamailio:
         config.write_text(
             _CONFIG.format(
                 host=self.host,
+                algorithm=self.algorithm,
                 port=self.port,
                 modules=modules[0],
                 expires=self.expires_s,

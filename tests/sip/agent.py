@@ -93,10 +93,14 @@ class Agent:
     def ring_only(self, call: IncomingCall) -> None:
         self.lane.send(Ring(call=call.call))
 
-    def dial(self, target: str, account: str = "", headers: dict[str, str] | None = None) -> int:
+    def dial(
+        self, target: str, account: str = "", headers: dict[str, str] | None = None, route: Sequence[str] = ()
+    ) -> int:
         handle = self.lane.next_handle()
         offer = sdp.build_offer(host="127.0.0.1", port=MEDIA_PORT, session_id=abs(handle), terms=self.terms)
-        self.lane.send(MakeCall(call=handle, account=account, target=target, sdp=offer, headers=headers or {}))
+        self.lane.send(
+            MakeCall(call=handle, account=account, target=target, sdp=offer, headers=headers or {}, route=list(route))
+        )
         return handle
 
     # --- what it heard --------------------------------------------------------------------------------------

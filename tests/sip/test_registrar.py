@@ -11,10 +11,13 @@ import pytest
 
 from sipagent.core.events import RegistrationChanged
 from sipagent.core.states import RegistrationState as State
-from sipagent.sip.protocol import Answered, Hangup, IncomingCall
+from sipagent.sip.protocol import AddAccount, AddressChanged, Answered, Hangup, IncomingCall
+from sipagent.sip.registration import RegistrationView
+from sipagent.sip.servers import Server
 from sipagent.sip.settings import TrunkSettings
 from tests.peers import sipp
 from tests.peers.kamailio import BLOCKED, PASSWORD, Kamailio
+from tests.peers.ports import free_port
 from tests.peers.sipp import Sipp
 from tests.sip.agent import Agent
 
@@ -189,3 +192,112 @@ async def test_a_registrar_that_is_no_uri_is_said_so() -> None:
         agent.registrar.start()
         await in_state(agent, "odd", State.UNREACHABLE)
         assert "failed" in agent.registrar.states["odd"].sentence
+
+
+async def test_sha_256() -> None:
+    async with Kamailio(algorithm="SHA-256") as kamailio, Agent(trunks=[trunk("kam", kamailio.address)]) as agent:
+        agent.registrar.start()
+        await in_state(agent, "kam", State.REGISTERED)
+        assert kamailio.registers("alice", saved=True) == 1
+
+
+async def registers_at(scenario: str, state: State) -> RegistrationView:
+    """What becomes of a registration at a registrar that SIPp plays as written."""
+    async with Sipp(scenario) as registrar:
+        there = trunk("sipp", f"127.0.0.1:{registrar.port}")
+        async with Agent(trunks=[there]) as agent:
+            agent.registrar.start()
+            await in_state(agent, "sipp", state)
+            (await registrar.wait()).check()
+            view = agent.registrar.states["sipp"]
+            agent.registrar._policies.clear()  # the registrar is gone: there is nobody to take leave of
+            return view
+
+
+async def test_a_registrar_that_wants_longer_leases_gets_them() -> None:
+    view = await registers_at("uas-registrar-423-then-200.xml", State.REGISTERED)
+    assert view.expires_s == 1800
+
+
+async def test_a_registrar_that_no_lease_is_long_enough_for() -> None:
+    view = await registers_at("uas-registrar-always-423.xml", State.REFUSED)
+    assert (view.sip_status, view.next_try_s > 50) == (423, True)
+    assert "set `expires_s` to what it asks for (1800)" in view.sentence
+
+
+async def test_a_stale_nonce_is_no_wrong_password() -> None:
+    view = await registers_at("uas-registrar-stale-nonce-then-200.xml", State.REGISTERED)
+    assert view.expires_s == 60
+
+
+async def test_nonces_that_are_always_stale_are_the_registrars_fault() -> None:
+    view = await registers_at("uas-registrar-always-stale.xml", State.REFUSED)
+    assert (view.sip_status, view.next_try_s > 50) == (401, True)
+    assert "every nonce stale" in view.sentence and "provider" in view.sentence
+
+
+async def test_a_challenge_without_end_is_taken_for_a_wrong_password() -> None:
+    view = await registers_at("uas-registrar-always-401.xml", State.REFUSED)
+    assert (view.sip_status, view.next_try_s > 50) == (401, True)
+    assert "check `username` and `password`" in view.sentence
+
+
+async def test_a_realm_that_is_not_ours_is_named(kamailio: Kamailio) -> None:
+    wrong = TrunkSettings(
+        name="kam", registrar=kamailio.address, username="alice", password=PASSWORD, realm="elsewhere"
+    )
+    async with Agent(trunks=[wrong]) as agent:
+        agent.registrar.start()
+        await in_state(agent, "kam", State.REFUSED)
+        assert "set `realm`" in agent.registrar.states["kam"].sentence
+        assert kamailio.registers("alice") == 1
+
+
+async def test_the_next_server_of_a_registrar_is_asked_at_once(kamailio: Kamailio) -> None:
+    there = TrunkSettings(name="kam", registrar="carrier.test", username="alice", password=PASSWORD)
+    async with Agent(trunks=[there]) as agent:
+        dead, alive = Server("127.0.0.1", free_port(), "tcp"), Server("127.0.0.1", kamailio.port, "tcp")
+        agent.registrar.servers = lambda _trunk: [dead, alive]
+        agent.registrar.start()
+        await in_state(agent, "kam", State.REGISTERED)
+        states = [event.state for event in agent.events if isinstance(event, RegistrationChanged)]
+        assert State.UNREACHABLE in states
+        assert "SAVED REGISTER alice" in kamailio.log()
+
+
+async def test_registrations_begin_one_after_the_other_and_a_new_address_registers_anew(kamailio: Kamailio) -> None:
+    trunks = [trunk(f"t{n}", kamailio.address, user=f"user{n}") for n in range(4)]
+    async with Agent(trunks=trunks) as agent:
+        agent.registrar.start()
+        await asyncio.sleep(0.15)
+        assert len([view for view in agent.registrar.states.values() if view.state is State.UNREGISTERED]) >= 2
+        for each in trunks:
+            await in_state(agent, each.name, State.REGISTERED)
+        agent.lane.send(AddressChanged())
+        agent.registrar.address_changed(["t1"])
+        await agent.until(lambda: kamailio.registers("user1", saved=True) >= 2, "a new registration")
+        await in_state(agent, "t1", State.REGISTERED)
+        assert all(is_in(agent, each.name, State.REGISTERED) for each in trunks)
+
+
+async def test_more_registrations_than_pjsip_holds_are_refused_and_not_fatal(kamailio: Kamailio) -> None:
+    trunks = [trunk(f"t{n}", kamailio.address, user=f"user{n}") for n in range(9)]
+    async with Agent(trunks=trunks) as agent:
+        agent.registrar.start()
+        await in_state(agent, "t6", State.REGISTERED)
+        await in_state(agent, "t8", State.UNREACHABLE)
+        assert "room for 7 trunks" in agent.registrar.states["t7"].sentence
+        assert agent.lost == 0
+        # A trunk without a registration has an identity all the same.
+        spare = AddAccount(account="spare", id_uri="sip:spare@carrier.test", username="alice", password=PASSWORD)
+        agent.lane.send(spare)
+        async with Sipp("uas-outbound-answered.xml") as callee:
+            route = [f"sip:127.0.0.1:{callee.port};lr;hide"]
+            handle = agent.dial("sip:+4930123@carrier.test", account="spare", route=route)
+            await agent.fact(Answered, call=handle)
+            agent.lane.send(Hangup(call=handle))
+            result = await callee.wait()
+        result.check()
+        (invite,) = result.received("INVITE")
+        assert invite.startswith("INVITE sip:+4930123@carrier.test ") and "Route:" not in invite
+        assert "sip:spare@carrier.test" in invite
