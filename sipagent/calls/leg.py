@@ -17,6 +17,7 @@ from sipagent.core.events import (
     LegAnswered,
     LegCreated,
     LegEnded,
+    LegHeld,
     LegRinging,
     MediaFigures,
 )
@@ -26,8 +27,8 @@ from sipagent.core.termination import Cause, Disposition, EndedBy, Termination, 
 from sipagent.media.client import MediaPort
 from sipagent.media.protocol import Crypto
 from sipagent.media.telephone_event import GAP_MS, KEY_MS
+from sipagent.sip import message, sdp
 from sipagent.sip import protocol as sip
-from sipagent.sip import sdp
 
 _CAUSES: dict[str, Cause] = {
     "no_ack": Cause.NO_ACK,
@@ -75,6 +76,9 @@ class Leg:
         self._sip_call_id = ""
         self._confirmation: sip.Answered | None = None
         self._accepted = False  # we have said 200
+        self._sends = True  # the peer hears us
+        self.held = False  # by the peer
+        self.on_held: Callable[[bool], None] | None = None
         self.is_early = False  # the caller hears us before the answer
         self.redirected_to: tuple[str, ...] = ()  # URIs, best first, of a 3xx
         self.ended_at: clock.Stamp | None = None
@@ -258,7 +262,8 @@ class Leg:
                 self._confirmed(fact)
             case sip.MediaChanged():
                 self._terms = sdp.with_keys_of(self._terms, sdp.parse(fact.answer))
-                self._negotiated(fact.sdp, offered=fact.offered)
+                if self._negotiated(fact.sdp, offered=fact.offered):
+                    self._hold_changed()
             case sip.Redirected():
                 self.redirected_to = fact.targets
             case sip.Ended():
@@ -358,6 +363,7 @@ class Leg:
     def _connect(self, agreed: sdp.Negotiated) -> None:
         keys = agreed.crypto
         self._codec = agreed.codec
+        self._sends = agreed.send
         self._keypad.telephone_event = agreed.telephone_event >= 0
         self._record.remote_media = f"{agreed.host}:{agreed.port}"
         self.port.connect(
@@ -375,6 +381,13 @@ class Leg:
             crypto=Crypto(suite=keys.suite, local_key=keys.local_key, remote_key=keys.remote_key) if keys else None,
         )
 
+    def _hold_changed(self) -> None:
+        if self.held is self._sends:
+            self.held = not self._sends
+            self._events.emit(LegHeld(at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, held=self.held))
+            if self.on_held is not None:
+                self.on_held(self.held)
+
     def _tell_media(self) -> None:
         self._lane.send(
             sip.SetMedia(
@@ -390,6 +403,8 @@ class Leg:
         inbound = self.identity.direction is Direction.INBOUND
         remote = EndedBy.CALLER if inbound else EndedBy.CALLEE
         by = remote if fact.by_remote else EndedBy.SYSTEM
+        # The peer's phrases stay out of it: some carriers write the number there.
+        detail = message.explanation(fact.headers)
         if fact.why:
             return Termination(
                 disposition=Disposition.ANSWERED if fact.was_answered else Disposition.FAILED,
@@ -399,13 +414,12 @@ class Leg:
             )
         if fact.was_answered or self.is_answered:
             cause = Cause.TRANSFERRED if self.requests.refer_outcome.succeeded else Cause.NORMAL
-            return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200)
-        if inbound:
-            return Termination(
-                disposition=Disposition.CANCELLED, cause=Cause.CANCELLED, by=by, sip_status=fact.status or 487
-            )
-        # The peer's reason phrase stays out of it: some carriers write the number there.
-        return from_sip_status(fact.status, EndedBy.CALLEE if fact.by_remote else EndedBy.SYSTEM)
+            return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200, detail=detail)
+        if not inbound:
+            return from_sip_status(fact.status, by, detail)
+        by_caller = Disposition.CANCELLED, Cause.CANCELLED
+        disposition, cause = by_caller if fact.by_remote else (Disposition.REJECTED, Cause.REFUSED)
+        return Termination(disposition=disposition, cause=cause, by=by, sip_status=fact.status or 487, detail=detail)
 
     def _command_failed(self, fact: sip.CommandFailed) -> None:
         if fact.command == "SendInfo":

@@ -79,12 +79,18 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
         history=going_on.history,
         opening=going_on.opening,
     )
-    port = call.leg.port
+    leg, port = call.leg, call.leg.port
+
+    def held(on: bool) -> None:
+        session.held = on
+
+    held(leg.held)
+    leg.on_held = held
     port.on_frames = session.on_frames
     try:
         return await session.run()
     finally:
-        port.on_frames = None
+        port.on_frames = leg.on_held = None
         call.turns = session.turns
 
 

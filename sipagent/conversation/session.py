@@ -114,6 +114,7 @@ class Session:
         self._carried: list[Heard] = []  # utterances of a retracted turn
         self._pressed: Heard | None = None  # the utterance that has already been announced as a barge-in
         self._turns = first_turn
+        self.held = False  # by the caller: what comes is music or nothing, and nobody keeps silent
 
     @property
     def turns(self) -> int:
@@ -129,6 +130,9 @@ class Session:
     def on_frames(self, frames: AudioFrames) -> None:
         now = self._now()
         self._speaker.tick()
+        if self.held:
+            self._silence.busy()
+            return
         self._listener.push(frames, self._out.sent_beside(frames.position, len(frames.pcm)), now)
         turn = self._turn
         if turn is not None and not turn.announced and turn.utterance.audible:

@@ -94,6 +94,13 @@ class LegAnswered(LegEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LegHeld(LegEvent):
+    """The peer has put us on hold, or taken us back: it hears us no more, and what it sends is no speech."""
+
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaFigures:
     """Counters of one leg's RTP, from the media process. Counts are packets unless named otherwise."""
 

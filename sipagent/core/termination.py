@@ -29,7 +29,7 @@ class Cause(StrEnum):
     NORMAL = "normal"
     TRANSFERRED = "transferred"
     REJECTED = "rejected"  # by the dialplan
-    REFUSED = "refused"  # the other side refused (4xx to 6xx)
+    REFUSED = "refused"  # the other side refused (4xx to 6xx), or PJSIP refused the other side
     BUSY = "busy"
     NO_ANSWER = "no_answer"
     CANCELLED = "cancelled"

@@ -5,6 +5,7 @@ that cannot be read must not cost a call, and bounded, because the sender is any
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
@@ -236,6 +237,18 @@ def seen_as(response: Message) -> str:
     host = named.get("received", "") or sent_by.partition(":")[0]
     port = named.get("rport", "")
     return f"{host}:{port}" if host and _is_number(port) else ""
+
+
+def explanation(headers: Mapping[str, str]) -> str:
+    """What a peer gave as its reason (RFC 3326) and when it may be tried again; the text it wrote is left out."""
+    found: list[str] = []
+    for name, value in headers.items():
+        if name.lower() == "reason":
+            causes = re.findall(r"(?:^|,)\s*([A-Za-z0-9.]{1,16})\s*;[^,]*?cause\s*=\s*([0-9]{1,3})", value)
+            found += [f"{protocol} cause {number}" for protocol, number in causes[:4]]
+        elif name.lower() == "retry-after" and seconds(value):
+            found.append(f"try again after {seconds(value)} s")
+    return "the peer says: " + ", ".join(found) if found else ""
 
 
 def seconds(value: str) -> int:

@@ -23,6 +23,7 @@ from sipagent.core.events import (
     LegAnswered,
     LegCreated,
     LegEnded,
+    LegHeld,
     LegRinging,
     MediaInterrupted,
     MediaSourceChanged,
@@ -156,7 +157,8 @@ def apply(session: Session, event: Event, node: str) -> None:
                 )
             )
         case (
-            CallRefused()
+            LegHeld()
+            | CallRefused()
             | CallerSaid()
             | AgentSpeaking()
             | AgentInterrupted()

@@ -4,11 +4,11 @@ import pytest
 
 from sipagent.calls.outbound import Attempt, PlaceRequest
 from sipagent.core.errors import CapacityError, ConfigError
-from sipagent.core.events import LegCreated, LegEnded
+from sipagent.core.events import LegCreated, LegEnded, LegHeld
 from sipagent.dialplan.model import HangupStep, HoldStep, RingStep
-from sipagent.sip import protocol
+from sipagent.sip import protocol, sdp
 from sipagent.sip.settings import TrunkSettings
-from tests.calls.test_registry import World, settle
+from tests.calls.test_registry import OFFER, World, settle
 
 WAYS = [Attempt("", "sip:x@127.0.0.1"), Attempt("", "sip:x@127.0.0.2")]
 
@@ -210,3 +210,16 @@ async def test_a_number_that_no_rate_names_is_not_called():
         await world.registry.originate("+33123456789")
     await world.registry.originate("+33123456789", trunk="one")  # asked for by name
     await world.registry.drain()
+
+
+async def test_a_caller_who_holds_is_on_record_and_back():
+    world = World([HoldStep(seconds=60)])
+    world.rings()
+    await settle()
+    world.answered()
+    await settle()
+    answer = sdp.build_offer(host="127.0.0.1", port=4000, session_id=1)
+    for direction in ("sendonly", "inactive", "sendrecv", "recvonly"):
+        offer = OFFER.replace("a=sendrecv", f"a={direction}")
+        world.registry.on_fact(protocol.MediaChanged(call=1, sdp=offer, answer=answer))
+    assert [event.held for event in world.of(LegHeld)] == [True, False]

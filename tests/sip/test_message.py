@@ -182,3 +182,9 @@ def test_redirections_are_in_order_of_preference_and_bounded() -> None:
     assert message.redirections(message.parse(text)) == ("sip:a@x;q=0", "tel:+1555", "sip:c@x")
     many = "SIP/2.0 302 x\r\n" + "Contact: <sip:a@x>\r\n" * 50 + "\r\n"
     assert len(message.redirections(message.parse(many))) == 8
+
+
+def test_a_peers_reason_without_its_words() -> None:
+    headers = {"Reason": 'Q.850;cause=17;text="+4930, busy", SIP ;cause=486', "Retry-After": "30 (Ann is out)"}
+    assert message.explanation(headers) == "the peer says: Q.850 cause 17, SIP cause 486, try again after 30 s"
+    assert message.explanation({"Reason": "nonsense", "Retry-After": "x", "X-Reason": "Q.850;cause=1"}) == ""

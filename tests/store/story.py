@@ -19,6 +19,7 @@ from sipagent.core.events import (
     LegAnswered,
     LegCreated,
     LegEnded,
+    LegHeld,
     LegRinging,
     MediaFigures,
     MediaInterrupted,
@@ -194,6 +195,7 @@ class Story:
         return [
             AgentInterrupted(at=self.at(t), call_id=call, heard_text="Good mor"),
             DigitReceived(at=self.at(t), call_id=call, leg_id=leg, digit="5", duration_ms=120),
+            LegHeld(at=self.at(t), call_id=call, leg_id=leg, held=True),
             MediaSourceChanged(at=self.at(t), call_id=call, leg_id=leg, remote_media="192.0.2.1:30002"),
             MediaInterrupted(at=self.at(t), call_id=call, leg_id=leg, gap_ms=80.5),
             AudioTrouble(at=self.at(t), call_id=call, leg_id=leg, kind="no_media", active=True, seconds=4.5),
