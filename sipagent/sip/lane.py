@@ -67,6 +67,9 @@ _BUSY_POLL_MS = 20
 _IDLE_POLL_MS = 500  # PJSIP's timers and main's commands are served at their time all the same
 _BACKLOG_BYTES = 16 << 20  # facts that main has not read; beyond it, or after so long, main is given up
 _BACKLOG_NS = 10_000_000_000
+# A BYE goes out four times by then. PJSIP tells of the end at once but would keep the slot, of which a lane may have
+# but four, for 32 s.
+_BYE_NS = 4_000_000_000
 _STOP_NS = 2_000_000_000  # an orderly stop: BYE answered, registrations taken back
 _ORPHAN_NS = 500_000_000  # main is gone: BYE sent
 _LOG_LINES = 20  # per window
@@ -86,6 +89,8 @@ class Lane:
         self.accounts: Accounts
         self._abandoned: list[LaneCall] = []
         self._attended: set[LaneCall] = set()  # those that have something to send as soon as it may be sent
+        # Our BYEs: when they shall have been answered, and in which dialog.
+        self._farewells: collections.deque[tuple[int, tuple[str, str, str]]] = collections.deque()
         self._unsent = bytearray()
         self._unsent_since = 0
         self._stop_at = 0  # ns; 0 while we go on
@@ -228,6 +233,7 @@ class Lane:
 
     def bury(self, call: LaneCall) -> None:
         if self.calls.pop(call.handle, None) is not None:
+            self._attended.discard(call)  # the graveyard's is to be the last reference
             self.graveyard.append(call)
             self._messages.end(call.handle, mono_ns())
 
@@ -250,6 +256,8 @@ class Lane:
                 self.problem("a request inside a call could not be sent", error)
             if not waits:
                 self._attended.discard(call)
+        while self._farewells and mono_ns() > self._farewells[0][0]:
+            self.pjsip.give_up(*self._farewells.popleft()[1])
         while self._abandoned:
             self._end(self._abandoned.pop(), 500, {})
         if self.graveyard:
@@ -266,6 +274,8 @@ class Lane:
             call.answer(call_param(status, headers=headers))  # hangup() would leave the headers out
         else:
             call.hangup(call_param(headers=headers))
+            if call.named is not None:
+                self._farewells.append((mono_ns() + _BYE_NS, call.named))
 
     # --- commands -------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self.early = False  # our answer went out with a 183
         self.accepted = False  # main said 200
         self.closing = False  # we asked for the end
+        self.named: tuple[str, str, str] | None = None  # once answered: Call-ID, our tag and the peer's
         self.cancelled = False  # the peer did, before an answer
         self.next_sdp = ""  # main's SDP for the offer or answer that is made next
         self.media: SetMedia | None = None
@@ -382,12 +383,13 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
     def _as_answered(self, call_id: str, remote_target: str) -> Answered:
         sides = message.parse_address(self._dialog.get("to")), message.parse_address(self._dialog.get("from"))
         local, remote = sides if self.inbound else reversed(sides)
+        self.named = call_id, local.params.get("tag", ""), remote.params.get("tag", "")
         return Answered(
             call=self.handle,
             sdp=self._remote_text,
             sip_call_id=call_id,
-            local_tag=local.params.get("tag", ""),
-            remote_tag=remote.params.get("tag", ""),
+            local_tag=self.named[1],
+            remote_tag=self.named[2],
             remote_uri=remote.uri,
             remote_target=message.parse_address(remote_target).uri,
         )

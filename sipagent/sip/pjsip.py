@@ -60,6 +60,11 @@ class Pjsip:
         library.pjsip_rdata_get_dlg.restype = pointer
         library.pjsip_rdata_get_dlg.argtypes = [pointer]
         library.pjsip_dlg_respond.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, pointer]
+        library.pjsip_ua_find_dialog.restype = pointer
+        library.pjsip_ua_find_dialog.argtypes = [pointer, pointer, pointer, ctypes.c_int]
+        library.pjsip_dlg_get_inv_session.restype = pointer
+        library.pjsip_dlg_get_inv_session.argtypes = [pointer]
+        library.pjsip_inv_terminate.argtypes = [pointer, ctypes.c_int, ctypes.c_int]
         library.pjsip_msg_find_hdr_by_name.restype = pointer
         library.pjsip_msg_find_hdr_by_name.argtypes = [pointer, pointer, pointer]
         library.pjsip_get_status_text.restype = ctypes.POINTER(_Str)
@@ -104,6 +109,14 @@ class Pjsip:
             yield ctypes.byref(head)
         finally:
             self._library.pj_pool_release(pool)
+
+    def give_up(self, call_id: str, local_tag: str, remote_tag: str) -> bool:
+        """Ends the call of this dialog here and now, if it is alive; what is on its way to the peer goes on."""
+        names = [text.encode() for text in (call_id, local_tag, remote_tag)]
+        strings = [_Str(name, len(name)) for name in names]
+        dialog = self._library.pjsip_ua_find_dialog(*map(ctypes.byref, strings), 0)
+        session = self._library.pjsip_dlg_get_inv_session(dialog) if dialog else None
+        return bool(session) and self._library.pjsip_inv_terminate(session, 408, 1) == 0
 
     def reason(self, status: int) -> str:
         """The usual phrase for a status."""

@@ -9,6 +9,7 @@ from sipagent.sip.protocol import (
     Answer,
     Answered,
     DigitByInfo,
+    Hangup,
     Hold,
     IncomingCall,
     InfoAnswered,
@@ -166,8 +167,10 @@ async def cancel_crosses_200(play: Play) -> None:
     async with play.sipp("uas-outbound-cancel-crosses-200.xml", target=None) as callee:
         play.dial(callee)
         await play.fact(Progress)
-        play.hang_up()
-        (await callee.wait()).check()
+        play.send(Hangup(call=play.call, headers={"Reason": "SIP;cause=487"}))
+        result = await callee.wait()
+    result.check()
+    assert "Reason: SIP;cause=487" in result.received("CANCEL")[0]
     assert not (await play.ended()).by_remote
 
 
