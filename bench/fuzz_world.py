@@ -120,7 +120,7 @@ class World:
             self.outgoing,
             self._notice,
         )
-        lines._reports._random = random.Random(1)  # so that a run can be repeated
+        lines.reports._random = random.Random(1)  # so that a run can be repeated
         state = (self.rings, lines.expected, lines.reception, lines.narrow, self.outgoing, lines.heard_ns)
         self.hot = HotPath(*state, lines.mixing) if library is None else NativePath(library, *state, lines.mixing)
         self._deliver = self.hot.deliver

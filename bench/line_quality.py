@@ -89,7 +89,7 @@ def ours(packets: Packets) -> Heard:
         frames.append(frame.pcm[0])
         invented += tick < len(packets.payloads) and bool(frame.flags[0] & FLAG_CONCEALED)
         if tick % 5 == 0:
-            buffer.adapt(slot, int((now + 1000) * MS))
+            buffer.adapt(slot, int((now + 1000) * MS), np.array([int((now + 1000) * MS)]))
     return Heard(np.concatenate(frames), _share(packets, invented))
 
 

@@ -523,9 +523,13 @@ def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subproces
 async def _reap(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
     """The exit code; a process that is still there after the limit is killed."""
     deadline = time.monotonic() + limit_s
-    while process.poll() is None:
-        if time.monotonic() > deadline:
+    try:
+        while process.poll() is None:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.005)
+    finally:  # also when nobody waits any more
+        if process.poll() is None:
             process.kill()
-            return process.wait()
-        await asyncio.sleep(0.005)
-    return process.returncode
+            process.wait()
+    return process.wait()

@@ -52,13 +52,15 @@ from sipagent.media.sockets import CallSockets
 from sipagent.media.tones import ToneDetector
 
 Ints = NDArray[np.int64]
+Received = tuple[Batch, list[int]] | None
+Begun = tuple[int, int, Received]  # in C: when it sent, rows to be looked at, and those of the shared ports
 
 TICK_NS = 10_000_000
 TICKS_A_FRAME = 2
 LATE_NS = 5_000_000
 RESYNC_NS = 200_000_000  # further behind, catching up would only burst: the schedule starts over
 PASSES = 16  # packets taken from one port in a tick; more wait in its socket buffer, where the kernel bounds them
-ODD_PACKETS = 32  # of one call's that are looked at one by one in a tick, where a shared port would bring any number
+ODD_PACKETS = 16  # of one call's that are looked at one by one in a tick, where a shared port would bring any number
 DRAIN_TICKS = 4
 FIFO_PRIORITY = 10
 RETRY_S = 0.01  # while main does not read and no call is up that would have ticks
@@ -113,6 +115,7 @@ class Engine:
         state = (rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns, lines.mixing)
         library = native.load() if settings.accelerate else None
         self._hot = HotPath(*state) if library is None else native.NativePath(library, *state)
+        lines.reports.levels = self._hot.levels
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
         self._simple = False  # all calls are such that the compiled path may run their ticks by itself
@@ -121,8 +124,6 @@ class Engine:
         self._attention = select.epoll()  # what is looked at besides the peers' packets
         self._attention.register(control.fileno(), select.EPOLLIN)
         self._attention.register(self._sockets.strays_fd, select.EPOLLIN)
-        if isinstance(self._hot, native.NativePath):
-            self._sockets.attend(self._attention.fileno())
 
     def run(self, scheduling: str) -> None:
         """Returns when told to stop or when main is gone."""
@@ -163,13 +164,17 @@ class Engine:
         run = hot.state
         run.deadline, run.ticks, run.flushed = deadline, self._ticks, self._flushes
         run.until = 0 if self._unsent else self._lines.due_ns()
-        needed = hot.run()
+        needed = hot.run(self._sockets)
         self._ticks, now, late = run.ticks, run.now, run.lateness
         match needed:
             case native.Needed.BEHIND:
                 return int(run.deadline) + self._skip(late)
+            case native.Needed.ASKED:
+                self._tick(now, late)
+                return self._next(int(run.deadline))
             case native.Needed.RECEIVED:
-                self._tick(now, late, int(run.kept))
+                hot.finish_sending(self._sockets)
+                self._tick(now, late, (int(run.at), int(run.kept), hot.left_of_shared(self._sockets)))
                 return self._next(int(run.deadline))
             case native.Needed.PLAYED:
                 hot.finish(self._sockets, now)
@@ -186,33 +191,32 @@ class Engine:
         self._rings.header[Header.RESYNCS] += 1
         return frames * TICKS_A_FRAME * TICK_NS
 
-    def _tick(self, now: int, late: int, read: int = -1) -> None:
-        """`read`: one datagram of each socket has been read, and so many of them are in the batch to be looked at."""
-        self._attend(0)  # first, for the peer may be answering to what main has said
-        if read > 0:
-            batch = self._sockets.batch
-            batch.count = read
-            self._take_odd(batch, list(range(read)))
-        # A second packet of a port waits for the next tick, except now and then, and after a pause of ours.
-        passes = PASSES if late > LATE_NS or self._ticks // TICKS_A_FRAME % DRAIN_TICKS == 0 else 1
-        for _ in range(passes if read < 0 else passes - 1):
-            received = self._hot.receive(self._sockets)
-            if received is None:
-                break
-            self._take_odd(*received)
-        shared = self._sockets.receive_shared()
-        if shared is not None and shared.count:
-            self._take_odd(shared, self._fair(shared, self._hot.ingest(shared)))
+    def _tick(self, now: int, late: int, begun: Begun | None = None) -> None:
+        """What goes out first, at the time it is due; then what came in, and what of it main gets to hear."""
+        if begun is None:
+            self._attend(0)
+            if self._rings.flushes[0] != self._flushes:
+                self._flushes = self._rings.flushes[0]
+                self._outgoing.flush(self._lines.slots)
+            if self._lines.changed:
+                self._regroup()
+            sent = time.monotonic_ns()
+            self._send(self._groups[self._ticks % TICKS_A_FRAME], sent)
+            self._receive(late)
+        else:
+            sent, read, shared = begun
+            self._attend(0)  # first, for the peer may be answering to what main has said
+            if read:
+                self._sockets.batch.count = read
+                self._take_odd(self._sockets.batch, list(range(read)))
+            self._receive(late, shared, again=True)
         if self._sockets.waiting:
             self._take_strays()
-        if self._rings.flushes[0] != self._flushes:
-            self._flushes = self._rings.flushes[0]
-            self._outgoing.flush(self._lines.slots)
         if self._lines.changed:
             self._regroup()
         group = self._groups[self._ticks % TICKS_A_FRAME]
         if len(group.slots):
-            self._play(group, time.monotonic_ns())
+            self._play(group, sent)
         self._ticks += 1
         self._lines.watch(now)
         header = self._rings.header
@@ -220,6 +224,20 @@ class Engine:
         if late > LATE_NS:
             header[Header.LATE_TICKS] += 1
             header[Header.WORST_LATENESS_NS] = max(late, header[Header.WORST_LATENESS_NS])
+
+    def _receive(self, late: int, shared: Received = None, again: bool = False) -> None:
+        """`again`: each socket has been read once, and `shared` is what is left of the shared ports'."""
+        # A second packet of a port waits for the next tick, except now and then, and after a pause of ours.
+        passes = PASSES if late > LATE_NS or self._ticks // TICKS_A_FRAME % DRAIN_TICKS == 0 else 1
+        for _ in range(passes - again):
+            received = self._hot.receive(self._sockets)
+            if received is None:
+                break
+            self._take_odd(*received)
+        if not again:
+            shared = self._hot.receive_shared(self._sockets)
+        if shared is not None:
+            self._take_odd(shared[0], self._fair(*shared))
 
     def _fair(self, batch: Batch, rows: list[int]) -> list[int]:
         """Without what one peer sends beyond all measure, lest the others' packets be late: its newest are kept."""
@@ -241,13 +259,16 @@ class Engine:
             slot, length = int(batch.slots[row]), int(batch.lengths[row])
             self._lines.odd(slot, batch.rows[row, :length].tobytes(), int(batch.stamps[row]))
 
-    def _play(self, group: Group, now: int) -> None:
-        """One frame both ways for these slots; outgoing first, for it is the one that must be on time."""
-        lines, hot = self._lines, self._hot
+    def _send(self, group: Group, now: int) -> None:
+        """The next packets of those that hear nobody else."""
         if len(group.plain):
-            hot.send(group.plain, group.sending, self._sockets, now)
+            self._hot.send(group.plain, group.sending, self._sockets, now)
         for slot in group.by_packet:
-            lines.transmit(slot, now)
+            self._lines.transmit(slot, now)
+
+    def _play(self, group: Group, now: int) -> None:
+        """The next frames to main; of those that hear or are heard also to the others. `now`: when the tick sent."""
+        lines, hot = self._lines, self._hot
         if len(group.narrow):
             hot.play(group.narrow, now)
         if len(group.wide):
@@ -335,9 +356,15 @@ class Engine:
         self._lines.changed = False
         slots = self._lines.slots
         self._groups = [Group(self._lines, slots[slots % TICKS_A_FRAME == phase]) for phase in range(TICKS_A_FRAME)]
-        self._simple = all(group.simple for group in self._groups) and not self._sockets.shares
+        self._simple = all(group.simple for group in self._groups)
         if self._simple and isinstance(self._hot, native.NativePath):
-            limits = {"wake": self._wake, "tick": TICK_NS, "late": LATE_NS, "resync": RESYNC_NS}
+            limits = {
+                "attention": self._attention.fileno(),
+                "wake": self._wake,
+                "tick": TICK_NS,
+                "late": LATE_NS,
+                "resync": RESYNC_NS,
+            }
             limits |= {"passes": PASSES, "drain": DRAIN_TICKS}
             joins = [group.join for group in self._groups]
             self._hot.settle([group.lists() for group in self._groups], joins, self._sockets, limits)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sipagent.media.batch import Batch
 from sipagent.media.g711 import decode_rows
 from sipagent.media.jitter import JitterBuffer
-from sipagent.media.levels import level
+from sipagent.media.levels import lately, level
 from sipagent.media.mixing import Join, Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
@@ -73,6 +73,13 @@ class HotPath:
     def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
         """Reads a datagram of each socket and takes what is as expected; returns the rest, None when none was there."""
         batch = sockets.receive()
+        return (batch, self.ingest(batch)) if batch.count else None
+
+    def receive_shared(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
+        """The same for all that came to the shared ports."""
+        if sockets.shared is None or not sockets.shared.busy:
+            return None
+        batch = sockets.shared.receive()
         return (batch, self.ingest(batch)) if batch.count else None
 
     def ingest(self, batch: Batch) -> list[int]:
@@ -182,6 +189,10 @@ class HotPath:
         rings.rx_beside[slots, place] = self._outgoing.left[slots]
         rings.rx_arrival[slots, place] = arrival
         rings.rx_head[slots] = heads + 1
+
+    def levels(self, slot: int) -> tuple[float | None, float | None]:
+        """See `levels.lately`."""
+        return lately(self._rings, slot)
 
     def send(self, slots: Ints, sending: Ints, sockets: CallSockets, now_ns: int) -> None:
         """The next packet of those that send; time passes for all of these slots."""

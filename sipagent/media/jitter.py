@@ -203,11 +203,16 @@ class JitterBuffer:
         pcm[odd], flags[odd], arrival[odd] = self._play_odd(slots[odd], now_ns)
         return Played(pcm, flags, arrival)
 
-    def adapt(self, slots: Ints, now_ns: int) -> None:
-        """To be called every 100 ms with all connected slots: learns how late packets come, decides who stretches."""
-        slots = slots[self._known[slots]]
+    def adapt(self, slots: Ints, now_ns: int, ticked_ns: Ints) -> None:
+        """To be called every 200 ms with all connected slots: learns how late packets come, decides who stretches.
+
+        `ticked_ns`: when each was played last.
+        """
+        known = self._known[slots]
+        slots, ticked_ns = slots[known], ticked_ns[known]
         if not len(slots):
             return
+        self.lateness.ticked(slots[ticked_ns > 0], ticked_ns[ticked_ns > 0])
         self.lateness.learn(slots, self.arrived, self.solid[slots], self._ns, self.block)
         running = slots[self._live[slots] & (self._due[slots] == 0)]
         if not len(running):
@@ -233,9 +238,6 @@ class JitterBuffer:
         heard = (delay >= 0) & (delay < 2_000_000_000)
         self._counters[running[heard], Counter.PLAYOUT_DELAY_US] = delay[heard] // 1000
         self._counters[running, Counter.TARGET_DELAY_US] = self.lateness.target_ns[running] // 1000
-        # Now and then each slot takes the general way, which sees at which phase of the clock it is played.
-        beat = now_ns // 100_000_000
-        self.hot_out[running[(running + beat) % 64 == 0]] = False
 
     def _play_odd(self, slots: Ints, now_ns: int) -> tuple[Pcm, NDArray[np.uint8], Ints]:
         pcm = np.zeros((len(slots), self.frame), np.int16)

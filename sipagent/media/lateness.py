@@ -56,7 +56,7 @@ class Lateness:
         """Positions or timestamps have started over; what is known of the spread stays."""
         self._window_to[slot] = -1
 
-    def ticked(self, slots: Ints, now_ns: int) -> None:
+    def ticked(self, slots: Ints, now_ns: int | Ints) -> None:
         self._phase[slots] = now_ns % _TICK_NS
 
     def since(self, slots: Ints, now_ns: int) -> Ints:

@@ -95,7 +95,7 @@ class Lines:
         self.wide = JitterBuffer(rings.capacity, 16000, *limits)
         self.expected = Expected(rings.capacity)
         self._troubles = Watch(rings)
-        self._reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
+        self.reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
         self.mixing = Mixing(rings, outgoing)
         self._sending = Sending(rings, sockets, outgoing, self.mixing, notify, self._regroup)
         self.by_packet = self._sending.by_packet
@@ -172,7 +172,7 @@ class Lines:
             self._buffer(slot).reset(slot)
         line.connect = command
         host = line.source.target[0] if line.source.target is not None else ""
-        self._reports.connect(slot, command, host, line.srtp, now_ns)
+        self.reports.connect(slot, command, host, line.srtp, now_ns)
         self.listening[slot] = command.receive and command.telephone_event < 0
         self.receiving[slot] = command.receive
         self.outgoing.configure(slot, command.payload_type, command.send)
@@ -186,7 +186,7 @@ class Lines:
         line = self._lines.pop(slot, None)
         if line is not None:
             self.reception.publish(np.array([slot]))
-            self._reports.close(slot, now_ns)
+            self.reports.close(slot, now_ns)
             self._sockets.close(slot)
             if self._is_shared(line.port):
                 self._rest(line, now_ns)
@@ -234,9 +234,9 @@ class Lines:
     def stray(self, stray: Stray, now_ns: int) -> None:
         """A datagram of an unknown sender: decide whose it is, learn the source, take what is the peer's."""
         if stray.control:
-            reported = self._reports.meant(stray.slots, stray.data, stray.sender)
+            reported = self.reports.meant(stray.slots, stray.data, stray.sender)
             if reported is not None:
-                self._reports.receive(reported, stray.data, stray.sender, now_ns)
+                self.reports.receive(reported, stray.data, stray.sender, now_ns)
             return
         slot = self._meant(stray, now_ns)
         if slot is None or self._rests(slot, stray.sender, now_ns):
@@ -259,7 +259,7 @@ class Lines:
                 line.source.learned = None
                 self._counters[slot, Counter.FOREIGN] += 1
                 return
-            self._reports.learned(slot, stray.sender)
+            self.reports.learned(slot, stray.sender)
             self._notify(SourceChanged(slot=slot, host=stray.sender[0], port=stray.sender[1]))
         elif judgement.verdict is Verdict.FOREIGN:
             self._counters[slot, Counter.FOREIGN] += 1
@@ -288,7 +288,7 @@ class Lines:
         if line is None:
             return  # closed in the tick in which it was read
         if line.connect is not None and line.connect.rtcp_mux and is_rtcp(data):
-            self._reports.receive(slot, data, None, now_ns)
+            self.reports.receive(slot, data, None, now_ns)
             return
         packet = self._parse(slot, line, data)
         if packet is not None and self.receiving[slot]:
@@ -299,7 +299,7 @@ class Lines:
     def watch(self, now_ns: int) -> None:
         """Every tick: what is due, a part of the slots at a time, so that many calls make no tick much longer."""
         slots = self.slots
-        self._reports.watch(slots, now_ns)
+        self.reports.watch(slots, now_ns)
         parts = self._parts
         if now_ns - self._looked_ns >= LOOK_NS // parts:
             self._looked_ns = now_ns
@@ -316,7 +316,7 @@ class Lines:
 
     def due_ns(self) -> int:
         """When `watch` has something to do."""
-        return min(self._looked_ns + LOOK_NS // self._parts, self._watched_ns + WATCH_NS, self._reports.earliest_ns)
+        return min(self._looked_ns + LOOK_NS // self._parts, self._watched_ns + WATCH_NS, self.reports.earliest_ns)
 
     def _count(self, slots: NDArray[np.int64], now_ns: int) -> None:
         """Unfinished digits, derived figures, silent peers."""
@@ -337,7 +337,7 @@ class Lines:
         for buffer, part in ((self.narrow, slots[~self.is_wide[slots]]), (self.wide, slots[self.is_wide[slots]])):
             if len(part):
                 self.reception.measure(part, buffer)
-                buffer.adapt(part, now_ns)
+                buffer.adapt(part, now_ns, self._rings.ticked_ns[part])
         flags = (self.receiving[slots], self.outgoing.sending[slots], self._pausing[slots], self.is_wide[slots])
         for slot, trouble, active, seconds in self._troubles.look(slots, *flags, now_ns):
             self._notify(LineTrouble(slot=slot, kind=trouble.name.lower(), active=active, seconds=seconds))
@@ -452,9 +452,9 @@ class Lines:
         if packet.ssrc == self.reception.ssrc[slot]:
             accepted = self.reception.accept(slot, packet.sequence)
             if accepted.restarted:
-                self._reports.restarted(slot)
+                self.reports.restarted(slot)
             if accepted.fresh:
-                self._reports.took(slot, accepted, True)
+                self.reports.took(slot, accepted, True)
         if packet.payload_type in (line.connect.telephone_event, line.connect.telephone_event_in):
             self._take_event(slot, line, packet, now_ns)
         elif packet.payload_type in (line.connect.comfort_noise, COMFORT_NOISE):  # 13 is never anything else
@@ -486,7 +486,7 @@ class Lines:
         else:
             return  # one stray packet must not end the stream (RFC 3550 A.1 asks for two in a row)
         self.reception.start(slot, packet.ssrc, first[0].sequence)
-        self._reports.restarted(slot)
+        self.reports.restarted(slot)
         self._buffer(slot).reset(slot)
         line.decoder, line.events = line.codec.decoder(), EventReceiver()  # the sender's are new as well
         for each, arrival_ns in (first, line.newcomer) if first is held else (first,):
@@ -506,11 +506,11 @@ class Lines:
         if accepted.restarted:
             buffer.reset(slot)
             line.decoder = line.codec.decoder()
-            self._reports.restarted(slot)
+            self.reports.restarted(slot)
         if accepted.fresh:
             pcm = line.decoder.decode(packet.payload)
             in_time = buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, now_ns)
-            self._reports.took(slot, accepted, in_time)
+            self.reports.took(slot, accepted, in_time)
         self._expect(slot)
 
     def _expect(self, slot: int) -> None:

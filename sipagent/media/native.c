@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -14,10 +15,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 4, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 7, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
 enum { MOST_HEARD = 8, MIXED = -2 };
+enum { AT_ONCE = 64, MOST_A_TICK = 1024 };  // datagrams of a shared port: read or sent by one call, and read in a tick
+enum { ROW = 512, STAMP = 32, ADDRESS = 16 };
 
 typedef struct {
     // sizes
@@ -68,16 +71,28 @@ typedef struct {
     Group groups[2];
     int64_t *fds, *fd_slots, *slots, *lengths, *stamps, *ticked, *flushes, *header, *unsent, *rest;
     uint8_t *rows;
-    int64_t epoll, wake, room, tick, late, resync, passes, drain;
+    int64_t epoll, attention, wake, room, tick, late, resync, passes, drain;
     int64_t header_ticks, header_heartbeat, header_late, header_worst;  // columns of rings.Header
     int64_t until;  // ns, when the engine has something to do besides
     // where it stands
-    int64_t flushed, deadline, ticks, now, lateness;
+    int64_t flushed, deadline, ticks, now, lateness, at;  // `at`: of the frames that leave
     // what is left to the engine
-    int64_t kept, attention, unsent_count, rest_count, marked, phase;
+    int64_t kept, unsent_count, rest_count, marked, phase;
 } Run;
 
-int64_t hot_layout(void) { return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run) + sizeof(Mixing)); }
+// The ports that several calls share: see shared.py.
+typedef struct {
+    int64_t *fds, *starts, *key_slots, *port_of;  // a port's keys are those from `starts` on; a slot's port, -1 for none
+    uint64_t *keys;                               // the first 8 bytes of the sources, in order
+    uint8_t *aimed, *targets;                     // of each slot: whether it has a target, and its struct sockaddr_in
+    uint8_t *rows, *senders;
+    int64_t *slots, *lengths, *stamps;
+    int64_t ports, room, stray_room;
+    // what is left to the engine: rows, those of unknown senders among them, and how many of these there was no room for
+    int64_t kept, strays, foreign;
+} Shared;
+
+int64_t hot_layout(void) { return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run) + sizeof(Mixing) + sizeof(Shared)); }
 
 static inline uint32_t big32(const uint8_t *at) {
     return (uint32_t)at[0] << 24 | at[1] << 16 | at[2] << 8 | at[3];
@@ -138,37 +153,35 @@ int64_t hot_ingest(Hot *h, const uint8_t *rows, const int64_t *slots, const int6
     return kept;
 }
 
-// One datagram of each readable socket; those not as expected go to the rows. Returns how many. `read` counts all; a
-// descriptor of no slot is what the engine looks at itself.
+// When a datagram came, by CLOCK_MONOTONIC. The stamps are the wall clock's: what counts is how long ago each was.
+static int64_t stamp_of(struct msghdr *message, int64_t now, int64_t wall) {
+    struct cmsghdr *found = CMSG_FIRSTHDR(message);
+    if (!found || found->cmsg_level != SOL_SOCKET || found->cmsg_type != SCM_TIMESTAMPNS) return now;
+    struct timespec t;
+    memcpy(&t, CMSG_DATA(found), sizeof t);
+    int64_t age = wall - (t.tv_sec * (int64_t)SECOND + t.tv_nsec);
+    return now - (age < 0 ? 0 : age > SECOND ? SECOND : age);
+}
+
+// One datagram of each readable socket; those not as expected go to the rows. Returns how many; `read` counts
+// all.
 int64_t hot_receive(Hot *h, int epoll, const int64_t *fd_slots, uint8_t *rows, int64_t *slots, int64_t *lengths,
-                    int64_t *stamps, int64_t room, int64_t *read, int64_t *attention) {
+                    int64_t *stamps, int64_t room, int64_t *read) {
     static struct epoll_event events[EVENTS];
     int64_t kept = 0;
-    *read = *attention = 0;
+    *read = 0;
     int ready = epoll_wait(epoll, events, room < EVENTS ? (int)room : EVENTS, 0);
     if (ready <= 0) return 0;
-    // The stamps are the wall clock's: what counts is how long ago each was.
     int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME);
     for (int i = 0; i < ready; i++) {
         int64_t slot = fd_slots[events[i].data.fd];
-        if (slot < 0) {
-            *attention = 1;
-            continue;
-        }
         uint8_t control[64];
         uint8_t *row = rows + kept * h->row;
         struct iovec part = {row, h->row};
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
         ssize_t length = recvmsg(events[i].data.fd, &message, MSG_DONTWAIT);
         if (length < 0) continue;  // an ICMP error of an earlier packet: the media timeout decides
-        int64_t stamp = now;
-        struct cmsghdr *found = CMSG_FIRSTHDR(&message);
-        if (found && found->cmsg_level == SOL_SOCKET && found->cmsg_type == SCM_TIMESTAMPNS) {
-            struct timespec t;
-            memcpy(&t, CMSG_DATA(found), sizeof t);
-            int64_t age = wall - (t.tv_sec * (int64_t)SECOND + t.tv_nsec);
-            stamp = now - (age < 0 ? 0 : age > SECOND ? SECOND : age);
-        }
+        int64_t stamp = stamp_of(&message, now, wall);
         ++*read;
         if (take(h, row, length, slot, stamp)) continue;
         slots[kept] = slot;
@@ -178,12 +191,100 @@ int64_t hot_receive(Hot *h, int epoll, const int64_t *fd_slots, uint8_t *rows, i
     return kept;
 }
 
+// The slot whose source this is; -1 when it is nobody's.
+static int64_t owner(const Shared *s, int64_t port, uint64_t key) {
+    int64_t low = s->starts[port], high = s->starts[port + 1];
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (s->keys[middle] < key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < s->starts[port + 1] && s->keys[low] == key ? s->key_slots[low] : -1;
+}
+
+static void keep(Shared *s, const uint8_t *packet, int64_t length, int64_t slot, int64_t stamp, const void *sender) {
+    memcpy(s->rows + s->kept * ROW, packet, length);
+    memcpy(s->senders + s->kept * ADDRESS, sender, ADDRESS);
+    s->slots[s->kept] = slot;
+    s->lengths[s->kept] = length;
+    s->stamps[s->kept++] = stamp;
+}
+
+// What has come to the shared ports. Left to the engine are datagrams that are not as expected, with their slot, and
+// those of unknown senders, with -1 - port. Returns how many are left.
+int64_t hot_receive_shared(Hot *h, Shared *s) {
+    static uint8_t packets[AT_ONCE][ROW], controls[AT_ONCE][STAMP] __attribute__((aligned(8)));
+    static struct sockaddr_in senders[AT_ONCE];
+    static struct iovec parts[AT_ONCE];
+    static struct mmsghdr messages[AT_ONCE];
+    s->kept = s->strays = s->foreign = 0;
+    for (int64_t port = 0; port < s->ports; port++) {
+        for (int64_t read = 0; read < MOST_A_TICK && s->kept + AT_ONCE <= s->room;) {
+            for (int i = 0; i < AT_ONCE; i++) {
+                parts[i] = (struct iovec){packets[i], ROW};
+                messages[i].msg_hdr = (struct msghdr){.msg_name = &senders[i], .msg_namelen = sizeof senders[i],
+                                                      .msg_iov = &parts[i], .msg_iovlen = 1,
+                                                      .msg_control = controls[i], .msg_controllen = STAMP};
+            }
+            int count = recvmmsg((int)s->fds[port], messages, AT_ONCE, MSG_DONTWAIT, NULL);
+            if (count <= 0) break;  // nothing, or an ICMP error of an earlier packet: the media timeout decides
+            read += count;
+            int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME);
+            for (int i = 0; i < count; i++) {
+                int64_t length = messages[i].msg_len;
+                uint64_t key;
+                memcpy(&key, &senders[i], sizeof key);
+                int64_t slot = owner(s, port, key), stamp = stamp_of(&messages[i].msg_hdr, now, wall);
+                if (slot >= 0) {
+                    if (!take(h, packets[i], length, slot, stamp)) keep(s, packets[i], length, slot, stamp, &senders[i]);
+                } else if (s->strays < s->stray_room) {
+                    keep(s, packets[i], length, -1 - port, stamp, &senders[i]);
+                    s->strays++;
+                } else {
+                    s->foreign++;
+                }
+            }
+            if (count < AT_ONCE) break;
+        }
+    }
+    return s->kept;
+}
+
 // -dBov, as levels.level counts.
 static uint8_t level_of(const int16_t *pcm) {
     float power = 1e-3f;
     for (int k = 0; k < FRAME; k++) power += (float)pcm[k] * (float)pcm[k];
     float level = rintf(112.345f - 10.0f * log10f(power));
     return level < 0 ? 0 : level > 127 ? 127 : (uint8_t)level;
+}
+
+// levels.speech_level
+static double speech_level(const uint8_t *levels, int count, int pause, int silence) {
+    int loudest = 127, loud = 0;
+    double sum = 0;
+    for (int i = 0; i < count; i++) loudest = levels[i] < loudest ? levels[i] : loudest;
+    if (!count || loudest >= silence) return NAN;
+    for (int i = 0; i < count; i++)
+        if (levels[i] < loudest + pause) loud++, sum += pow(10, -levels[i] / 10.0);
+    return 10 * log10(sum / loud);
+}
+
+// levels.received and levels.sent of a line of 8 kHz, NAN for None.
+void hot_levels(Hot *h, int64_t slot, int64_t window, int64_t every, int64_t invented, int64_t pause, int64_t silence,
+                double *levels) {
+    uint8_t in[FRAME], out[FRAME];
+    int received = 0, sent = 0;
+    int64_t head = h->rx_head[slot];
+    for (int64_t at = head > window ? head - window : 0; at < head && sent < FRAME && received < FRAME; at += every) {
+        int64_t place = slot * h->rx_frames + at % h->rx_frames, beside = h->rx_beside[place];
+        if (!(h->rx_flags[place] & invented)) in[received++] = h->rx_level[place];
+        if (beside >= 0)
+            out[sent++] = level_of(h->tx_pcm + (slot * h->tx_frames + beside % h->tx_frames) * FRAME);
+    }
+    levels[0] = speech_level(in, received, (int)pause, (int)silence);
+    levels[1] = speech_level(out, sent, (int)pause, (int)silence);
 }
 
 // The next frame of each slot to main; returns how many are not simply there, those in `rest`.
@@ -347,38 +448,84 @@ void hot_hand_over(Hot *h, const Mixing *m) {
     }
 }
 
-// Sends the prepared packets of those that have a connected socket; returns how many have none, those in `rest`.
-int64_t hot_send(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds, int64_t *rest) {
-    int64_t kept = 0;
+// ---- what goes out, and the ticks ----
+
+static void send_together(Hot *h, int fd, struct mmsghdr *messages, const int64_t *slots, int count) {
+    for (int done = 0; done < count;) {
+        int sent = sendmmsg(fd, messages + done, count - done, MSG_DONTWAIT);
+        if (sent > 0) {
+            done += sent;
+        } else if (errno != EINTR) {  // what the kernel refuses is this one; the others have their chance
+            h->counters[slots[done++] * h->counter_columns + SEND_ERRORS]++;
+        }
+    }
+}
+
+static void send_shared(Hot *h, const int64_t *slots, int64_t count, Shared *s) {
+    static struct iovec parts[AT_ONCE];
+    static struct mmsghdr messages[AT_ONCE];
+    int64_t chosen[AT_ONCE];
+    for (int64_t port = 0; port < s->ports; port++) {
+        int waiting = 0;
+        for (int64_t i = 0; i < count; i++) {
+            int64_t slot = slots[i];
+            if (s->port_of[slot] != port || !s->aimed[slot]) continue;
+            parts[waiting] = (struct iovec){h->packets + slot * PACKET, PACKET};
+            messages[waiting].msg_hdr = (struct msghdr){.msg_name = s->targets + slot * ADDRESS, .msg_namelen = ADDRESS,
+                                                        .msg_iov = &parts[waiting], .msg_iovlen = 1};
+            chosen[waiting++] = slot;
+            if (waiting == AT_ONCE) {
+                send_together(h, (int)s->fds[port], messages, chosen, waiting);
+                waiting = 0;
+            }
+        }
+        send_together(h, (int)s->fds[port], messages, chosen, waiting);
+    }
+}
+
+static int has_way(const int64_t *fds, const Shared *s, int64_t slot) {
+    return fds[slot] >= 0 || (s->ports && s->port_of[slot] >= 0);
+}
+
+// Sends the prepared packets of those that have a connected socket or share a port; returns how many have neither,
+// those in `rest`.
+int64_t hot_send(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds, int64_t *rest, Shared *s) {
+    int64_t kept = 0, sharing = 0;
     for (int64_t i = 0; i < count; i++) {
         int64_t slot = slots[i];
-        if (fds[slot] < 0)
+        if (!has_way(fds, s, slot))
             rest[kept++] = slot;
+        else if (fds[slot] < 0)
+            sharing++;
         else if (send((int)fds[slot], h->packets + slot * PACKET, PACKET, MSG_DONTWAIT) < 0)
             h->counters[slot * h->counter_columns + SEND_ERRORS]++;
     }
+    if (sharing) send_shared(h, slots, count, s);
     return kept;
 }
 
 // Markers are not repeated once their packets have left.
-static void unmark(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds) {
+static void unmark(Hot *h, const int64_t *slots, int64_t count, const int64_t *fds, const Shared *s) {
     for (int64_t i = 0; i < count; i++) {
         int64_t slot = slots[i];
-        if (fds[slot] < 0 || !h->marked[slot]) continue;
+        if (!has_way(fds, s, slot) || !h->marked[slot]) continue;
         h->packets[slot * PACKET + 1] &= 0x7F;
         h->marked[slot] = 0;
     }
 }
 
-enum { DUE, RECEIVED, PLAYED, BEHIND };
+enum { DUE, RECEIVED, PLAYED, BEHIND, ASKED };
 
 // Ticks until the engine is needed, and why it is:
 //   DUE       the time is `until`; a tick is complete
-//   RECEIVED  a tick has begun: packets that are not as expected, a command, a stranger, a flush
+//   ASKED     a tick is due, and before it main wants something, or a stranger has sent something
+//   RECEIVED  a tick has sent (but for `unsent`, and for those that hear others) and received, and what it has received
+//             needs a look: packets that are not as expected. The shared ports have been read; each other socket has
+//             given one datagram
 //   PLAYED    a tick is complete but for those of `unsent` and `rest`, and, when `rest` of the mixing has some, for
 //             the packets of listeners and for the frames of those that are joined
 //   BEHIND    the schedule has to start over
-int64_t hot_run(Hot *h, Run *r, Mixing *m) {
+int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s) {
     for (;;) {
         int64_t now = clock_ns(CLOCK_MONOTONIC);
         if (now < r->deadline) {
@@ -386,38 +533,42 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m) {
             while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {}
             now = clock_ns(CLOCK_MONOTONIC);
         }
-        r->now = now;
+        r->now = r->at = now;
         r->lateness = now - r->deadline;
+        r->kept = r->unsent_count = r->rest_count = r->marked = m->rest_count = 0;
         if (r->lateness > r->resync) return BEHIND;
+        struct epoll_event event;
+        if (__atomic_load_n(r->flushes, __ATOMIC_ACQUIRE) != r->flushed || epoll_wait((int)r->attention, &event, 1, 0) > 0)
+            return ASKED;
 
-        int64_t passes = r->lateness > r->late || r->ticks / 2 % r->drain == 0 ? r->passes : 1;
-        r->kept = r->attention = 0;
-        while (passes-- && !r->kept && !r->attention) {
-            int64_t read;
-            r->kept = hot_receive(h, (int)r->epoll, r->fd_slots, r->rows, r->slots, r->lengths, r->stamps, r->room, &read,
-                                  &r->attention);
-            if (!read) break;
-        }
-        if (r->kept || r->attention || __atomic_load_n(r->flushes, __ATOMIC_ACQUIRE) != r->flushed) return RECEIVED;
-
+        // What goes out first, at the time it is due, before what comes in takes time of its own.
         r->phase = r->ticks % 2;
         Group *group = &r->groups[r->phase];
-        r->unsent_count = r->rest_count = m->rest_count = 0;
+        r->marked = hot_prepare(h, group->plain, group->plain_count, r->at);
+        r->unsent_count = hot_send(h, group->sending, group->senders, r->fds, r->unsent, s);
+        if (r->marked) unmark(h, group->sending, group->senders, r->fds, s);
+
+        int64_t passes = r->lateness > r->late || r->ticks / 2 % r->drain == 0 ? r->passes : 1;
+        while (passes-- && !r->kept) {
+            int64_t read;
+            r->kept = hot_receive(h, (int)r->epoll, r->fd_slots, r->rows, r->slots, r->lengths, r->stamps, r->room, &read);
+            if (!read) break;
+        }
+        hot_receive_shared(h, s);
+        if (r->kept || s->kept || s->foreign) return RECEIVED;
+
         if (group->count) {
-            int64_t at = clock_ns(CLOCK_MONOTONIC);
-            r->marked = hot_prepare(h, group->plain, group->plain_count, at);
-            r->unsent_count = hot_send(h, group->sending, group->senders, r->fds, r->unsent);
-            if (r->marked) unmark(h, group->sending, group->senders, r->fds);
             r->rest_count = hot_play(h, group->alone, group->alone_count, r->rest);
             if (group->joined_count) hot_join(h, m, group->joined, group->joined_count);
             if (group->joined_count && !m->rest_count) {
-                int64_t marked = hot_mix(h, m, group->listeners, group->listener_count, at);
-                r->unsent_count += hot_send(h, group->speakers, group->speaker_count, r->fds, r->unsent + r->unsent_count);
-                if (marked) unmark(h, group->speakers, group->speaker_count, r->fds);
+                int64_t marked = hot_mix(h, m, group->listeners, group->listener_count, r->at);
+                r->unsent_count +=
+                    hot_send(h, group->speakers, group->speaker_count, r->fds, r->unsent + r->unsent_count, s);
+                if (marked) unmark(h, group->speakers, group->speaker_count, r->fds, s);
                 r->marked |= marked;
                 hot_hand_over(h, m);
             }
-            for (int64_t i = 0; i < group->count; i++) r->ticked[group->slots[i]] = at;
+            for (int64_t i = 0; i < group->count; i++) r->ticked[group->slots[i]] = r->at;
         }
         r->ticks++;
         r->header[r->header_ticks] = r->ticks;

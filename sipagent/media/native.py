@@ -1,12 +1,14 @@
 """The hot path in C, where `build_native` could compile it: `native.c`, called by ctypes on the arrays of `hot`."""
 
 import ctypes
+import math
 from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media import levels
 from sipagent.media.batch import ROW, Batch
 from sipagent.media.g711 import ALAW_TO_LINEAR, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_TO_LINEAR
 from sipagent.media.hot import Expected, HotPath, Ints
@@ -15,10 +17,12 @@ from sipagent.media.mixing import Join, Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
 from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings, len_of
+from sipagent.media.rtp import RATE
+from sipagent.media.shared import MAX_STRAYS, SharedPorts
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 4
+_LAYOUT = 7
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -35,10 +39,10 @@ _RUN_ARRAYS = (
     *("fds", "fd_slots", "slots", "lengths", "stamps", "ticked", "flushes", "header", "unsent", "rest", "rows"),
 )
 _RUN_NUMBERS = (
-    *("epoll", "wake", "room", "tick", "late", "resync", "passes", "drain"),
+    *("epoll", "attention", "wake", "room", "tick", "late", "resync", "passes", "drain"),
     *("header_ticks", "header_heartbeat", "header_late", "header_worst", "until"),
-    *("flushed", "deadline", "ticks", "now", "lateness"),
-    *("kept", "attention", "unsent_count", "rest_count", "marked", "phase"),
+    *("flushed", "deadline", "ticks", "now", "lateness", "at"),
+    *("kept", "unsent_count", "rest_count", "marked", "phase"),
 )
 
 
@@ -83,6 +87,21 @@ class _Run(ctypes.Structure):
     ]
 
 
+_SHARED_ARRAYS = (
+    *("fds", "starts", "key_slots", "port_of", "keys", "aimed", "targets"),
+    *("rows", "senders", "slots", "lengths", "stamps"),
+)
+
+
+class _Shared(ctypes.Structure):
+    """struct Shared of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in _SHARED_ARRAYS),
+        *((name, ctypes.c_int64) for name in ("ports", "room", "stray_room", "kept", "strays", "foreign")),
+    ]
+
+
 class Needed(IntEnum):
     """Why `NativePath.run` has come back; see native.c."""
 
@@ -90,6 +109,7 @@ class Needed(IntEnum):
     RECEIVED = 1
     PLAYED = 2
     BEHIND = 3
+    ASKED = 4
 
 
 def load() -> ctypes.CDLL | None:
@@ -97,7 +117,7 @@ def load() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(LIBRARY))
         library.hot_layout.restype = ctypes.c_int64
-        fits = library.hot_layout() == _LAYOUT * 100000 + sum(map(ctypes.sizeof, (_Hot, _Run, _Mixing)))
+        fits = library.hot_layout() == _LAYOUT * 100000 + sum(map(ctypes.sizeof, (_Hot, _Run, _Mixing, _Shared)))
     except (OSError, AttributeError):
         return None
     if not fits:
@@ -105,17 +125,19 @@ def load() -> ctypes.CDLL | None:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     for name, arguments in (
         ("hot_ingest", [pointer] * 5 + [number, pointer]),
-        ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer, pointer]),
-        ("hot_run", [pointer] * 3),
+        ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer]),
+        ("hot_receive_shared", [pointer, pointer]),
+        ("hot_run", [pointer] * 4),
         ("hot_join", [pointer] * 3 + [number]),
         ("hot_mix", [pointer] * 3 + [number] * 2),
         ("hot_hand_over", [pointer] * 2),
         ("hot_play", [pointer, pointer, number, pointer]),
         ("hot_prepare", [pointer, pointer, number, number]),
-        ("hot_send", [pointer, pointer, number, pointer, pointer]),
+        ("hot_send", [pointer, pointer, number, *[pointer] * 3]),
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, number
+    library.hot_levels.argtypes, library.hot_levels.restype = [pointer, *[number] * 6, pointer], None
     return library
 
 
@@ -161,22 +183,58 @@ class NativePath(HotPath):
         self._addresses: dict[int, tuple[NDArray[np.generic], int]] = {}
         self._rest_at = self._rest.ctypes.data
         self._read_at = ctypes.addressof(self._read)
-        self._attention = ctypes.c_int64()
-        self._attention_at = ctypes.addressof(self._attention)
         self._unsent = np.zeros(len(self._rest), np.int64)
         self._mix = _Mixing()
         self._arrays |= self._describe(mixing)
         self._mix_at = ctypes.addressof(self._mix)
+        self._levels = (ctypes.c_double * 2)()
         self.state = _Run()  # of `run`
         self._run_at = ctypes.addressof(self.state)
+        self._shared = _Shared()  # without ports until there are some
+        self._shared_at = ctypes.addressof(self._shared)
+        self._shared_changes = -1
+        self._shared_arrays: dict[str, NDArray[np.generic]] = {}
 
     def receive(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
         batch, at = sockets.batch, self._at
         batch.count = kept = self._library.hot_receive(
             *(self._pointer, sockets.busy_fd, at(sockets.fd_slots), at(batch.rows), at(batch.slots)),
-            *(at(batch.lengths), at(batch.stamps), len(batch.slots), self._read_at, self._attention_at),
+            *(at(batch.lengths), at(batch.stamps), len(batch.slots), self._read_at),
         )
         return (batch, list(range(kept))) if self._read.value else None
+
+    def receive_shared(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
+        if sockets.shared is None or not sockets.shared.busy:
+            return None
+        self._look_up(sockets.shared)
+        self._library.hot_receive_shared(self._pointer, self._shared_at)
+        return self.left_of_shared(sockets)
+
+    def left_of_shared(self, sockets: CallSockets) -> tuple[Batch, list[int]] | None:
+        """What `run` has read from the shared ports and left."""
+        found = self._shared
+        if sockets.shared is None or not found.ports or not (found.kept or found.foreign):
+            return None
+        batch = sockets.shared.sort_out(found.kept, found.foreign)
+        return batch, list(range(batch.count))
+
+    def _look_up(self, shared: SharedPorts) -> None:
+        """Lets the library know who is on the shared ports now."""
+        if shared.changes == self._shared_changes:
+            return
+        self._shared_changes = shared.changes
+        fds, starts, keys, slots, port_of = shared.tables()
+        batch = shared.batch
+        arrays: dict[str, NDArray[np.generic]] = {
+            **{"fds": fds, "starts": starts, "keys": keys, "key_slots": slots, "port_of": port_of},
+            **{"aimed": shared.is_aimed, "targets": shared.targets, "rows": batch.rows, "senders": shared.senders},
+            **{"slots": batch.slots, "lengths": batch.lengths, "stamps": batch.stamps},
+        }
+        for name in _SHARED_ARRAYS:
+            setattr(self._shared, name, arrays[name].ctypes.data)
+        self._shared_arrays = arrays  # they must live as long as the pointers to them
+        self._shared.room, self._shared.stray_room = len(batch.slots), MAX_STRAYS
+        self._shared.ports = len(fds) if shared.busy else 0
 
     def ingest(self, batch: Batch) -> list[int]:
         at = self._at
@@ -200,7 +258,11 @@ class NativePath(HotPath):
 
     def dispatch(self, sending: Ints, sockets: CallSockets) -> None:
         at = self._at
-        kept = self._library.hot_send(self._pointer, at(sending), len(sending), at(sockets.fds), self._rest_at)
+        if sockets.shared is not None:
+            self._look_up(sockets.shared)
+        kept = self._library.hot_send(
+            *(self._pointer, at(sending), len(sending), at(sockets.fds), self._rest_at, self._shared_at)
+        )
         if kept:
             sockets.send(self._rest[:kept].copy(), self._packets)
         self._outgoing.sent(sending)
@@ -266,12 +328,25 @@ class NativePath(HotPath):
         run.header_ticks, run.header_heartbeat = Header.TICKS, Header.HEARTBEAT_NS
         run.header_late, run.header_worst = Header.LATE_TICKS, Header.WORST_LATENESS_NS
 
-    def run(self) -> Needed:
+    def run(self, sockets: CallSockets) -> Needed:
         """Ticks until something is needed that only the engine can do."""
-        return Needed(self._library.hot_run(self._pointer, self._run_at, self._mix_at))
+        if sockets.shared is not None:
+            self._look_up(sockets.shared)
+        return Needed(self._library.hot_run(self._pointer, self._run_at, self._mix_at, self._shared_at))
 
     def finish(self, sockets: CallSockets, now_ns: int) -> None:
         """After `PLAYED`: those of the tick that were not simply to be sent, or played."""
+        self.finish_sending(sockets)
+        if self.state.rest_count:
+            rest = self._rest[: self.state.rest_count].copy()
+            self.deliver(rest, *self._buffer.play(rest, now_ns))
+        if self._mix.rest_count:
+            join = self._joins[self.state.phase]
+            assert join is not None
+            self._converse(join, sockets, now_ns)
+
+    def finish_sending(self, sockets: CallSockets) -> None:
+        """After `RECEIVED` too."""
         run = self.state
         if run.unsent_count:
             unsent = self._unsent[: run.unsent_count].copy()
@@ -279,13 +354,16 @@ class NativePath(HotPath):
             if run.marked:
                 self._outgoing.some_marked = True
                 self._outgoing.sent(unsent)
-        if run.rest_count:
-            rest = self._rest[: run.rest_count].copy()
-            self.deliver(rest, *self._buffer.play(rest, now_ns))
-        if self._mix.rest_count:
-            join = self._joins[run.phase]
-            assert join is not None
-            self._converse(join, sockets, now_ns)
+
+    def levels(self, slot: int) -> tuple[float | None, float | None]:
+        if self._rings.rate[slot] != RATE:
+            return super().levels(slot)
+        self._library.hot_levels(
+            *(self._pointer, slot, levels.WINDOW, levels.EVERY, levels.INVENTED, levels.PAUSE_DB, levels.SILENCE),
+            ctypes.addressof(self._levels),
+        )
+        came, left = self._levels
+        return (None if math.isnan(came) else came), (None if math.isnan(left) else left)
 
     def _at(self, array: NDArray[np.generic]) -> int:
         """The address of an array that is used tick after tick."""

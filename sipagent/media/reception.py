@@ -137,6 +137,13 @@ class Reception:
         lost: Ints = self._lost_before[slots] + np.where(running, np.maximum(expected - self.received[slots], 0), 0)
         return lost
 
+    def lost_of(self, slot: int) -> int:
+        """`lost` of one slot."""
+        lost = int(self._lost_before[slot])
+        if self.ssrc[slot] >= 0:
+            lost += max(int(self.highest[slot]) - int(self._first[slot]) + 1 - int(self.received[slot]), 0)
+        return lost
+
     def jitter_ns(self, slot: int) -> float:
         return float(self._jitter[slot])
 

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -23,8 +24,9 @@ from sipagent.media.watch import Watch
 
 Ints = NDArray[np.int64]
 
-_SLOTS_A_REPORT = 100  # each has two things due in 5 s, that is 500 ticks of 10 ms: this is over twice what is needed
+_SLOTS_A_REPORT = 50  # each has a report due in 5 s, that is 100 rounds of 50 ms: this is twice what is needed
 _SPREAD_NS = 2_500_000_000  # by which first figures come early, so that calls that began together do not stay together
+_PAUSE_NS = 40_000_000  # between two rounds of reports: one after another they cost less
 _NEVER = np.iinfo(np.int64).max
 _NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970 (RFC 3550 section 4)
 _NS_PER_UNIT = 125_000  # of the RTP clock of 8 kHz
@@ -63,6 +65,9 @@ class Reports:
         self._slots: dict[int, _Reported] = {}
         self._due_ns = np.full(rings.capacity, _NEVER, np.int64)
         self.earliest_ns = _NEVER  # when `watch` has something to do
+        self.levels: Callable[[int], tuple[float | None, float | None]] = partial(
+            levels.lately, rings
+        )  # `hot` may know a cheaper way
         self._random = Random(secrets.randbits(64))
 
     def connect(self, slot: int, command: Connect, host: str, srtp: SrtpSession | None, now_ns: int) -> None:
@@ -71,9 +76,7 @@ class Reports:
         if line is None:
             quality = LineQuality(now_ns, int(self._rings.counters[slot, Counter.CONCEALED_MS]))
             quality.due_ns -= self._random.randrange(_SPREAD_NS)
-            line = self._slots[slot] = _Reported(
-                LineQuality(now_ns, int(self._rings.counters[slot, Counter.CONCEALED_MS]))
-            )
+            line = self._slots[slot] = _Reported(quality)
         rtcp_host = command.rtcp_host or host
         line.srtp, line.mux = srtp, command.rtcp_mux
         line.hosts = frozenset({host, rtcp_host} - {""})
@@ -150,7 +153,7 @@ class Reports:
         return speaking[0] if len(speaking) == 1 else None
 
     def watch(self, slots: Ints, now_ns: int) -> None:
-        """Sends and tells what is due, to be called every tick: some of it now, what has waited longest first."""
+        """Sends and tells what is due, to be called every tick: in rounds, what has waited longest first."""
         if now_ns < self.earliest_ns:
             return
         due = slots[self._due_ns[slots] <= now_ns]
@@ -159,15 +162,13 @@ class Reports:
             due = due[np.argsort(self._due_ns[due])[:most]]
         for slot in due.tolist():
             line = self._slots[slot]
-            if line.quality.due_ns <= now_ns:
-                line.level_in, line.level_out = levels.received(self._rings, slot), levels.sent(self._rings, slot)
+            line.level_in, line.level_out = self.levels(slot)
             stats = self._stats(slot, line)
-            if line.rtcp is not None and line.rtcp.due_ns <= now_ns:
+            if line.rtcp is not None:
                 self._send(slot, line, line.rtcp.report(stats, now_ns, _ntp()))
-            if line.quality.due_ns <= now_ns:
-                self._notify(Quality(slot=slot, final=False, figures=line.quality.interval(stats, line.rtcp, now_ns)))
+            self._notify(Quality(slot=slot, final=False, figures=line.quality.interval(stats, line.rtcp, now_ns)))
             self._plan(slot, line)
-        self.earliest_ns = int(self._due_ns[slots].min(initial=_NEVER))
+        self.earliest_ns = max(int(self._due_ns[slots].min(initial=_NEVER)), now_ns + _PAUSE_NS)
 
     def close(self, slot: int, now_ns: int) -> None:
         """Says goodbye and tells how the whole call was. Before the slot's sockets are closed."""
@@ -175,7 +176,7 @@ class Reports:
         self._due_ns[slot] = _NEVER
         if line is None:
             return
-        line.level_in, line.level_out = levels.received(self._rings, slot), levels.sent(self._rings, slot)
+        line.level_in, line.level_out = self.levels(slot)
         stats = self._stats(slot, line)
         if line.rtcp is not None:
             packet = line.rtcp.bye(stats, now_ns, _ntp())
@@ -184,7 +185,8 @@ class Reports:
         self._notify(Quality(slot=slot, final=True, figures=line.quality.final(stats, line.rtcp)))
 
     def _plan(self, slot: int, line: _Reported) -> None:
-        due_ns = min(line.quality.due_ns, line.rtcp.due_ns if line.rtcp is not None else _NEVER)
+        """Figures are told with each report of ours, every 5 s on average; where there are none, every 5 s."""
+        due_ns = line.rtcp.due_ns if line.rtcp is not None else line.quality.due_ns
         self._due_ns[slot] = due_ns
         self.earliest_ns = min(self.earliest_ns, due_ns)
 
@@ -206,21 +208,21 @@ class Reports:
 
     def _stats(self, slot: int, line: _Reported) -> StreamStats:
         self._count(slot, line)
-        one, row, reception = np.array([slot]), self._rings.counters[slot], self._reception
+        row, reception = self._rings.counters[slot].tolist(), self._reception
         ssrc = int(reception.ssrc[slot])
-        sent = int(row[Counter.PACKETS_OUT])
+        sent = row[Counter.PACKETS_OUT]
         return StreamStats(
             packets_sent=sent,
             octets_sent=sent * FRAME,  # every packet of ours carries 20 ms, but for the few of pressed keys
             timestamp=int(self._rings.tx_timestamp[slot]),
             peer_ssrc=ssrc if ssrc >= 0 else None,
             highest=int(reception.highest[slot]) - 0x10000 if ssrc >= 0 else 0,
-            received=int(row[Counter.PACKETS_IN]),
-            lost=int(reception.lost(one)[0]),
+            received=row[Counter.PACKETS_IN],
+            lost=reception.lost_of(slot),
             jitter=reception.jitter_ns(slot) / _NS_PER_UNIT,
             losses=line.losses.counts(),
-            concealed_ms=int(row[Counter.CONCEALED_MS]),
-            playout_delay_ms=int(row[Counter.PLAYOUT_DELAY_US]) / 1000,
+            concealed_ms=row[Counter.CONCEALED_MS],
+            playout_delay_ms=row[Counter.PLAYOUT_DELAY_US] / 1000,
             playout_max_ms=self._playout_max_ms,
             level_in=line.level_in,
             level_out=line.level_out,

@@ -62,13 +62,14 @@ class SharedPorts:
         self._waiting: list[Stray] = []
         self.batch = Batch(2 * MAX_BATCH)
         self.batch.repeats = True
-        self._names = np.zeros((len(self.batch.rows), _SOCKADDR), np.uint8)
+        self.senders = np.zeros((len(self.batch.rows), _SOCKADDR), np.uint8)  # of the batch's rows
+        self.targets = np.zeros((capacity, _SOCKADDR), np.uint8)
+        self.is_aimed = np.zeros(capacity, np.bool_)
+        self.changes = 0  # of who is on which port, from which source
         self._stamps = np.zeros((len(self.batch.rows), _STAMP), np.uint8)
-        self._in, self._in_iov = _messages(self.batch.rows, ROW, self._names)
+        self._in, self._in_iov = _messages(self.batch.rows, ROW, self.senders)
         self._in["control"] = _addresses(self._stamps)
-        self._out_names = np.zeros((capacity, _SOCKADDR), np.uint8)
-        self._out, self._out_iov = _messages(packets, packets.shape[1], self._out_names)
-        self._aimed = np.zeros(capacity, np.bool_)
+        self._out, self._out_iov = _messages(packets, packets.shape[1], self.targets)
 
     @property
     def ports(self) -> frozenset[int]:
@@ -91,7 +92,7 @@ class SharedPorts:
         return bool(self._port[slot])
 
     def aimed(self, slot: int) -> bool:
-        return bool(self._aimed[slot])
+        return bool(self.is_aimed[slot])
 
     def choose(self, far: Address | None) -> int | None:
         """A port on which a call with this signalled address can be told from all others; None when there is none."""
@@ -107,12 +108,13 @@ class SharedPorts:
 
     def join(self, slot: int, port: int) -> None:
         self._port[slot] = port
+        self.changes += 1
         self._target[slot] = None
 
     def leave(self, slot: int) -> None:
         port = int(self._port[slot])
         self._port[slot] = 0
-        self._aimed[slot] = False
+        self.is_aimed[slot] = False
         self._target.pop(slot, None)
         self._source.pop(slot, None)
         self._list_keys(port)
@@ -121,9 +123,9 @@ class SharedPorts:
         if target is not None and ":" in target[0]:
             target = None  # no way leads there from an IPv4 port
         self._target[slot] = target
-        self._aimed[slot] = target is not None
+        self.is_aimed[slot] = target is not None
         if target is not None:
-            self._out_names[slot] = np.frombuffer(_sockaddr(target), np.uint8)
+            self.targets[slot] = np.frombuffer(_sockaddr(target), np.uint8)
         if self._source.pop(slot, None) is not None:
             self._list_keys(int(self._port[slot]))
 
@@ -144,16 +146,15 @@ class SharedPorts:
     def receive(self) -> Batch:
         """All there is, up to the batch's size; datagrams of unknown senders are kept for `strays`."""
         batch, count = self.batch, 0
-        for port, sock in self._sockets.items():
+        for number, (port, sock) in enumerate(self._sockets.items()):
             room = min(MAX_BATCH, len(batch.rows) - count)
             self._in["name_size"][count : count + room] = _SOCKADDR
             self._in["control_size"][count : count + room] = _STAMP
             address = self._in.ctypes.data + count * _MESSAGE.itemsize
             got = _recvmmsg(sock.fileno(), address, room, _MSG_DONTWAIT, None)
             if got > 0:
-                self._attribute(port, slice(count, count + got))
+                self._attribute(number, port, slice(count, count + got))
                 count += got
-        batch.count = count
         if count:
             batch.lengths[:count] = self._in["length"][:count]
             # The stamps are the wall clock's: what counts is how long ago each was.
@@ -161,8 +162,35 @@ class SharedPorts:
             seconds = self._stamps.view(np.int64)[:count, 2:4]
             age = wall - (seconds[:, 0] * 1_000_000_000 + seconds[:, 1])
             batch.stamps[:count] = now - np.clip(age, 0, 1_000_000_000)
-            if (batch.slots[:count] < 0).any():
-                self._keep_strays()
+        return self.sort_out(count, 0)
+
+    def sort_out(self, count: int, beyond: int) -> Batch:
+        """The batch's first rows without those of unknown senders, whose slot is -1 - port; these wait for `strays`.
+
+        `beyond`: so many more of them have been thrown away.
+        """
+        batch = self.batch
+        batch.count = count
+        strange = np.flatnonzero(batch.slots[:count] < 0)
+        if not len(strange) and not beyond:
+            return batch
+        ports = list(self._sockets)
+        everybody: dict[int, tuple[int, ...]] = {}
+        for row in strange[: max(MAX_STRAYS - len(self._waiting), 0)].tolist():
+            data = batch.rows[row, : int(batch.lengths[row])].tobytes()
+            port = ports[-1 - int(batch.slots[row])]
+            if port not in everybody:
+                everybody[port] = self._slots(port)
+            self._waiting.append(Stray(everybody[port], data, _address(self.senders[row].tobytes()), False))
+            beyond -= 1
+        # A flood is nobody's in particular; the record of one call shows it.
+        beyond += len(strange)
+        if beyond > 0 and self._target:
+            self._counters[next(iter(self._target)), Counter.FOREIGN] += beyond
+        known = np.flatnonzero(batch.slots[:count] >= 0)
+        batch.count = len(known)
+        for field in (batch.rows, batch.slots, batch.lengths, batch.stamps):
+            field[: len(known)] = field[known]
         return batch
 
     def strays(self) -> Iterator[Stray]:
@@ -180,7 +208,7 @@ class SharedPorts:
         """Sends the packets of those slots that share; returns the others."""
         port = self._port[slots]
         for number, sock in self._sockets.items():
-            mine = slots[(port == number) & self._aimed[slots]]
+            mine = slots[(port == number) & self.is_aimed[slots]]
             if len(mine):
                 self._send(sock.fileno(), mine)
         others: Ints = slots[port == 0]
@@ -209,32 +237,28 @@ class SharedPorts:
             self._counters[slots[done], Counter.SEND_ERRORS] += 1
             done += 1  # what the kernel refuses is this one; the others have their chance
 
-    def _attribute(self, port: int, rows: slice) -> None:
+    def _attribute(self, number: int, port: int, rows: slice) -> None:
         keys, slots = self._keys[port]
-        found = self._names.view(np.uint64)[rows, 0]
-        if not len(keys):
-            self.batch.slots[rows] = -1
-        else:
+        found = self.senders.view(np.uint64)[rows, 0]
+        self.batch.slots[rows] = -1 - number
+        if len(keys):
             at = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
-            self.batch.slots[rows] = np.where(keys[at] == found, slots[at], -1)
-        strange = np.flatnonzero(self.batch.slots[rows] < 0)
-        room = max(MAX_STRAYS - len(self._waiting), 0)
-        everybody = self._slots(port) if len(strange) else ()
-        for row in (strange[:room] + rows.start).tolist():
-            data = self.batch.rows[row, : int(self._in["length"][row])].tobytes()
-            self._waiting.append(Stray(everybody, data, _address(self._names[row].tobytes()), False))
-        if len(strange) > room:
-            # Nobody's in particular; the record of one call shows the flood.
-            self._counters[list(everybody[:1]), Counter.FOREIGN] += len(strange) - room
+            self.batch.slots[rows] = np.where(keys[at] == found, slots[at], -1 - number)
 
-    def _keep_strays(self) -> None:
-        batch = self.batch
-        known = np.flatnonzero(batch.slots[: batch.count] >= 0)
-        count = len(known)
-        batch.rows[:count] = batch.rows[known]
-        for field in (batch.slots, batch.lengths, batch.stamps):
-            field[:count] = field[known]
-        batch.count = count
+    def tables(self) -> tuple[Ints, Ints, NDArray[np.uint64], Ints, Ints]:
+        """Descriptors, the beginning of each port's keys with the end of all, keys, their slots, and each slot's port.
+
+        A key is the first 8 bytes of a struct sockaddr_in; a port is its place among the descriptors, -1 for none.
+        """
+        ports = list(self._sockets)
+        fds = np.array([sock.fileno() for sock in self._sockets.values()], np.int64)
+        starts = np.cumsum([0, *(len(keys) for keys, _ in self._keys.values())], dtype=np.int64)
+        every = [*self._keys.values(), _no_keys()]
+        keys, slots = np.concatenate([keys for keys, _ in every]), np.concatenate([slots for _, slots in every])
+        port_of = np.full(len(self._port), -1, np.int64)
+        for number, port in enumerate(ports):
+            port_of[self._port == port] = number
+        return fds, starts, keys, slots, port_of
 
     def _slots(self, port: int) -> tuple[int, ...]:
         return tuple(np.flatnonzero(self._port == port).tolist())
@@ -244,6 +268,7 @@ class SharedPorts:
         keys = np.array([struct.unpack_from("=Q", _sockaddr(self._source[slot]))[0] for slot in latched], np.uint64)
         order = np.argsort(keys)
         self._keys[port] = keys[order], np.array(latched, np.int64)[order]
+        self.changes += 1
 
 
 def _no_keys() -> tuple[NDArray[np.uint64], Ints]:

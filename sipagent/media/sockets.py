@@ -38,7 +38,7 @@ class CallSockets:
         self._host = host
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._counters = counters
-        self._shared = shared
+        self.shared = shared
         self._wide: dict[int, socket.socket] = {}
         self._narrow: dict[int, socket.socket] = {}
         self._control: dict[int, socket.socket] = {}
@@ -68,11 +68,6 @@ class CallSockets:
         """Readable when a latched peer has sent something."""
         return self._busy.fileno()
 
-    def attend(self, fd: int) -> None:
-        """`busy_fd` is readable when this descriptor is, too."""
-        self._busy.register(fd, select.EPOLLIN)
-        self._belongs(fd, -1)
-
     def bind(self, slot: int, port: int) -> None:
         """RTP on this port, RTCP on the next. Raises OSError when one is taken. Nothing is read before `listen`."""
         wide, control = self._socket(_BUFFER), self._socket(_CONTROL_BUFFER)
@@ -87,12 +82,12 @@ class CallSockets:
 
     def share(self, slot: int, port: int) -> None:
         """The slot lives on a shared port."""
-        assert self._shared is not None
-        self._shared.join(slot, port)
+        assert self.shared is not None
+        self.shared.join(slot, port)
 
     def listen(self, slot: int) -> None:
         """Drops what has come so far, and reads from now on. May be repeated."""
-        if self._shared is not None and self._shared.has(slot):
+        if self.shared is not None and self.shared.has(slot):
             return
         for sock, control in ((self._wide[slot], False), (self._control[slot], True)):
             if sock.fileno() not in self._stray_slots:
@@ -102,29 +97,24 @@ class CallSockets:
 
     def aim(self, slot: int, target: Address | None) -> None:
         """Where to send while no source is latched; None sends nowhere."""
-        if self._shared is not None and self._shared.has(slot):
-            self._shared.aim(slot, target)
+        if self.shared is not None and self.shared.has(slot):
+            self.shared.aim(slot, target)
             return
         self._unlatch(slot)
         self._senders[slot] = _nowhere if target is None else _sender(self._wide[slot], target)
 
     @property
-    def shares(self) -> bool:
-        """Whether a call is on a shared port."""
-        return self._shared is not None and self._shared.busy
-
-    @property
     def waiting(self) -> bool:
         """Whether `strays` has something that `strays_fd` does not tell."""
-        return self._shared is not None and self._shared.waiting
+        return self.shared is not None and self.shared.waiting
 
     def settled(self, slot: int) -> bool:
         """Whether packets of this slot's source can be nobody else's."""
-        return self._shared is None or not self._shared.has(slot) or self._shared.settled(slot)
+        return self.shared is None or not self.shared.has(slot) or self.shared.settled(slot)
 
     def aimed(self, slot: int) -> bool:
         """Whether a packet of this slot would go anywhere."""
-        return self._senders[slot] is not _nowhere or (self._shared is not None and self._shared.aimed(slot))
+        return self._senders[slot] is not _nowhere or (self.shared is not None and self.shared.aimed(slot))
 
     def latch(self, slot: int, source: Address) -> bool:
         """Receives from this address on the busy path and sends to it; False when it is already another call's.
@@ -132,8 +122,8 @@ class CallSockets:
         Without a socket for it, as when descriptors have run out, the peer is served through the wide one: at more
         cost, but the call goes on.
         """
-        if self._shared is not None and self._shared.has(slot):
-            return self._shared.latch(slot, source)
+        if self.shared is not None and self.shared.has(slot):
+            return self.shared.latch(slot, source)
         self.aim(slot, source)
         try:
             narrow = self._narrowed(self._wide[slot], source)
@@ -156,8 +146,8 @@ class CallSockets:
         self.fd_slots[fd] = slot
 
     def close(self, slot: int) -> None:
-        if self._shared is not None and self._shared.has(slot):
-            self._shared.leave(slot)
+        if self.shared is not None and self.shared.has(slot):
+            self.shared.leave(slot)
             return
         self._unlatch(slot)
         self._senders[slot] = _nowhere
@@ -188,12 +178,6 @@ class CallSockets:
             batch.stamps[:count] = time.monotonic_ns()
         return batch
 
-    def receive_shared(self) -> Batch | None:
-        """What came to the shared ports, of any slot any number."""
-        if self._shared is None or not self._shared.busy:
-            return None
-        return self._shared.receive()
-
     def strays(self) -> Iterator[Stray]:
         """Datagrams of the wide sockets: of unknown senders, and of the peer before it is latched; and RTCP."""
         for fd, _ in self._strays.poll(0, 2 * self._most):
@@ -207,13 +191,13 @@ class CallSockets:
                 except OSError:
                     break
                 yield Stray((slot,), data, (sender[0], sender[1]), control)
-        if self._shared is not None:
-            yield from self._shared.strays()
+        if self.shared is not None:
+            yield from self.shared.strays()
 
     def send(self, slots: Ints, packets: list[memoryview]) -> None:
         """Each slot's packet to its peer; `packets` is indexed by slot. What the kernel refuses is counted."""
-        if self._shared is not None and self._shared.busy:
-            slots = self._shared.send(slots)
+        if self.shared is not None and self.shared.busy:
+            slots = self.shared.send(slots)
         senders = self._senders
         todo = iter(slots.tolist())
         slot = -1
@@ -228,8 +212,8 @@ class CallSockets:
     def send_one(self, slot: int, packet: bytes | memoryview) -> None:
         """A packet that does not lie in the array."""
         try:
-            if self._shared is not None and self._shared.has(slot):
-                self._shared.send_one(slot, packet)
+            if self.shared is not None and self.shared.has(slot):
+                self.shared.send_one(slot, packet)
             else:
                 self._senders[slot](memoryview(packet))
         except OSError:
@@ -238,8 +222,8 @@ class CallSockets:
     def send_control(self, slot: int, packet: bytes, target: Address) -> None:
         """From the RTCP port."""
         try:
-            if self._shared is not None and self._shared.has(slot):
-                self._shared.send_control(slot, packet, target)
+            if self.shared is not None and self.shared.has(slot):
+                self.shared.send_control(slot, packet, target)
             else:
                 self._control[slot].sendto(packet, target)
         except OSError:

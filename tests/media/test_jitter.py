@@ -79,7 +79,7 @@ class Call:
             self.flags.append(flags)
             self.arrivals.append(arrival)
             if len(self.frames) % 5 == 0:
-                b.adapt(slots, self.now)
+                b.adapt(slots, self.now, np.array([self.now]))
             self.now += 20 * MS
 
     def run(self, arrivals, size=160, ticks=None):
@@ -402,9 +402,9 @@ def test_calls_in_one_batch_do_not_touch_one_another():
         assert (played.pcm == np.concatenate([p.pcm for p in one])).all()
         assert played.flags.tolist() == [int(p.flags[0]) for p in one]
         if n % 5 == 0:
-            together.adapt(slots, now + 5 * MS)
+            together.adapt(slots, now + 5 * MS, np.full(len(slots), now + 5 * MS))
             for buffer in alone:
-                buffer.adapt(np.zeros(1, np.int64), now + 5 * MS)
+                buffer.adapt(np.zeros(1, np.int64), now + 5 * MS, np.array([now + 5 * MS]))
 
 
 def test_audio_after_a_key_overrules_what_was_foreseen_of_it():

@@ -60,7 +60,9 @@ class Rig:
 
     def __init__(self, memory, clock, **changes):
         options: dict[str, Any] = {"host": "127.0.0.1", "port_min": PORT_MIN, "port_max": PORT_MIN + 39, "capacity": 8}
-        settings = MediaSettings(**(options | {"shared_ports": 1, "port_quarantine_s": 5.0} | changes))
+        settings = MediaSettings(
+            **(options | {"shared_ports": 1, "port_quarantine_s": 5.0, "accelerate": False} | changes)
+        )
         self.main, control = socket.socketpair()
         self.main.setblocking(False)
         control.setblocking(False)
@@ -118,7 +120,7 @@ class Rig:
 
     def close(self):
         self.engine._lines.close_all()
-        for shared in (self.engine._sockets._shared,):
+        for shared in (self.engine._sockets.shared,):
             if shared is not None:
                 for sock in [*shared._sockets.values(), *shared._controls.values()]:
                     sock.close()
@@ -276,7 +278,7 @@ def test_more_unknown_datagrams_than_are_looked_at_are_dropped_and_counted(two):
         third.socket.sendto(b"junk", ("127.0.0.1", port))
     rig.tick(1)
     assert rig.count(0, Counter.FOREIGN) == 3 * MAX_STRAYS
-    assert rig.engine._sockets._shared is not None and not rig.engine._sockets._shared.waiting
+    assert rig.engine._sockets.shared is not None and not rig.engine._sockets.shared.waiting
     assert rig.latched(0, first, port)
 
 
