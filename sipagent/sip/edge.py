@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import errno
 import glob
 import ipaddress
@@ -191,6 +192,14 @@ class Edge:
             self._terminate()
         elif self.pid:
             await self._tell_states()
+
+    async def address_changed(self) -> None:
+        """This machine's address is another now: what was bound by name of every interface is bound anew."""
+        plan = dataclasses.replace(self._plan, listens=listens(self._settings))
+        if list(plan.listens) != list(self._plan.listens):
+            self._plan = plan
+            self._write()
+            self._terminate()
 
     async def release(self, call_ids: Iterable[str]) -> None:
         """These calls (SIP Call-IDs) ended with their lane: they no longer count."""

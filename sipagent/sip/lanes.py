@@ -134,8 +134,7 @@ class LanePool:
             self._add_account(command)
             return
         if isinstance(command, AddressChanged):
-            for each in self._up():
-                each.send(command)
+            self._address_changed(command)
             return
         call = int(getattr(command, "call", 0))
         fresh = isinstance(command, MakeCall) or not call
@@ -318,6 +317,17 @@ class LanePool:
             lane.send(self._with_contact(account))
         if self.public_towards is not None or (self.edge is not None and account.registrar):
             self._do(self._find_contact(account))
+
+    def _address_changed(self, command: AddressChanged) -> None:
+        """Lanes on loopback have nothing to bind anew; the edge has, and our Contact may be another."""
+        if self.edge is None:
+            for lane in self._up():
+                lane.send(command)
+            return
+        self._do(self.edge.address_changed())
+        for account in self._accounts.values():
+            if account.registrar:
+                self._do(self._find_contact(account))
 
     async def _find_contact(self, account: AddAccount) -> None:
         """Every lane says the same Contact, the edge's as this registrar sees it: its binding outlives a lane."""
