@@ -67,10 +67,13 @@ class Installation(msgspec.Struct, frozen=True):
         return cls(program, modules)
 
 
-def contact_towards(peer: str, settings: SipSettings) -> str:
-    """host:port, with the transport, that our Contact says to this peer (a SIP URI; "" is anyone). May look it up."""
+def contact_towards(peer: str, settings: SipSettings, *, look_up: bool = True) -> str:
+    """host:port, with the transport, that our Contact says to this peer (a SIP URI; "" is anyone).
+
+    ``look_up``: which of our addresses the peer sees may be asked for; else it is the one most peers do.
+    """
     far = message.parse_address(f"<{peer}>")
-    own = settings.host if settings.host != "0.0.0.0" else addresses.towards(far.host)
+    own = settings.host if settings.host != "0.0.0.0" else addresses.towards(far.host if look_up else "")
     host = settings.public_host or own
     transport = far.uri_params.get("transport", "").lower()
     if transport == "tls" or peer.lower().startswith("sips:"):

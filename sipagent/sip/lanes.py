@@ -353,6 +353,9 @@ class LanePool:
 
     def _with_contact(self, account: AddAccount) -> AddAccount:
         contact = self._contacts.get(account.account, "")
+        if not contact and self.edge is not None and account.registrar:
+            # The first REGISTER does not wait until the address is known, but must not name another transport.
+            contact = contact_towards(account.registrar, self.settings, look_up=False)
         return msgspec.structs.replace(account, contact=contact) if contact else account
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:

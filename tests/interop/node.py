@@ -34,6 +34,7 @@ dialplans = "{folder}/dialplans"
 [sip]
 host = "127.0.0.1"
 port = {sip_port}
+{sip}
 [media]
 host = "127.0.0.1"
 port_min = {media_port}
@@ -55,7 +56,7 @@ class Node:
     The plan may `play` tone.wav (60 s), short.wav (1 s) and blip.wav (0.2 s).
     """
 
-    def __init__(self, trunks: str, plan: str) -> None:
+    def __init__(self, trunks: str, plan: str, *, sip: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="interop-"))
         self.sip_port = free_port()
         self.media_port = free_block(128)
@@ -63,6 +64,7 @@ class Node:
             _CONFIG.format(
                 folder=self.folder,
                 sip_port=self.sip_port,
+                sip=sip,
                 media_port=self.media_port,
                 media_last=self.media_port + 127,
             )
@@ -78,18 +80,22 @@ class Node:
         self.events: list[Event] = []
 
     async def __aenter__(self) -> "Node":
+        try:
+            await self.start()
+        except BaseException:
+            await self.app.close()
+            raise
+        return self
+
+    async def start(self, within_s: float = 10.0) -> None:
+        """Until every trunk that registers is registered."""
         file = self.folder / "sipagent.toml"
         file.write_text(self._text)
         settings = config.load(file, {})
         self.app = App(settings, config.state_dir(settings, {}))
         self.app.hub.subscribe(self.events.append)
         await self.app.start()
-        try:
-            await until(self._registered, "registration of every trunk")
-        except BaseException:
-            await self.app.close()
-            raise
-        return self
+        await until(self._registered, "registration of every trunk", within_s)
 
     async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
         await self.app.close()

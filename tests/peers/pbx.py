@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tests.peers.ami import SECRET, USER, Ami, Block
 from tests.peers.asterisk import PASSWORD, Asterisk, Installation
+from tests.peers.papers import Papers
 from tests.peers.ports import free_port
 from tests.wait import until
 
@@ -30,6 +31,12 @@ ENDPOINTS = {
     "norefer": "allow_transfer=no",
     "follow": "",
     "inband": "dtmf_mode=inband",
+}
+# Endpoints that do not register here by UDP.
+OTHERS = {
+    "safe": "media_encryption=sdes",  # registers by TLS
+    "proven": "outbound_auth=proven",  # proves who it is when it calls
+    "broken": "context=broken",  # every call over it fails with 503
 }
 PHONE = "phone"  # an endpoint for another user agent; its password is the trunks'
 _MODULES = """
@@ -73,9 +80,11 @@ class Pbx(Asterisk):
     extension.
     """
 
-    def __init__(self, **settings: int) -> None:
-        super().__init__(**settings)
+    def __init__(self) -> None:
+        super().__init__()
         self.manager_port = free_port()
+        self.tls_port = free_port()
+        self.papers = Papers(self.folder)
         self.manager: Ami
 
     async def __aenter__(self) -> "Pbx":
@@ -87,12 +96,17 @@ class Pbx(Asterisk):
         await self.manager.__aexit__(*arguments)
         await super().__aexit__(*arguments)
 
-    async def call(self, endpoint: str, extension: str, *, caller: str = "1001", within_s: float = 30.0) -> str:
-        """Rings the contact that the endpoint's owner registered and takes it to the extension; the unique id."""
+    async def call(
+        self, endpoint: str, extension: str, *, caller: str = "1001", to: str = "", within_s: float = 30.0
+    ) -> str:
+        """Rings the contact that the endpoint's owner registered, or a URI, and takes it to the extension.
+
+        Returns the channel's unique id.
+        """
         since = len(self.manager.events)
         await self.manager.action(
             "Originate",
-            Channel=f"PJSIP/{endpoint}",
+            Channel=f"PJSIP/{endpoint}/{to}" if to else f"PJSIP/{endpoint}",
             Context="sipagent",
             Exten=extension,
             Priority="1",
@@ -146,8 +160,13 @@ class Pbx(Asterisk):
         (self.folder / "log/cdr-custom").mkdir()
         with (etc / "modules.conf").open("a") as modules:
             modules.write("".join(f"load={name}.so\n" for name in _MODULES if (found.modules / f"{name}.so").exists()))
-        endpoints = "".join(_ENDPOINT.format(name=name, more=more) for name, more in {**ENDPOINTS, PHONE: ""}.items())
-        (etc / "pjsip.conf").write_text(_PJSIP.format(port=self.port, password=PASSWORD) + endpoints)
+        endpoints = "".join(
+            _ENDPOINT.format(name=name, more=more) for name, more in {**ENDPOINTS, **OTHERS, PHONE: ""}.items()
+        )
+        ports = {"port": self.port, "tls_port": self.tls_port}
+        files = {"certificate": self.papers.certificate("pbx"), "key": self.papers.key("pbx")}
+        files["authority"] = self.papers.certificate("authority")
+        (etc / "pjsip.conf").write_text(_PJSIP.format(**ports, password=PASSWORD, **files) + endpoints)
         (etc / "extensions.conf").write_text(
             _EXTENSIONS.format(port=self.port, tone=tone, short=short, spool=self.folder / "spool")
         )
@@ -193,6 +212,16 @@ bind=127.0.0.1:{port}
 type=transport
 protocol=tcp
 bind=127.0.0.1:{port}
+
+[tls]
+type=transport
+protocol=tls
+bind=127.0.0.1:{tls_port}
+method=tlsv1_2
+cert_file={certificate}
+priv_key_file={key}
+ca_list_file={authority}
+verify_server=yes
 
 [trunk](!)
 type=endpoint
@@ -272,6 +301,10 @@ exten => _refer.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Hangup()
 exten => _echo.,1,Gosub(hear,${{EXTEN}},1)
  same => n,Echo()
+
+[broken]
+exten => _[a-z].,1,Set(CDR(userfield)=${{CHANNEL(pjsip,call-id)}})
+ same => n,Hangup(34)
 
 [replacing]
 exten => add,1,Set(PJSIP_HEADER(add,Replaces)=${{ARG1}})

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,35 +16,12 @@ from sipagent.sip.edge import Installation, contact_towards
 from sipagent.sip.protocol import Answered, Hangup, IncomingCall, Reject
 from sipagent.sip.settings import SipSettings
 from tests.peers import sipp
+from tests.peers.papers import Papers
 from tests.peers.ports import free_port
 from tests.peers.sipp import Sipp
 from tests.sip.agent import Agent
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
-
-
-class Papers:
-    """An authority of our own and certificates by it, one for localhost and one of somebody it does not know."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._make("authority", "-x509", "-days", "2")
-        self._make("stranger", "-x509", "-days", "2")
-        self._make("edge", "-CA", self.certificate("authority"), "-CAkey", self.key("authority"), "-x509", "-days", "2")
-
-    def certificate(self, name: str) -> str:
-        return str(self.folder / f"{name}.pem")
-
-    def key(self, name: str) -> str:
-        return str(self.folder / f"{name}.key")
-
-    def _make(self, name: str, *args: str) -> None:
-        subprocess.run(
-            ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", self.key(name)]
-            + ["-out", self.certificate(name), *args],
-            check=True,
-            capture_output=True,
-        )
 
 
 @pytest.fixture(scope="module")
