@@ -14,6 +14,7 @@ on; each ends with a Termination of its own, and the call with one.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sipagent.calls import referred, steps
@@ -71,6 +72,7 @@ class Call:
         self._placing = False
         self._order: asyncio.Future[Order] | None = None  # what it shall do instead
         self._beside: set[asyncio.Task[None]] = set()
+        self.not_reached: Termination | None = None  # how dialling for the caller went last, where nobody answered
         self.held: asyncio.Event | None = None  # on hold by an order, until this is set
         self.room = Room(leg)
         self.leg = leg  # the one it speaks on
@@ -166,6 +168,9 @@ class Call:
                     self.hangup(EndedBy.SYSTEM, Cause.MAX_DURATION)
                 elif error := work.exception():
                     self.hangup(EndedBy.SYSTEM, Cause.ERROR, f"the call's steps failed ({type(error).__name__})")
+                elif self.not_reached is not None and not self.leg.is_answered:
+                    self.leg.hangup(_passed_on(self.not_reached))  # never answered: the caller gets what we got
+                    self._end(self.leg)
                 else:
                     self.hangup(EndedBy.AGENT)
         finally:
@@ -302,6 +307,12 @@ def _termination(leg: Leg, by: EndedBy, cause: Cause, detail: str) -> Terminatio
         status = 480 if leg.identity.direction is Direction.INBOUND else 487
         disposition = Disposition.CANCELLED if by is EndedBy.OPERATOR else Disposition.FAILED
     return Termination(disposition=disposition, cause=cause, by=by, sip_status=status, detail=detail)
+
+
+def _passed_on(end: Termination) -> Termination:
+    """The end of a leg nobody answered, as the end of the one it was dialled for."""
+    status = end.sip_status if end.sip_status >= 400 and end.sip_status != 487 else 480
+    return replace(end, sip_status=status)
 
 
 def _with_call(leg: Leg, end: Termination) -> Termination:

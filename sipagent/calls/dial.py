@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
 
+NOT_EVEN_A_LEG = Termination(
+    disposition=Disposition.FAILED,
+    cause=Cause.ERROR,
+    by=EndedBy.SYSTEM,
+    sip_status=503,
+    detail="nobody could be dialled",
+)
+
+
 async def dial(call: "Call", step: DialStep) -> str:
     """The name of the steps to take instead of the next one; "" for the next one, after the talk."""
     waits_unanswered = not call.leg.is_answered and call.leg.identity.direction is Direction.INBOUND
@@ -30,7 +39,8 @@ async def dial(call: "Call", step: DialStep) -> str:
             with let_go_if_left(call, other):
                 await tell(call, other, step.whisper)
     if other is None or other.ended.done():
-        return _instead(step, failed)
+        call.not_reached = failed
+        return _instead(step, failed.disposition)
     if waits_unanswered:
         call.leg.answer()
         await call.leg.answered.wait()
@@ -39,8 +49,8 @@ async def dial(call: "Call", step: DialStep) -> str:
     return ""
 
 
-async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Disposition]:
-    """The leg of whoever answered; or how it went with the last one."""
+async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Termination]:
+    """The leg of whoever answered; and how it went with the last one who did not."""
     requests = [
         PlaceRequest(
             target=target,
@@ -51,7 +61,7 @@ async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Disposition]
         )
         for target in step.targets
     ]
-    failed = Disposition.FAILED
+    failed = NOT_EVEN_A_LEG
     if step.at_once:
         return await _all_at_once(call, requests)
     for request in requests:
@@ -59,7 +69,7 @@ async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Disposition]
         if leg is not None and leg.is_answered:
             return leg, failed
         if leg is not None:
-            failed = leg.ended.result().disposition
+            failed = leg.ended.result()
     return None, failed
 
 
@@ -72,9 +82,9 @@ async def _one(call: "Call", request: PlaceRequest) -> Leg | None:
         return None
 
 
-async def _all_at_once(call: "Call", requests: list[PlaceRequest]) -> tuple[Leg | None, Disposition]:
+async def _all_at_once(call: "Call", requests: list[PlaceRequest]) -> tuple[Leg | None, Termination]:
     """The first to answer gets the call; the others stop ringing."""
-    failed = Disposition.FAILED
+    failed = NOT_EVEN_A_LEG
     winner: Leg | None = None
     ringing = {asyncio.create_task(_one(call, request), name=f"{call.id}/dial") for request in requests}
     try:
@@ -82,27 +92,28 @@ async def _all_at_once(call: "Call", requests: list[PlaceRequest]) -> tuple[Leg 
             done, ringing = await asyncio.wait(ringing, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 leg = task.result()
-                if leg is None:
-                    continue
-                if not leg.is_answered:
-                    failed = leg.ended.result().disposition
-                elif winner is None:
+                if leg is not None and not leg.is_answered:
+                    failed = leg.ended.result()
+                elif leg is not None and winner is None:
                     winner = leg
+                elif leg is not None:
+                    leg.hangup(_elsewhere())
     finally:
         for task in ringing:
-            task.cancel()
+            task.cancel()  # which ends its leg
         if ringing:
-            await asyncio.wait(ringing)
-        for leg in call.legs:
-            if leg is not call.leg and leg is not winner:
-                leg.hangup(_elsewhere(leg))
+            late, _ = await asyncio.wait(ringing)
+            for leg in (task.result() for task in late if not task.cancelled() and task.exception() is None):
+                if leg is not None:
+                    leg.hangup(_elsewhere())
     return winner, failed
 
 
-def _elsewhere(leg: Leg) -> Termination:
-    """Somebody else has answered first."""
-    disposition = Disposition.ANSWERED if leg.is_answered else Disposition.CANCELLED
-    return Termination(disposition=disposition, cause=Cause.CANCELLED, by=EndedBy.SYSTEM, sip_status=487)
+def _elsewhere() -> Termination:
+    """Of one who answered a moment after somebody else."""
+    return Termination(
+        disposition=Disposition.ANSWERED, cause=Cause.CANCELLED, by=EndedBy.SYSTEM, detail="somebody else was first"
+    )
 
 
 def _instead(step: DialStep, failed: Disposition) -> str:

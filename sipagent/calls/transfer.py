@@ -94,19 +94,24 @@ async def transfer(
     kind = TransferKind.ATTENDED if plan.attended else TransferKind.BRIDGE if via == "bridge" else TransferKind.BLIND
     log = TransferLog(call, kind, plan.target, transfer_id or new_transfer_id())
     log.step(TransferState.REQUESTED)
+    told = (whisper or plan.whisper or summary) if plan.attended else ""
+    handed: Handed | None = None
+    other: Leg | None = None
     try:
-        handed = None
-        if kind is TransferKind.BLIND:
-            handed = await _refer_blindly(call, log, plan, may_bridge=via == "auto")
-        if handed is None:
-            told = (whisper or plan.whisper or summary) if plan.attended else ""
-            handed = await _by_our_leg(call, log, plan, via, told)
+        async with while_waiting(call, plan.music):
+            if kind is TransferKind.BLIND:
+                handed = await _refer_blindly(call, log, plan, may_bridge=via == "auto")
+            if handed is None:
+                handed, other = await _by_our_leg(call, log, plan, via, told)
+        if handed is None and other is not None:
+            handed = await _join(call, log, other)
     except SipagentError as error:
         log.step(TransferState.FAILED, reason=str(error))
         handed = Handed(_UNREACHABLE)
     finally:
         if not log.over:  # the call ended meanwhile, and this is cancelled
             log.step(TransferState.ABANDONED)
+    assert handed is not None
     if handed.failed:
         what = f"a transfer failed: {handed.reason}"
         call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="transfer", what=what))
@@ -161,8 +166,10 @@ async def _refer(
 # --- by a leg of ours -----------------------------------------------------------------------------------------
 
 
-async def _by_our_leg(call: "Call", log: TransferLog, plan: TransferSpec, via: str, whisper: str) -> Handed:
-    """Rings the target, tells them who comes, and brings the two together."""
+async def _by_our_leg(
+    call: "Call", log: TransferLog, plan: TransferSpec, via: str, whisper: str
+) -> tuple[Handed | None, Leg]:
+    """Rings the target and tells them who comes. None: they are to be joined with the caller."""
     request = PlaceRequest(
         target=_dialled(call, plan),
         trunk=plan.trunk or (call.trunk if _is_number(plan.target) else ""),
@@ -170,15 +177,16 @@ async def _by_our_leg(call: "Call", log: TransferLog, plan: TransferSpec, via: s
         ring_timeout_s=plan.timeout_s,
         beside=call.leg.port,
     )
-    async with while_waiting(call, plan.music):
-        log.step(TransferState.DIALLING)
-        other = await call.outbound.place(call, request)
-        if not other.is_answered or other.ended.done():
-            return _not_reached(log, other)
-        with let_go_if_left(call, other):
-            handed = await _consult(call, log, plan, via, whisper, other)
-    if handed is not None:
-        return handed
+    log.step(TransferState.DIALLING)
+    other = await call.outbound.place(call, request)
+    if not other.is_answered or other.ended.done():
+        return _not_reached(log, other), other
+    with let_go_if_left(call, other):
+        return await _consult(call, log, plan, via, whisper, other), other
+
+
+async def _join(call: "Call", log: TransferLog, other: Leg) -> Handed:
+    """The two legs, until one of them is hung up: that ends the call."""
     log.kind = TransferKind.BRIDGE
     log.step(TransferState.COMPLETED, 200, other=other)
     await bridging.joined(call, other)
@@ -207,7 +215,7 @@ async def _consult(
         return Handed()
     if outcome.refused and via == "auto" and not other.ended.done():
         return None
-    other.hangup(_let_go(Cause.NORMAL))
+    other.hangup(_let_go())
     if not log.over:
         log.step(TransferState.FAILED, outcome.status, _UNREACHABLE, other)
     return Handed(_reason_of_status(outcome.status))
@@ -222,8 +230,8 @@ def _not_reached(log: TransferLog, other: Leg) -> Handed:
     return Handed(reason)
 
 
-def _let_go(cause: Cause) -> Termination:
-    return Termination(disposition=Disposition.ANSWERED, cause=cause, by=EndedBy.AGENT, sip_status=200)
+def _let_go() -> Termination:
+    return Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.AGENT, sip_status=200)
 
 
 def _reason_of_status(status: int) -> str:

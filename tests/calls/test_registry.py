@@ -235,7 +235,7 @@ async def test_an_outbound_leg_gets_its_sip_call_id():
     ],
 )
 async def test_a_transfer_has_an_end_even_when_the_peer_leaves_in_it(told, state, cause):
-    world = World([TransferStep(target="200")])
+    world = World([TransferStep(target="200", music="silence")])
     world.rings()
     await settle()
     world.answered()
@@ -249,7 +249,7 @@ async def test_a_transfer_has_an_end_even_when_the_peer_leaves_in_it(told, state
 
 
 async def test_a_transfer_during_which_the_operator_hangs_up_has_an_end():
-    world = World([TransferStep(target="200")])
+    world = World([TransferStep(target="200", music="silence")])
     world.rings()
     await settle()
     world.answered()
@@ -260,7 +260,7 @@ async def test_a_transfer_during_which_the_operator_hangs_up_has_an_end():
 
 
 async def test_a_transfer_that_is_never_answered_fails_and_the_call_goes_on():
-    world = World([TransferStep(target="200"), HangupStep()], transfer_timeout_s=0.05)
+    world = World([TransferStep(target="200", music="silence"), HangupStep()], transfer_timeout_s=0.05)
     world.rings()
     await settle()
     world.answered()

@@ -215,3 +215,28 @@ async def test_all_at_once():
     assert hears(call.leg) == (call.legs[2].port,)
     world.ended(-1)
     await world.registry.drain()
+
+
+async def test_a_caller_who_was_never_answered_gets_what_we_got():
+    world = World([DialStep(to="sip:a@127.0.0.1")])
+    world.rings()
+    await settle()
+    world.ended(-1, status=486)
+    await until(lambda: world.lane.kinds()[-1] == "Reject")
+    assert last(world, protocol.Reject).status == 486
+    world.ended(1, status=486)
+    await settle()
+    assert (world.termination().disposition, world.termination().by) == ("busy", "callee")
+
+
+async def test_two_who_answer_at_once():
+    world = World([DialStep(to=("sip:a@127.0.0.1", "sip:b@127.0.0.2"), at_once=True)])
+    world.rings()
+    await rings_out(world, 2)
+    world.answered(-1)
+    world.answered(-2)
+    await until(lambda: "Answer" in world.lane.kinds())
+    (call,) = world.registry.live
+    assert len([leg for leg in call.legs[1:] if leg.ended.done()]) == 1
+    assert world.lane.kinds().count("Hangup") == 1
+    await world.registry.drain()
