@@ -5,6 +5,7 @@ Whoever may send us somewhere lets us pay for it, so a REFER is followed only to
 come from where that dialog is.
 """
 
+import asyncio
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
 FORBIDDEN, UNAVAILABLE = 603, 503
+BYE_EXPECTED_S = 2.0
+TAKEN_OVER = Termination(disposition=Disposition.ANSWERED, cause=Cause.TRANSFERRED, by=EndedBy.SYSTEM, sip_status=200)
 
 
 def may_follow(call: "Call") -> bool:
@@ -63,7 +66,8 @@ async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: s
             log.step(TransferState.COMPLETED, 200, other=other)
             status = 200
             leg.tell_transfer(200)
-            take_over(call, other)
+            before = take_over(call, other)
+            call.beside(_let_go(before), "let-go")
         else:
             status = other.ended.result().sip_status or UNAVAILABLE
             log.step(TransferState.FAILED, status, other=other)
@@ -76,15 +80,21 @@ async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: s
             leg.tell_transfer(status)
 
 
-def take_over(call: "Call", leg: Leg) -> None:
-    """The call goes on with another leg; whoever had it before is let go."""
+def take_over(call: "Call", leg: Leg) -> Leg:
+    """The call goes on with another leg; the one it had before."""
     before = call.leg
     call.speak_on(leg)
     if call.talk is not None:
         call.talk.opening = ""
-    before.hangup(
-        Termination(disposition=Disposition.ANSWERED, cause=Cause.TRANSFERRED, by=EndedBy.SYSTEM, sip_status=200)
-    )
+    return before
+
+
+async def _let_go(before: Leg) -> None:
+    """Whoever sent us on hangs up as soon as it knows how that went (RFC 5589 section 6); if not, we do."""
+    try:
+        await asyncio.wait([before.ended], timeout=BYE_EXPECTED_S)
+    finally:  # also when the call ends first
+        before.hangup(TAKEN_OVER)
 
 
 def replace(call: "Call", leg: Leg) -> None:
@@ -96,7 +106,7 @@ def replace(call: "Call", leg: Leg) -> None:
         try:
             leg.answer()
             await leg.answered.wait()
-            take_over(call, leg)
+            take_over(call, leg).hangup(TAKEN_OVER)
             log.step(TransferState.COMPLETED, 200, other=leg)
         finally:
             if not log.over:

@@ -44,7 +44,7 @@ async def rings_out(world: World, count: int = 1) -> None:
 
 
 def last(world: World, kind):
-    return next(command for command in reversed(world.lane.sent) if isinstance(command, kind))
+    return next((command for command in reversed(world.lane.sent) if isinstance(command, kind)), None)
 
 
 async def test_a_refused_refer_becomes_a_bridge():
