@@ -92,6 +92,8 @@ class LoadNode(Node):
 
     def __init__(self, calls: int) -> None:
         super().__init__(extra=f"[limits]\nmax_calls = {calls}\nmax_duration_s = 300\n", dialplan=DIALPLAN)
+        text = self.config.read_text().replace("[media]\n", f"[media]\ncapacity = {calls + 4}\n")
+        self.config.write_text(text)
         samples = np.round(8000 * np.sin(2 * np.pi * 440 * np.arange(RATE * TONE_S) / RATE)).astype("<i2")
         with wave.open(str(self.folder / "dialplans" / "tone.wav"), "wb") as out:
             out.setnchannels(1)

@@ -166,6 +166,9 @@ class Node:
         for trunk in self.config.trunks:
             if problem := out_of_reach(trunk, self.config.sip):
                 raise ConfigError(problem)
+        wanted, slots = self.config.limits.max_calls, self.config.media.capacity
+        if wanted > slots:
+            raise ConfigError(f"[limits] max_calls is {wanted}, but [media] capacity has slots for {slots}: raise it")
         dialplans = load_folder(self._dialplan_folder)
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
