@@ -25,7 +25,7 @@ RELEASE = "RELEASE"  # main's request: this Call-ID is no call any more
 PROBE_S = 5  # seconds between OPTIONS to each lane
 FRONT_PROBE_S = 2  # and to each node
 SILENT_MS = 2000  # without any answer to an INVITE for so long, the next lane or node is tried
-FAR_SILENT_MS = 10_000  # and a trunk's server has not answered at all
+FAR_SILENT_MS = 5_000  # and a trunk's server has not answered at all
 _CALL_EXPIRES_S = 14_400  # a call that is never hung up counts for so long
 
 
