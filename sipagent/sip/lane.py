@@ -20,7 +20,8 @@ from sipagent.core.clock import mono_ns
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.lane_accounts import Accounts
-from sipagent.sip.lane_calls import LaneAccount, LaneCall, LaneEndpoint, LaneLogWriter
+from sipagent.sip.lane_callbacks import LaneAccount, LaneEndpoint, LaneLogWriter
+from sipagent.sip.lane_calls import LaneCall
 from sipagent.sip.lane_results import options
 from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_param, edge_headers, error_text
 from sipagent.sip.message_log import MessageLog
@@ -316,7 +317,7 @@ class Lane:
 
     def _on_call(self, call: LaneCall, command: AnyCommand) -> None:
         if isinstance(command, SetMedia):
-            call.media = command
+            call.sdp.media = command
         elif not call.isActive():
             return  # its Ended is on the way
         elif isinstance(command, Ring):
@@ -340,7 +341,7 @@ class Lane:
 
     def _inside_call(self, call: LaneCall, command: AnyCommand) -> None:
         if isinstance(command, Hold | Resume):
-            call.hold = isinstance(command, Hold)
+            call.sdp.hold = isinstance(command, Hold)
             call.make_offer()
         elif isinstance(command, Reoffer):
             call.make_offer(update=command.update)
@@ -349,7 +350,7 @@ class Lane:
         elif isinstance(command, Refer):
             call.refer(command)
         elif isinstance(command, AllowRefer):
-            call.may_be_referred = True
+            call.referral.allowed = True
         elif isinstance(command, NotifyTransfer):
             call.notify(command)
 
@@ -364,7 +365,7 @@ class Lane:
         if self._stop_at:
             raise RuntimeError("the lane is stopping")
         call = LaneCall(self, self.accounts.find(command.account, command.route or None), command.call)
-        call.next_sdp = command.sdp
+        call.sdp.next = command.sdp
         self.calls[command.call] = call
         param = call_param(headers=command.headers | edge_headers(self.start, command.route))
         if command.from_uri:

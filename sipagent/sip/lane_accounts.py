@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from sipagent.sip.lane_calls import LaneAccount, Owner
+from sipagent.sip.lane_callbacks import LaneAccount
+from sipagent.sip.lane_calls import Owner
 from sipagent.sip.protocol import AddAccount
 
 MAX_ACCOUNTS = 8  # PJSUA_MAX_ACC as PJSIP has it; one more and it aborts the process

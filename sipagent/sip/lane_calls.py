@@ -5,20 +5,16 @@ scalars are copied; `getInfo()` is kept while its members are read; a callback m
 the lane's graveyard, because its destructor hangs up whatever call owns its slot by then.
 """
 
-import re
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import msgspec
 import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
-from sipagent.sip import info, message, sdes, sdp
-from sipagent.sip.edge_script import EDGE, SOURCE
-from sipagent.sip.lane_messages import MESSAGE_LEVEL
-from sipagent.sip.lane_results import options_result, registration_result
+from sipagent.sip import info, message, sdp
+from sipagent.sip.edge_script import EDGE
+from sipagent.sip.lane_descriptions import Descriptions
+from sipagent.sip.lane_referral import SIPFRAG, Referral
 from sipagent.sip.lane_stack import call_param, clean, request_param
 from sipagent.sip.offers import PENDING, Offers
 from sipagent.sip.pjsip import ALLOW, Pjsip
@@ -28,21 +24,15 @@ from sipagent.sip.protocol import (
     DigitByInfo,
     Ended,
     EndedWhy,
-    IncomingCall,
     InfoAnswered,
-    InviteRefused,
     MediaChanged,
     NotifyTransfer,
     OfferRefused,
-    OverLimit,
     Progress,
     Redirected,
     Refer,
-    Replaces,
     SendInfo,
-    SetMedia,
     TransferProgress,
-    TransferRequested,
     Trying,
 )
 
@@ -50,13 +40,11 @@ from sipagent.sip.protocol import (
 _METHODS = frozenset(
     {"INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY", "SUBSCRIBE", "MESSAGE"}
 )
-_SIPFRAG = "message/sipfrag;version=2.0"
-_SOURCE = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15}):[0-9]{1,5}")
-
-
-def replaced_dialog(value: str) -> Replaces | None:
-    found = message.replaced_dialog(value)
-    return Replaces(*found) if found is not None else None
+_DIRECTIONS: dict[int, sdp.Direction] = {
+    pj.PJMEDIA_DIR_ENCODING_DECODING: "sendrecv",
+    pj.PJMEDIA_DIR_ENCODING: "recvonly",
+    pj.PJMEDIA_DIR_DECODING: "sendonly",
+}
 
 
 class Owner(Protocol):
@@ -66,7 +54,7 @@ class Owner(Protocol):
     def trusted(self) -> list[str]: ...
     def emit(self, fact: AnyFact) -> None: ...
     def problem(self, where: str, error: BaseException) -> None: ...
-    def adopt(self, account: "LaneAccount", call_id: int) -> "LaneCall": ...
+    def adopt(self, account: Any, call_id: int) -> "LaneCall": ...
     def bury(self, call: "LaneCall") -> None: ...
     def abandon(self, call: "LaneCall") -> None: ...
     def known_as(self, call: "LaneCall", sip_call_id: str) -> None: ...
@@ -76,7 +64,7 @@ class Owner(Protocol):
 
 
 class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
-    def __init__(self, lane: Owner, account: "LaneAccount", handle: int, call_id: int = pj.PJSUA_INVALID_ID) -> None:
+    def __init__(self, lane: Owner, account: pj.Account, handle: int, call_id: int = pj.PJSUA_INVALID_ID) -> None:
         super().__init__(account, call_id)
         self.lane = lane
         self.handle = handle
@@ -88,27 +76,14 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self.closing = False  # we asked for the end
         self.named: tuple[str, str, str] | None = None  # once answered: Call-ID, our tag and the peer's
         self.cancelled = False  # the peer did, before an answer
-        self.next_sdp = ""  # main's SDP for the offer or answer that is made next
-        self.media: SetMedia | None = None
-        self._local: sdp.Sdp | None = None
-        self._local_text = ""
-        self._version = 0
-        self._remote_text = ""
-        self._new_offer = ""  # the peer's offer inside the call, answered and not yet reported
-        self._we_offered = False  # inside the call: a re-INVITE without SDP
+        self.sdp = Descriptions()
         self._final_headers: dict[str, str] = {}
         self._dialog = message.Message("", (), "")  # a message that has both tags
-        self.hold = False  # what main wants; what the peer has agreed to:
-        self._held = False
         self._offers = Offers(chose_call_id=not self.inbound)
         self._by_update = False
-        self._offering = False  # PJSIP asks for the SDP of an offer of ours
         self._unanswered = False  # the last of our INVITEs and UPDATEs in the call
         self._infos = 0  # sent, not answered
-        self.may_be_referred = False
-        self._refers = 0
-        self._notifies: list[NotifyTransfer] = []
-        self._refer_id = ""  # of the transfer that we are asked for and that is not over: "" for none
+        self.referral = Referral()
 
     # --- SDP ------------------------------------------------------------------------------------------------
 
@@ -120,12 +95,9 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         if self.early:
             pass
         elif self.getInfo().remOfferer:
-            self._local = sdp.parse(text)
-            self._version = self._local.version
-            self._local_text = text
-            param.sdp.wholeSdp = text
+            param.sdp.wholeSdp = self.sdp.answered(text)
         else:
-            self.next_sdp = text
+            self.sdp.next = text
         self.accepted = True
         self.answer(param)
 
@@ -137,20 +109,16 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             self.answer(call_param(183, media=False))
             return
         param = call_param(183)
-        self._local = sdp.parse(text)
-        self._version = self._local.version
-        self._local_text = text
-        param.sdp.wholeSdp = text
+        param.sdp.wholeSdp = self.sdp.answered(text)
         self.early = True
         self.answer(param)
 
     def onCallSdpCreated(self, prm: Any) -> None:
         try:
             remote, generated = clean(prm.remSdp.wholeSdp), clean(prm.sdp.wholeSdp)
-            local = self._describe(remote, generated)
-            if local:
-                prm.sdp.wholeSdp = local
-                self._local_text = local
+            ours = self.sdp.make(remote, generated, inside=self.answered)
+            if ours:
+                prm.sdp.wholeSdp = ours
         except sdp.NoCommonCodec:
             pass  # PJMEDIA knows no more codecs than we do: it refuses by itself
         except Exception as error:
@@ -160,81 +128,11 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
     def onCallRxOffer(self, prm: Any) -> None:
         """An offer inside the call. Without this PJSIP answers 500 where nothing can be agreed."""
         try:
-            sdp.negotiate(sdp.parse(clean(prm.offer.wholeSdp)), self._terms)
+            sdp.negotiate(sdp.parse(clean(prm.offer.wholeSdp)), self.sdp.terms)
         except ValueError:
             prm.statusCode = pj.PJSIP_SC_NOT_ACCEPTABLE_HERE
         except Exception as error:
             self.lane.problem("an offer was not understood", error)
-
-    def _describe(self, remote: str, generated: str) -> str:
-        """Our SDP in place of PJSIP's; "" to leave PJSIP's where it is of no consequence."""
-        if self.next_sdp:
-            text, self.next_sdp = self.next_sdp, ""
-            self._local = sdp.parse(text)
-            self._version = self._local.version
-            self._remote_text = remote or self._remote_text
-            return text
-        if not self.answered and self._local is None:
-            self._remote_text = remote
-            return ""  # asked before main has answered: this draft is not sent
-        host, port, session_id = self._media_address()
-        self._version += 1
-        if remote:
-            offer = sdp.parse(remote)
-            self._renew_keys(offer)
-            text = sdp.build_answer(
-                offer,
-                host=host,
-                port=port,
-                session_id=session_id,
-                version=self._version,
-                terms=self._terms,
-                hold=self._held,
-            )
-            self._new_offer = self._remote_text = remote
-            return text
-        self._we_offered = not self._offering
-        return sdp.build_offer(
-            host=host,
-            port=port,
-            session_id=session_id,
-            version=self._version,
-            terms=self._terms,
-            direction=self._offered_direction(generated),
-        )
-
-    def _offered_direction(self, generated: str) -> sdp.Direction:
-        """RFC 3264 section 8.4: a stream that the peer holds too stops in both directions."""
-        if self.hold if self._offering else self._held:
-            line = sdp.parse(self._remote_text).audio_line if self._remote_text else None
-            held_by_peer = line is not None and line.effective_direction in ("sendonly", "inactive")
-            return "inactive" if held_by_peer else "sendonly"
-        drafted = sdp.parse(generated).audio_line if not self._offering else None
-        return drafted.direction if drafted else "sendrecv"
-
-    @property
-    def _terms(self) -> sdp.Terms:
-        return self.media.terms if self.media is not None else sdp.CLEAR
-
-    def _renew_keys(self, offer: sdp.Sdp) -> None:
-        """Ours last as long as the peer's. With a new key of its own it counts wraps of the sequence from 0 again, and
-        often ours too; under an old key of ours that would use the same indices twice (RFC 3711 section 9.1).
-        """
-        crypto = sdp.negotiate(offer, self._terms).crypto
-        if crypto is None or self.media is None:
-            return
-        known = sdp.parse(self._remote_text).media if self._remote_text else ()
-        if not any(line.key == crypto.remote_key for media in known for line in media.crypto):
-            terms = replace(self.media.terms, keys=sdes.new_keys())
-            self.media = msgspec.structs.replace(self.media, terms=terms)
-
-    def _media_address(self) -> tuple[str, int, int]:
-        if self.media is not None:
-            return self.media.host, self.media.port, self.media.session_id
-        line = self._local.audio_line if self._local else None
-        if self._local is None or line is None:
-            raise ValueError("the peer made an offer and main has said nothing about media")
-        return line.host, line.port, self._local.session_id
 
     # --- our offers inside the call -------------------------------------------------------------------------
 
@@ -247,8 +145,8 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         """Sends what is due; False when nothing waits any more."""
         if self.ended or not self.isActive():
             return False
-        while self._notifies:
-            self._notify(self._notifies.pop(0))
+        for headers, body in self.referral.due(self.lane.pjsip.reason):
+            self.sendRequest(request_param("NOTIFY", SIPFRAG, body, headers))
         if self._offers.expired(now):
             self._offer_answered(408, "no answer")
         if self.answered and self._offers.due(now):
@@ -257,27 +155,26 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
 
     def _send_offer(self, now: int) -> None:
         self._offers.sent(now)
-        before = self._local_text
-        self._offering = True
+        before, self.sdp.offering = self.sdp.local, True
         try:
-            if self._by_update:
+            if self._by_update and self.remoteHasCap(pj.PJSIP_H_ALLOW, "", "UPDATE") == pj.PJSIP_DIALOG_CAP_SUPPORTED:
                 self.update(call_param())
             else:
                 self.reinvite(call_param())
         except pj.Error:  # another INVITE is under way, one of the peer's maybe
-            self._local_text = before
+            self.sdp.local = before
             self._offer_answered(PENDING, "")
         finally:
-            self._offering = False
+            self.sdp.offering = False
 
     def _offer_answered(self, status: int, reason: str) -> None:
         if not self._offers.on_its_way:
             return
         outcome = self._offers.answered(status, mono_ns())
         if outcome == "accepted":
-            self._held = self.hold
+            self.sdp.held = self.sdp.hold
         elif outcome == "refused":
-            self.hold = self._held
+            self.sdp.hold = self.sdp.held
             self.lane.emit(OfferRefused(call=self.handle, status=status, reason=reason))
 
     def _answer_inside(self, method: str, change: Any) -> None:
@@ -291,26 +188,22 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         body = message.sdp_of(received) if 200 <= status < 300 else ""
         ours = self._offers.on_its_way
         self._offer_answered(status, clean(change.tsx.statusText))
-        if body and (ours or body != self._remote_text):
-            self._remote_text = body
-            self.lane.emit(MediaChanged(call=self.handle, sdp=body, answer=self._local_text, offered=True))
+        if body and (ours or body != self.sdp.remote):
+            self.sdp.remote = body
+            self.lane.emit(MediaChanged(call=self.handle, sdp=body, answer=self.sdp.local, offered=True))
 
     def onCallMediaState(self, prm: Any) -> None:
         try:
-            if self._new_offer:
-                offer, self._new_offer = self._new_offer, ""
-                self.lane.emit(MediaChanged(call=self.handle, sdp=offer, answer=self._local_text))
-            elif self._we_offered and self.answered:
-                self._we_offered = False
-                self.lane.emit(MediaChanged(call=self.handle, sdp=self._as_negotiated(), answer=self._local_text))
+            if self.sdp.new_offer:
+                offer, self.sdp.new_offer = self.sdp.new_offer, ""
+                self.lane.emit(MediaChanged(call=self.handle, sdp=offer, answer=self.sdp.local))
+            elif self.sdp.asked_for and self.answered:
+                self.sdp.asked_for = False
+                self.lane.emit(MediaChanged(call=self.handle, sdp=self._as_negotiated(), answer=self.sdp.local))
         except Exception as error:
             self.lane.problem("a media change was not reported", error)
 
     def _as_negotiated(self) -> str:
-        """The peer's answer in an ACK to a re-INVITE reaches no callback: written down again from its outcome.
-
-        Its SRTP key is none of PJMEDIA's outcomes: taken to be the one it had.
-        """
         host, port, payload_type, direction = "0.0.0.0", 9, 0, pj.PJMEDIA_DIR_NONE
         try:
             stream = self.getStreamInfo(0)
@@ -318,17 +211,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             port, payload_type, direction = int(port_text), int(stream.txPt), int(stream.dir)
         except pj.Error:
             pass  # no stream: on hold
-        names: dict[int, sdp.Direction] = {
-            pj.PJMEDIA_DIR_ENCODING_DECODING: "sendrecv",
-            pj.PJMEDIA_DIR_ENCODING: "recvonly",
-            pj.PJMEDIA_DIR_DECODING: "sendonly",
-        }
-        known = sdp.parse(self._remote_text).audio_line if self._remote_text else None
-        if known is None:
-            raise ValueError("the peer's SDP was never seen")
-        return sdp.restate(
-            known, host=host, port=port, payload_type=payload_type, direction=names.get(direction, "inactive")
-        )
+        return self.sdp.restated(host, port, payload_type, _DIRECTIONS.get(direction, "inactive"))
 
     # --- the dialog -----------------------------------------------------------------------------------------
 
@@ -348,10 +231,10 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             if state == pj.PJSIP_INV_STATE_CONNECTING or state == pj.PJSIP_INV_STATE_CONFIRMED:
                 # In a 2xx (outbound), or in the ACK to our offer (inbound).
                 if body and (not self.inbound or received.start_line.startswith("ACK ")):
-                    self._remote_text = body
+                    self.sdp.remote = body
             if state == pj.PJSIP_INV_STATE_CONFIRMED and not self.answered:
                 self.answered = True
-                self._new_offer, self._we_offered = "", False
+                self.sdp.new_offer, self.sdp.asked_for = "", False
                 self.lane.emit(self._as_answered(call_id, clean(info.remoteContact)))
             elif state == pj.PJSIP_INV_STATE_DISCONNECTED and not self.ended:
                 self.ended = True
@@ -386,7 +269,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self.named = call_id, local.params.get("tag", ""), remote.params.get("tag", "")
         return Answered(
             call=self.handle,
-            sdp=self._remote_text,
+            sdp=self.sdp.remote,
             sip_call_id=call_id,
             local_tag=self.named[1],
             remote_tag=self.named[2],
@@ -416,7 +299,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             elif role == pj.PJSIP_ROLE_UAC and method == "INVITE" and 100 < status < 200 and not self.answered:
                 received = message.parse(clean(change.src.rdata.wholeMsg))
                 body = message.sdp_of(received)
-                self._remote_text = body or self._remote_text
+                self.sdp.remote = body or self.sdp.remote
                 self.lane.emit(
                     Progress(
                         call=self.handle,
@@ -439,7 +322,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         elif method == "INFO":
             self._info(message.parse(clean(rdata.wholeMsg)), rdata.pjRxData)
         elif method == "REFER":
-            self._refer(message.parse(clean(rdata.wholeMsg)), rdata.pjRxData)
+            self._referred(message.parse(clean(rdata.wholeMsg)), rdata.pjRxData)
         elif method not in _METHODS:
             self.lane.pjsip.respond(rdata.pjRxData, 405, ("Allow", ALLOW))
 
@@ -484,149 +367,21 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
             target = f"<{target}?Replaces={quote(str(command.replaces), safe='')}>"
         self.xfer(target, call_param(headers=command.headers))
 
-    def _refer(self, received: message.Message, rdata: Any) -> None:
-        """A REFER, from which PJSIP would make a call by itself (RFC 3515)."""
-        target, replaces = message.refer_to(received.get("refer-to"))
-        if not target:
-            status = 400
-        elif not self.may_be_referred or not target.lower().startswith(("sip:", "sips:", "tel:")):
-            status = 603
-        else:
-            status = PENDING if self._refer_id else 202
-        if not self.lane.pjsip.respond(rdata, status) or status != 202:
-            return
-        self._refers += 1
-        # RFC 3515 section 2.4.6: the first may go without an id, the further ones may not.
-        cseq = received.get("cseq").partition(" ")[0]
-        self._refer_id = "refer" if self._refers == 1 else f"refer;id={cseq}"
-        self.notify(NotifyTransfer(call=self.handle, status=100))
-        self.lane.emit(
-            TransferRequested(
-                call=self.handle,
-                target=target,
-                replaces=replaced_dialog(replaces),
-                referred_by=message.parse_address(received.get("referred-by")).uri,
-            )
-        )
+    def _referred(self, received: message.Message, rdata: Any) -> None:
+        status, requested = self.referral.received(self.handle, received)
+        if self.lane.pjsip.respond(rdata, status) and requested is not None:
+            self.notify(NotifyTransfer(call=self.handle, status=100))
+            self.lane.emit(requested)
 
     def notify(self, command: NotifyTransfer) -> None:
-        self._notifies.append(command)
+        self.referral.waiting.append(command)
         self.lane.attend(self)
-
-    def _notify(self, command: NotifyTransfer) -> None:
-        if not self._refer_id:
-            return  # it has been told the end
-        reason = command.reason or self.lane.pjsip.reason(command.status)
-        state = "terminated;reason=noresource" if command.final else "active;expires=180"
-        headers = {"Event": self._refer_id, "Subscription-State": state}
-        if command.final:
-            self._refer_id = ""
-        self.sendRequest(request_param("NOTIFY", _SIPFRAG, f"SIP/2.0 {command.status} {reason}\r\n", headers))
 
     def onCallTransferRequest(self, prm: Any) -> None:
         prm.statusCode = pj.PJSIP_SC_DECLINE  # answered before this; PJSIP's default is to call anyone
 
     def onCallReplaceRequest(self, prm: Any) -> None:
         prm.statusCode = pj.PJSIP_SC_DECLINE  # PJSIP's default is to let anyone replace a call
-
-
-class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
-    def __init__(self, lane: Owner, name: str) -> None:
-        super().__init__()
-        self.lane = lane
-        self.name = name
-        self.registered = False
-        self.results = 0  # told so far
-
-    def onIncomingCall(self, prm: Any) -> None:
-        call: LaneCall | None = None
-        try:
-            call = self.lane.adopt(self, int(prm.callId))
-            invite = message.parse(clean(prm.rdata.wholeMsg))
-            self.lane.known_as(call, invite.get("call-id"))
-            caller = message.parse_address(invite.get("from"))
-            self.lane.emit(
-                IncomingCall(
-                    call=call.handle,
-                    from_uri=caller.uri,
-                    from_user=caller.user,
-                    to_user=message.parse_address(f"<{invite.request_uri}>").user,
-                    sip_call_id=invite.get("call-id"),
-                    source=self._source(clean(prm.rdata.srcAddress), invite),
-                    headers={k: v for k, v in message.invite_headers(invite).items() if k.lower() != SOURCE.lower()},
-                    sdp=message.sdp_of(invite),
-                    replaces=replaced_dialog(invite.get("replaces")),
-                    request_uri=invite.request_uri,
-                    authorization=message.credentials(invite),
-                    from_name=caller.display,
-                )
-            )
-        except Exception as error:
-            self.lane.problem("an INVITE was not understood", error)
-            if call is not None:
-                self.lane.abandon(call)
-
-    def _source(self, seen: str, invite: message.Message) -> str:
-        """host:port that the INVITE really came from: an edge we trust tells, for anybody else it is what we see."""
-        told = invite.get(SOURCE)
-        known = seen in self.lane.trusted or seen.rpartition(":")[0] in self.lane.trusted
-        return told if known and _SOURCE.fullmatch(told) else seen
-
-    def onRegState(self, prm: Any) -> None:
-        try:
-            result = registration_result(self.name, prm)
-            self.registered = result.expires_s > 0
-            self.results += 1
-            self.lane.emit(result)
-        except Exception as error:
-            self.lane.problem("the result of a registration was lost", error)
-
-    def onSendRequest(self, prm: Any) -> None:
-        try:
-            result = options_result(prm)
-            if result is not None:
-                self.lane.emit(result)
-        except Exception as error:
-            self.lane.problem("the answer to an OPTIONS was lost", error)
-
-
-class LaneEndpoint(pj.Endpoint):  # type: ignore[misc]  # pjsua2 has no types
-    def __init__(self, lane: Owner) -> None:
-        super().__init__()
-        self.lane = lane
-
-    def onRejectedIncomingCall(self, prm: Any) -> None:
-        """An INVITE that PJSIP refused by itself; without a call id there was no slot for it."""
-        try:
-            status = int(prm.statusCode)
-            if int(prm.callId) == pj.PJSUA_INVALID_ID and status == pj.PJSIP_SC_BUSY_HERE:
-                self.lane.emit(OverLimit(status=status))
-            else:
-                self.lane.emit(InviteRefused(status=status, reason=clean(prm.reason)))
-        except Exception as error:
-            self.lane.problem("a refused call was not counted", error)
-
-
-class LaneLogWriter(pj.LogWriter):  # type: ignore[misc]  # pjsua2 has no types
-    """Hands PJSIP's log lines on, and the SIP messages among them.
-
-    Called inside PJSIP, with its locks held: it must only remember.
-    """
-
-    def __init__(self, remember: Callable[[int, str], None], message: Callable[[str], None]) -> None:
-        super().__init__()
-        self._remember = remember
-        self._message = message
-
-    def write(self, entry: Any) -> None:
-        try:
-            level, text = int(entry.level), clean(entry.msg)
-            if level == MESSAGE_LEVEL:
-                self._message(text)
-            else:
-                self._remember(level, text)
-        except Exception:
-            return  # there is nobody to tell
 
 
 def _received(event: Any) -> str:
