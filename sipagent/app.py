@@ -203,9 +203,8 @@ class Node:
         await self.trunks.prepare()
         self._connect_lane()
 
-        if self.config.sip.stun_servers:
-            self.lane.public_towards = self.nat.public_towards
-            self.nat.on_public = lambda _host: self.lane.public_address_changed()
+        self.lane.public_towards = self.nat.public_towards
+        self.nat.on_public = self.lane.learned_address
         self._exit.push_async_callback(self.nat.close)
         await self.nat.start()
         # The lane comes last: from its first moment on, calls may come in.

@@ -204,6 +204,14 @@ class Edge:
             self._write()
             self._terminate()
 
+    def readdress(self, public_host: str) -> None:
+        """From now on messages say this host in place of our own addresses. A running edge begins anew."""
+        self._settings = msgspec.structs.replace(self._settings, public_host=public_host)
+        self._plan = dataclasses.replace(self._plan, listens=listens(self._settings))
+        if self.pid:
+            self._write()
+            self._terminate()
+
     async def release(self, call_ids: Iterable[str]) -> None:
         """These calls (SIP Call-IDs) ended with their lane: they no longer count."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

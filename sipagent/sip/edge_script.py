@@ -19,6 +19,7 @@ from pathlib import Path
 GROUP = 1
 MAX_MESSAGE = 3900  # PJSIP takes datagrams up to 4,000 bytes
 SOURCE = "X-Sipagent-Source"
+SEEN, SERVER = "X-Sipagent-Seen", "X-Sipagent-Server"  # in answers to REGISTER: our Via as it came back, from where
 FINAL = "X-Sipagent-Final"
 EDGE = "X-Sipagent-Edge"  # of a final response: nobody else has made it
 RELEASE = "RELEASE"  # main's request: this Call-ID is no call any more
@@ -360,14 +361,25 @@ route[LANE] {{
       remove_hf("{SOURCE}");
       route(CALL);
     }}
-    if (is_method("REGISTER")) subst_hf("Contact", "/;sl=[0-9]+//", "a");  # a binding outlives its lane
-    else record_route();
+    if (is_method("REGISTER")) {{
+      subst_hf("Contact", "/;sl=[0-9]+//", "a");  # a binding outlives its lane
+      t_on_reply("REGISTERED");
+    }} else record_route();
     t_set_fr(0, {FAR_SILENT_MS});
     t_on_failure("FAR");
     if ($hdr(X-Sipagent-Route) != $null) $du = $hdr(X-Sipagent-Route);
   }}
   remove_hf("X-Sipagent-Route");
+  add_local_rport();  # a NAT's port, not ours, is where answers must go (RFC 3581)
 {name}  route(RELAY);
+}}
+
+# How the registrar sees us stands in our Via, which lanes never see.
+onreply_route[REGISTERED] {{
+  remove_hf("{SEEN}");
+  remove_hf("{SERVER}");
+  append_hf("{SEEN}: $hdr(Via)\\r\\n");
+  append_hf("{SERVER}: $si:$sp\\r\\n");
 }}
 
 # The far side said nothing at all: the lane must know that 408 from the peer's own.

@@ -29,9 +29,11 @@ class Accounts:
         account.create(configure(local), True)
 
     def add(self, command: AddAccount) -> None:
+        before = self._known.get(command.account, command)
         self._known[command.account] = command
         if command.account in self._own:
-            self._become(command.account, command)
+            moved = command.contact != before.contact and self._own[command.account].registered
+            self._become(command.account, command, register=moved)
         elif command.registrar:
             if len(self._own) >= MAX_ACCOUNTS:
                 raise RuntimeError(
@@ -56,7 +58,10 @@ class Accounts:
     def __iter__(self) -> Iterator[LaneAccount]:
         return iter(self._own.values())
 
-    def _become(self, holder: str, command: AddAccount) -> None:
+    def _become(self, holder: str, command: AddAccount, *, register: bool = False) -> None:
+        """``register``: PJSIP takes its registration back and makes it anew, which a new Contact asks for."""
         if self._as[holder] != command:
-            self._own[holder].modify(self._configure(command))
+            config = self._configure(command)
+            config.regConfig.disableRegOnModify = not register
+            self._own[holder].modify(config)
             self._as[holder] = command

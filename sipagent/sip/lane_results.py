@@ -43,6 +43,9 @@ def registration_result(account: str, prm: Any) -> RegistrationResult:
     """Of onRegState."""
     response = message.parse(clean(prm.rdata.wholeMsg))
     status, expires_s = int(prm.code), int(prm.expiration)
+    server, via = clean(prm.rdata.srcAddress) if response.status else "", response.get("via")
+    if server.startswith("127.") and response.get("x-sipagent-server"):  # the edge speaks, of what lies behind it
+        server, via = response.get("x-sipagent-server"), response.get("x-sipagent-seen")
     return RegistrationResult(
         account=account,
         status=status,
@@ -50,8 +53,8 @@ def registration_result(account: str, prm: Any) -> RegistrationResult:
         expires_s=expires_s if status // 100 == 2 else 0,
         contact=response.get("contact"),
         answered=response.status > 0 and not response.get(EDGE),
-        server=clean(prm.rdata.srcAddress) if response.status else "",
-        seen=message.seen_as(response),
+        server=server,
+        seen=message.seen_as(via),
         retry_after_s=message.seconds(response.get("retry-after")),
         trouble=_trouble(int(prm.status), response),
         min_expires_s=message.seconds(response.get("min-expires")),

@@ -197,7 +197,6 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
     # Trying again after a failure is main's decision (registration.py).
     registration.retryIntervalSec = 0
     registration.firstRetryIntervalSec = 0
-    registration.disableRegOnModify = True  # lane_accounts.py changes accounts for single requests
     for uri in account.route:
         if not (start.edge and uri.endswith(HIDDEN)):
             config.sipConfig.proxies.append(uri)

@@ -73,7 +73,8 @@ class LanePool:
         self.on_lost: Callable[[frozenset[int]], None] | None = None
         self.on_ready: Callable[[LaneReady], None] | None = None
         # Our learned public address as this host sees it, "" for none; may look the host up.
-        self.public_towards: Callable[[str], str] | None = None
+        self.public_towards: Callable[[str], str] = lambda _host: ""
+        self._learned = ""  # that address
         self.notice = ""  # what the operator should know: less capacity than wanted, and what to type
         self.edge: Edge | None = None
         self._max_calls = max_calls
@@ -201,6 +202,8 @@ class LanePool:
             return False
         try:
             self.edge = Edge(settings, self._events, self._folder)
+            if self._learned:
+                self.edge.readdress(self._learned)
         except EdgeMissing as missing:
             if settings.needs_edge:
                 raise SetupError(f"TLS and IPv6 are the edge's work: {missing}") from missing
@@ -315,7 +318,7 @@ class LanePool:
         self._accounts[account.account] = account
         for lane in self._up():
             lane.send(self._with_contact(account))
-        if self.public_towards is not None or (self.edge is not None and account.registrar):
+        if self._learned or (self.edge is not None and account.registrar):
             self._do(self._find_contact(account))
 
     def _address_changed(self, command: AddressChanged) -> None:
@@ -340,14 +343,19 @@ class LanePool:
     def _contact_towards(self, account: AddAccount) -> str:
         """host:port that we say to this account's registrar; "" leaves it to PJSIP. May look names up."""
         peer = account.registrar or account.id_uri
-        settings = self.settings
-        learned = self.public_towards(message.parse_address(peer).host) if self.public_towards is not None else ""
-        if learned and not settings.public_host:
-            settings = msgspec.structs.replace(settings, public_host=learned)
+        learned = self.public_towards(message.parse_address(peer).host)
+        if self.edge is None and not self.settings.stun_servers:
+            return ""  # PJSIP knows from the registrar, and the port besides
+        settings = msgspec.structs.replace(self.settings, public_host=self.settings.public_host or learned)
         return contact_towards(peer, settings) if self.edge is not None or learned else ""
 
-    def public_address_changed(self) -> None:
-        """`public_towards` says something else than before: Contact follows."""
+    def learned_address(self, host: str) -> None:
+        """The world sees us as this, and no public_host is set: Contact follows, and what the edge says of itself."""
+        if host == self._learned:
+            return
+        self._learned = host
+        if self.edge is not None:
+            self.edge.readdress(host)
         for account in self._accounts.values():
             self._do(self._find_contact(account))
 

@@ -229,12 +229,11 @@ def redirections(message: Message) -> tuple[str, ...]:
     return tuple(uri for _, uri in sorted(found, key=lambda each: -each[0])[:8])
 
 
-def seen_as(response: Message) -> str:
-    """host:port that the server saw our request come from (RFC 3581); "" when it does not say."""
-    via, _, params = response.get("via").partition(",")[0].partition(";")
+def seen_as(via: str) -> str:
+    """host:port that the server saw our request come from (RFC 3581), by our Via in its answer; "" where it is mute."""
+    sent, _, params = via.partition(",")[0].partition(";")
     named = _params(params)
-    sent_by = via.rpartition(" ")[2]
-    host = named.get("received", "") or sent_by.partition(":")[0]
+    host = named.get("received", "") or sent.rpartition(" ")[2].partition(":")[0]
     port = named.get("rport", "")
     return f"{host}:{port}" if host and _is_number(port) else ""
 

@@ -1,9 +1,9 @@
 """Which address of ours the world sees, where a NAT stands between (RFC 4787), and how we come to know it.
 
 Three ways, the first that says something counts: the operator's ([sip] and [media] public_host), a registrar's own
-words (`received` and `rport` in its answer to REGISTER, RFC 3581) for the trunk's traffic, and STUN servers for
-everybody beyond our networks. SDP asks `media_towards`; Contact follows the registrar's view by PJSIP's doing, and
-that of STUN by `on_public`.
+words (`received` and `rport` in its answer to REGISTER, RFC 3581) for the trunk's traffic, and STUN servers (where
+there are none, the first registrar) for everybody beyond our networks. SDP asks `media_towards`; Contact and the edge
+follow by `on_public`, and the Contact of a lane without an edge by PJSIP's doing.
 
 Ports: a NAT gives RTP a port of its own choice, and we say ours. The far side answers to where our packets come from
 (symmetric RTP, RFC 4961), as every carrier's border does; what a NAT does with ports is asked and told for the case
@@ -16,7 +16,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sipagent.core.clock import now
@@ -45,7 +45,7 @@ class Known:
 
     configured: str = ""  # public, by the operator
     bound: str = ""  # "" for every interface
-    learned: str = ""  # public, by STUN
+    learned: str = ""  # public, by STUN or a registrar
 
 
 def media_host(known: Known, views: Mapping[str, str], *, far: str, local: str) -> str:
@@ -75,7 +75,7 @@ def mapping(bindings: Sequence[Binding], local: tuple[str, int]) -> Mapped:
 
 
 class Nat:
-    """Watches our public address. `on_public` hears of every address that STUN tells, when it is new."""
+    """Watches our public address. `on_public` hears of every new one."""
 
     def __init__(
         self, *, public_host: str, bound: str, stun_servers: Sequence[str], every_s: float, events: EventSink
@@ -86,6 +86,7 @@ class Nat:
         self._known = Known(configured=public_host, bound="" if bound in _ANYWHERE else bound)
         self._views: dict[str, str] = {}  # how servers see our host, by their address
         self._seen_by: dict[str, str] = {}  # host:port, by trunk
+        self._learned_by = ""  # the trunk whose registrar told our public address
         self._servers = stun_servers
         self._every_s = every_s
         self._events = events
@@ -117,6 +118,11 @@ class Nat:
         if before != address:
             self._seen_by[trunk] = address
             self._tell(f"registrar of {trunk}", address, before)
+        behind = _is_near(self._known.bound or _route(host)[1]) and not _is_near(seen)
+        # One registrar's word goes for all the others' (of several uplinks one is chosen), where STUN is not asked.
+        if behind and not self._servers and self._learned_by in ("", trunk):
+            self._learned_by = trunk
+            self._learn(seen)
 
     def media_towards(self, peer: str) -> str:
         """Our address as a peer (host or host:port) should see it in SDP. May look the name up, and wait for that."""
@@ -124,7 +130,7 @@ class Nat:
         return media_host(self._known, self._views, far=far, local=local)
 
     def public_towards(self, peer: str) -> str:
-        """What STUN says, for a peer beyond our networks; else "". May look the name up, and wait for that."""
+        """What was learned, for a peer beyond our networks; else "". May look the name up, and wait for that."""
         if self._known.configured or not self._known.learned:
             return ""
         far, local = _route(peer)
@@ -148,10 +154,15 @@ class Nat:
         host, before = bindings[0].host, self._known.learned
         if host == before:
             return
-        self._known = Known(configured=self._known.configured, bound=self._known.bound, learned=host)
         self._tell("stun", host, before)
         if self.mapping == "varying":
             log.warning("the NAT is symmetric: audio comes only from peers that answer to where ours comes from")
+        self._learn(host)
+
+    def _learn(self, host: str) -> None:
+        if self._known.configured or host == self._known.learned:
+            return
+        self._known = replace(self._known, learned=host)
         if self.on_public is not None:
             self.on_public(host)
 

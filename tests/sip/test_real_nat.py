@@ -2,13 +2,14 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 
 from sipagent.core.events import Event, EventHub, PublicAddressChanged
 from sipagent.sip import sdp
 from sipagent.sip.nat import Nat
-from sipagent.sip.protocol import Answer, IncomingCall, Register
+from sipagent.sip.protocol import Answer, IncomingCall, Register, RegistrationResult
 from sipagent.sip.settings import TrunkSettings
 from tests.peers.kamailio import PASSWORD, Kamailio
 from tests.peers.nat import NEXT_PUBLIC, OUTSIDE, PUBLIC, NatNetwork
@@ -18,7 +19,9 @@ from tests.sip.agent import MEDIA_PORT, Agent
 pytestmark = pytest.mark.peer
 
 
-async def test_a_registered_node_is_called_through_the_nat_and_follows_its_move() -> None:
+@pytest.fixture
+async def world() -> AsyncIterator[tuple[NatNetwork, Kamailio]]:
+    """The NAT, with STUN and a registrar outside; the test itself is inside."""
     with NatNetwork() as net:
         with net.outside():
             stun = await asyncio.create_subprocess_exec(
@@ -29,45 +32,90 @@ async def test_a_registered_node_is_called_through_the_nat_and_follows_its_move(
             registrar = await Kamailio(host=OUTSIDE, port=5060).start()
         try:
             with net.inside():
-                await behind(net, registrar)
+                yield net, registrar
         finally:
             stun.terminate()
             await stun.wait()
             await registrar.stop()
 
 
-async def behind(net: NatNetwork, registrar: Kamailio) -> None:
-    hub, events = EventHub(), list[Event]()
-    hub.subscribe(events.append)
-    nat = Nat(public_host="", bound="", stun_servers=[OUTSIDE], every_s=0.3, events=hub)
-    await nat.start()
-    assert (nat.public_towards(OUTSIDE), nat.mapping) == (PUBLIC, "same")
-    trunk = TrunkSettings(name="pbx", registrar=registrar.address, username="100", password=PASSWORD)
-    agent = Agent(trunks=[trunk], host="0.0.0.0", tcp=False)
+class Node:
+    """An agent and what it knows of its address, joined as a node joins them."""
 
-    def answer(call: IncomingCall) -> None:
-        host = nat.media_towards(call.source)
+    def __init__(self, registrar: Kamailio, stun_servers: tuple[str, ...] = (), max_calls: int = 0) -> None:
+        trunk = TrunkSettings(name="pbx", registrar=registrar.address, username="100", password=PASSWORD)
+        self.agent = Agent(trunks=[trunk], host="0.0.0.0", tcp=False, max_calls=max_calls, stun_servers=stun_servers)
+        self.events: list[Event] = []
+        hub = EventHub()
+        hub.subscribe(self.events.append)
+        self.nat = Nat(public_host="", bound="", stun_servers=stun_servers, every_s=0.3, events=hub)
+        lane = self.agent.lane
+        lane.public_towards, self.nat.on_public = self.nat.public_towards, lane.learned_address
+        known = lane.on_registration
+        assert known is not None
+
+        def registration(fact: RegistrationResult) -> None:
+            if fact.status == 200:
+                self.nat.seen_by_registrar(fact.account, fact.server, fact.seen)
+            known(fact)
+
+        lane.on_registration = registration
+        self.agent.on_call = self._answer
+
+    async def __aenter__(self) -> "Node":
+        await self.nat.start()
+        await self.agent.__aenter__()
+        self.agent.registrar.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.agent.__aexit__()
+        await self.nat.close()
+
+    async def registered_at(self, host: str) -> RegistrationResult:
+        results = self.agent.results
+        await self.agent.until(lambda: bool(results) and f"@{host}:" in results[-1].contact, f"Contact at {host}", 15)
+        return results[-1]
+
+    def told(self) -> list[tuple[str, str]]:
+        changes = [event for event in self.events if isinstance(event, PublicAddressChanged)]
+        return [(event.address.partition(":")[0], event.before.partition(":")[0]) for event in changes]
+
+    def _answer(self, call: IncomingCall) -> None:
+        host = self.nat.media_towards(call.source)
         text = sdp.build_answer(sdp.parse(call.sdp), host=host, port=MEDIA_PORT, session_id=1)
-        agent.lane.send(Answer(call=call.call, sdp=text))
+        self.agent.lane.send(Answer(call=call.call, sdp=text))
 
-    agent.on_call = answer
-    async with agent:
-        agent.registrar.start()
-        await agent.until(lambda: agent.results[-1:] != [] and agent.results[-1].expires_s > 0, "registration", 10)
-        first = agent.results[-1]
+
+async def test_a_registered_node_is_called_through_the_nat_and_follows_its_move(
+    world: tuple[NatNetwork, Kamailio],
+) -> None:
+    net, registrar = world
+    async with Node(registrar, stun_servers=(OUTSIDE,)) as node:
+        assert (node.nat.public_towards(OUTSIDE), node.nat.mapping) == (PUBLIC, "same")
+        first = await node.registered_at(PUBLIC)
         assert first.seen.startswith(f"{PUBLIC}:") and f"@{first.seen}" in first.contact
-
         ok = await called(net, registrar)
         assert f"c=IN IP4 {PUBLIC}" in ok and f"Contact: <sip:100@{first.seen}" in ok
 
         net.move()
-        await agent.until(lambda: nat.public_towards(OUTSIDE) == NEXT_PUBLIC, "the new address", 10)
-        agent.lane.send(Register(account="pbx"))
-        await agent.until(lambda: f"@{NEXT_PUBLIC}:" in agent.results[-1].contact, "registration anew", 10)
+        await node.agent.until(lambda: node.nat.public_towards(OUTSIDE) == NEXT_PUBLIC, "the new address", 10)
+        node.agent.lane.send(Register(account="pbx"))
+        await node.registered_at(NEXT_PUBLIC)
         assert f"c=IN IP4 {NEXT_PUBLIC}" in await called(net, registrar)
-    await nat.close()
-    told = [(event.address, event.before) for event in events if isinstance(event, PublicAddressChanged)]
-    assert told == [(PUBLIC, ""), (NEXT_PUBLIC, PUBLIC)]
+        assert [change for change in node.told() if change[0] == NEXT_PUBLIC][0] == (NEXT_PUBLIC, PUBLIC)
+
+
+async def test_with_an_edge_in_front_the_registrars_word_is_enough(world: tuple[NatNetwork, Kamailio]) -> None:
+    net, registrar = world
+    async with Node(registrar, max_calls=6) as node:
+        assert node.agent.lane.edge is not None
+        first = await node.registered_at(PUBLIC)
+        assert first.seen.startswith(f"{PUBLIC}:") and first.server == registrar.address
+        ok = await called(net, registrar)
+        assert f"c=IN IP4 {PUBLIC}" in ok and f"Contact: <sip:100@{PUBLIC}:" in ok
+        assert f"Record-Route: <sip:{PUBLIC}" in ok and "10.99." not in ok
+        assert node.told() == [(PUBLIC, "")]
 
 
 async def called(net: NatNetwork, registrar: Kamailio) -> str:
