@@ -170,7 +170,7 @@ class Wire:
     """Keeps what is sent, as sockets that have not learned where the peer is."""
 
     def __init__(self):
-        self.fds = np.full(SLOTS, -1, np.int64)
+        self.fds, self.shared = np.full(SLOTS, -1, np.int64), None
         self.sent = {}
 
     def send(self, slots, packets):
