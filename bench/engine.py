@@ -61,15 +61,8 @@ def echo(port: MediaPort) -> None:
 async def agent(port: MediaPort, chunk: int) -> None:
     """A coroutine that is handed `chunk` frames at a time and answers with what it heard."""
     heard: asyncio.Queue[NDArray[np.int16]] = asyncio.Queue(50)
-    parts: list[NDArray[np.int16]] = []
-
-    def take(frames: Frames) -> None:
-        parts.append(frames.pcm)
-        if sum(map(len, parts)) >= chunk:
-            heard.put_nowait((np.concatenate(parts) if len(parts) > 1 else parts[0]).reshape(-1))
-            parts.clear()
-
-    port.on_frames = take
+    port.on_frames = lambda frames: heard.put_nowait(frames.pcm.reshape(-1))
+    port.gather(chunk)
     while True:
         port.write(await heard.get())
 

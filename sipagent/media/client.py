@@ -110,6 +110,7 @@ class MediaClient:
         self._flushing: list[tuple[int, int, asyncio.Future[None]]] = []  # slot, position to reach
         self._seen = np.zeros(settings.capacity, np.int64)
         self._rates = np.full(settings.capacity, RATE, np.int64)  # at the last hand-over
+        self._at_once = np.ones(settings.capacity, np.int64)  # frames that each port wants to be handed together
         self._active = np.zeros(0, np.int64)
         self._attempts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._restarting: asyncio.Task[None] | None = None
@@ -175,6 +176,7 @@ class MediaClient:
         self._rings.reset(slot)
         self._seen[slot] = 0
         self._rates[slot] = RATE
+        self._at_once[slot] = 1
         self.send(OpenPort(slot=slot, far=far))
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
@@ -436,35 +438,37 @@ class MediaClient:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         rings, slots = self._rings, self._active
-        seen = self._seen[slots]
+        seen, wanted = self._seen[slots], self._at_once[slots]
         fresh = rings.rx_head[slots] - seen
-        rows = np.flatnonzero(fresh)
+        rows = np.flatnonzero(fresh >= wanted)
         if len(rows):
-            slots, seen, fresh = slots[rows], seen[rows], fresh[rows]
+            slots, seen, fresh, wanted = slots[rows], seen[rows], fresh[rows], wanted[rows]
             self._seen[slots] = seen + fresh
             rates = rings.rate[slots]
-            steady = (fresh == 1) & (rates == RATE)
-            self._rates[slots[steady]] = RATE
-            if steady.all():
-                self._hand_over(slots, seen)
-            else:
-                self._hand_over(slots[steady], seen[steady])
+            steady = (fresh == wanted) & (rates == RATE) & (self._rates[slots] == RATE)
+            for count in np.unique(fresh[steady]).tolist():
+                some = steady & (fresh == count)
+                self._hand_over(slots[some], seen[some], count)
+            if not steady.all():
                 for row in np.flatnonzero(~steady).tolist():
                     self._hand_over_many(int(slots[row]), int(seen[row]), int(fresh[row]), int(rates[row]))
         for slot, head, obeyed in self._flushing:
             if rings.tx_tail[slot] >= head and not obeyed.done():
                 obeyed.set_result(None)
 
-    def _hand_over(self, slots: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
-        """One frame each: gathered for all slots together."""
-        rings, place = self._rings, positions & _RX_MASK
-        pcm, flags, arrival = rings.rx_pcm[slots, place], rings.rx_flags[slots, place], rings.rx_arrival[slots, place]
-        numbers = zip(slots.tolist(), positions.tolist(), strict=True)
-        for row, (slot, position) in enumerate(numbers):
+    def gather(self, slot: int, count: int) -> None:
+        """From now on this port is handed so many frames together."""
+        self._at_once[slot] = count
+
+    def _hand_over(self, slots: NDArray[np.int64], positions: NDArray[np.int64], count: int) -> None:
+        """So many frames each, of 8 kHz: gathered for all slots together."""
+        rings, rows = self._rings, slots[:, None]
+        places = (positions[:, None] + np.arange(count)) & _RX_MASK
+        pcm, flags, arrival = rings.rx_pcm[rows, places], rings.rx_flags[rows, places], rings.rx_arrival[rows, places]
+        for row, (slot, position) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):
             port = self._ports.get(slot)  # a callback before may have closed it
             if port is not None and port.on_frames is not None:
-                one = slice(row, row + 1)
-                self._call(port.on_frames, Frames(pcm[one], flags[one], arrival[one], position))
+                self._call(port.on_frames, Frames(pcm[row], flags[row], arrival[row], position))
 
     def _hand_over_many(self, slot: int, start: int, count: int, rate: int) -> None:
         """Frames of one slot, of any rate; several when main was busy. What the ring no longer holds was dropped."""
