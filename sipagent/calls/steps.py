@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls import holding
 from sipagent.calls.dial import dial
+from sipagent.calls.keypad import DigitsRefused
 from sipagent.calls.speaking import play, say
 from sipagent.calls.talking import talk
 from sipagent.calls.transfer import transfer
 from sipagent.core import clock
+from sipagent.core.events import Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.model import (
@@ -19,6 +21,7 @@ from sipagent.dialplan.model import (
     HangupStep,
     HoldStep,
     PlayStep,
+    PressStep,
     RejectStep,
     RingStep,
     SayStep,
@@ -70,6 +73,9 @@ async def _step(call: "Call", step: Step) -> str:
             await talk(call, name)
         case DialStep():
             return await dial(call, step)
+        case PressStep(digits=digits):
+            await answer(call)
+            await _press(call, digits)
         case HoldStep(seconds=seconds, music=music):
             await answer(call)
             await holding.hold_for(call, seconds, music)
@@ -97,6 +103,13 @@ async def _ring(call: "Call", seconds: float) -> None:
     if not call.leg.is_answered:
         call.leg.ring()
         await asyncio.sleep(seconds)
+
+
+async def _press(call: "Call", digits: str) -> None:
+    try:
+        await call.leg.press(digits)
+    except DigitsRefused as error:
+        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="press", what=str(error)))
 
 
 async def _speaking(call: "Call", early: bool) -> None:

@@ -19,6 +19,7 @@ from sipagent.dialplan.model import (
     HangupStep,
     HoldStep,
     PlayStep,
+    PressStep,
     RejectStep,
     RingStep,
     RouteSpec,
@@ -32,6 +33,7 @@ MAX_FILE_BYTES = 1 << 20
 MAX_PATH = 400  # characters of `$.agents.desk.intents…`; a real one has about 60
 MAX_HOLD_S = 3600
 MAX_RING_S = 180  # RFC 3261 section 13.3.1.1: longer needs a 1xx every minute
+_KEYS = re.compile("[0-9*#A-Da-d,]{1,64}")
 MUSIC = ("", "ringback", "silence")
 SLOT_KINDS = ("day", "time", "number", "choice", "text")
 
@@ -43,6 +45,7 @@ _STEPS: dict[str, tuple[type[Step], str]] = {
     "play": (PlayStep, "file"),
     "agent": (AgentStep, "agent"),
     "dial": (DialStep, "to"),
+    "press": (PressStep, "digits"),
     "hold": (HoldStep, "seconds"),
     "transfer": (TransferStep, "target"),
     "hangup": (HangupStep, ""),
@@ -139,6 +142,8 @@ class _Loader:
                         )
                     case DialStep():
                         self._check_dial(where, step, steps)
+                    case PressStep(digits=digits) if not _KEYS.fullmatch(digits):
+                        raise self._error(where, 'the keys to press are 1 to 64 of 0-9, *, #, A-D and a comma, in "…"')
                     case HoldStep(seconds=seconds) if not 0 < seconds <= MAX_HOLD_S:
                         raise self._error(where, f"hold for {seconds:g} s: it is more than 0 and at most {MAX_HOLD_S}")
                     case RingStep(seconds=seconds) if not 0 <= seconds <= MAX_RING_S:

@@ -40,6 +40,12 @@ class PlayStep(_Part, frozen=True):
     early: bool = False  # as of `say`
 
 
+class PressStep(_Part, frozen=True):
+    """Press keys for the other side, as the trunk wants them (`dtmf`). A comma is a pause of half a second."""
+
+    digits: str
+
+
 class HoldStep(_Part, frozen=True):
     """Put the caller on hold, with music, for so long."""
 
@@ -114,6 +120,7 @@ Step = (
     | PlayStep
     | AgentStep
     | DialStep
+    | PressStep
     | HoldStep
     | TransferStep
     | HangupStep

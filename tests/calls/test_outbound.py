@@ -4,8 +4,8 @@ import pytest
 
 from sipagent.calls.outbound import Attempt, PlaceRequest
 from sipagent.core.errors import CapacityError, ConfigError
-from sipagent.core.events import LegCreated, LegEnded, LegHeld
-from sipagent.dialplan.model import HangupStep, HoldStep, RingStep
+from sipagent.core.events import LegCreated, LegEnded, LegHeld, Problem
+from sipagent.dialplan.model import HangupStep, HoldStep, PressStep, RingStep
 from sipagent.sip import protocol, sdp
 from sipagent.sip.settings import TrunkSettings
 from tests.calls.test_registry import OFFER, World, settle
@@ -77,6 +77,25 @@ async def test_a_second_leg_ends_with_the_call_and_its_end_is_not_the_calls():
     assert world.termination().cause == "busy"
     assert other.ended.result().cause == "cancelled"
     assert world.registry.live == [] and world.media.opened == world.media.closed == 3
+
+
+@pytest.mark.parametrize("dtmf", ["info", "rfc4733"])
+async def test_keys_are_pressed_as_the_trunk_wants_them_and_a_refusal_is_on_record(dtmf: str):
+    trunk = TrunkSettings(name="t", domain="127.0.0.1", register=False, dtmf=dtmf)  # type: ignore
+    world = World([PressStep(digits="1,2")], trunks=(trunk,))
+    await world.registry.originate("100", trunk="t")
+    no_events = OFFER.replace(" 101", "").replace("a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\n", "")
+    world.registry.on_fact(protocol.Answered(call=-1, sdp=no_events, sip_call_id="x"))
+    await settle()
+    infos = [command.body for command in world.lane.sent if isinstance(command, protocol.SendInfo)]
+    if dtmf == "info":
+        assert infos == ["Signal=1\r\nDuration=160\r\n"]
+        world.registry.on_fact(protocol.InfoAnswered(call=-1, status=415))
+        await settle()
+    problems = [(problem.where, problem.what) for problem in world.of(Problem)]
+    told = "answered a digit by INFO with 415" if dtmf == "info" else "has not agreed"
+    assert len(problems) == 1 and problems[0][0] == "press" and told in problems[0][1]
+    await world.registry.drain()
 
 
 def redirecting_world(redirects: str) -> World:

@@ -190,6 +190,7 @@ def test_the_steps_that_hand_a_caller_on(write):
         ("- ring: 2", "- answer", ":5: `early` is for a call that is not answered yet"),
         ("ring: 2", "ring: 900", ":4: ring for 900 s: it is 0 to 180"),
         ("hold: 5", "hold: 0", ":8: hold for 0 s"),
+        ("hold: 5", 'press: "12x"', ":8: the keys to press"),
         ('["sip:a@b", "+49"]', "[]", ":6: `dial` needs somebody to ring"),
         ('"100"', '""', ":7: `transfer` needs a target"),
     ],
