@@ -50,6 +50,10 @@ class NodeBackend:
     async def hangup(self, call_id: str) -> bool:
         return self._registry.hangup(call_id)
 
+    async def hangup_leg(self, call_id: str, leg_id: str) -> bool:
+        call = self._registry.find(call_id)
+        return call is not None and call.hangup_leg(leg_id)
+
     async def transfer(self, call_id: str, wanted: Transfer) -> str:
         call = self._registry.find(call_id)
         plan = TransferSpec(

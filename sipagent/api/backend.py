@@ -77,6 +77,10 @@ class Backend(Protocol):
         """End the call; False when no such call is up."""
         ...
 
+    async def hangup_leg(self, call_id: str, leg_id: str) -> bool:
+        """End one leg of a call; of the leg that the call speaks on that is the call's end. False when it is not up."""
+        ...
+
     # The next ones start something and return at once; False or "" when no such call is up. Each raises NotNow (409)
     # when the call is in no state for it.
 

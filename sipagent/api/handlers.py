@@ -114,8 +114,11 @@ class Handlers:
 
     async def hangup(self, request: web.Request) -> web.Response:
         body, raw = await _body(request, Hangup)
-        if body.leg_id is not None:
-            raise field_error("leg_id", "ending one leg is not supported yet; leave it out to end the call", 501)
+        leg_id = body.leg_id
+        if leg_id is not None:
+            if self._backend.call_of_leg(leg_id) != request.match_info["call_id"]:
+                raise field_error("leg_id", "is no leg of this call that is up")
+            return await self._ordered(request, raw, lambda call_id: self._backend.hangup_leg(call_id, leg_id))
         return await self._ordered(request, raw, self._backend.hangup)
 
     async def transfer(self, request: web.Request) -> web.Response:

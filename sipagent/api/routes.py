@@ -114,7 +114,7 @@ ROUTES: tuple[Route, ...] = (
         body=Hangup,
         answers={200: MutationOut},
         idempotent=True,
-        refusals=(400, 404, 409, 413, 415, 422, 501, 503, 504),
+        refusals=(400, 404, 409, 413, 415, 422, 503, 504),
     ),
     Route(
         method="POST",

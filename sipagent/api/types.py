@@ -53,7 +53,7 @@ class CreateCall(Request, kw_only=True, frozen=True):
 
 
 class Hangup(Request, kw_only=True, frozen=True):
-    leg_id: Short | None = None  # not served yet: a call ends as a whole
+    leg_id: Short | None = None  # only this leg of it; null ends the call
     reason: Short | None = None  # taken for compatibility; the record says that the operator hung up
 
 

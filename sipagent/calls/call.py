@@ -149,6 +149,17 @@ class Call:
             self.ended.set_result(wanted)
         self._end(self.leg)
 
+    def hangup_leg(self, leg_id: str) -> bool:
+        """False when it has no such leg that is up."""
+        leg = next((leg for leg in self.legs if leg.id == leg_id and not leg.ended.done()), None)
+        if leg is None:
+            return False
+        if leg is self.leg:
+            self.hangup()
+        else:
+            leg.hangup(_termination(leg, EndedBy.OPERATOR, Cause.NORMAL, ""))
+        return True
+
     async def run(self) -> None:
         """Until the call is over and written down."""
         self.services.events.emit(

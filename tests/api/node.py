@@ -146,6 +146,9 @@ class Node:
         self.hub.emit(CallEnded(at=clock.now(), call_id=call, termination=end))
         return True
 
+    async def hangup_leg(self, call_id: str, leg_id: str) -> bool:
+        return self._ordered(call_id, f"hangup {leg_id}")
+
     async def transfer(self, call_id: str, wanted: Transfer) -> str:
         return "tr_1" if self._ordered(call_id, wanted) else ""
 

@@ -66,7 +66,7 @@ async def test_what_is_not_served_yet_is_said_and_not_done(http: Http, node: Nod
         answer = await http.post(INITIATE, {"to_number": "1", field: value})
         assert (answer.status, answer.body["errors"][0]["field"]) == (501, field)
     leg = await http.post(f"{CALLS}/call_x/hangup", {"leg_id": "leg_1"})
-    assert (leg.status, leg.body["errors"][0]["field"]) == (501, "leg_id")
+    assert (leg.status, leg.body["errors"][0]["field"]) == (422, "leg_id")
     both = await http.post(INITIATE, {"to_number": "1", "flow_url": "dialplan:a", "dialplan": "b"})
     assert both.status == 422
     assert node.asked == []

@@ -26,6 +26,15 @@ async def test_hold_resume_and_bring_in(http: Http, node: Node) -> None:
     assert node.ordered == ["hold", "hold ringback", "resume", guest]
 
 
+async def test_one_leg_is_hung_up(http: Http, node: Node) -> None:
+    one, other = await placed(http), await placed(http)
+    leg = node.live[one].leg_id
+    assert (await http.post(f"{CALLS}/{one}/hangup", {"leg_id": leg})).status == 200
+    assert node.ordered == [f"hangup {leg}"]
+    assert (await http.post(f"{CALLS}/{other}/hangup", {"leg_id": leg})).status == 422
+    assert len(node.live) == 2
+
+
 async def test_a_transfer_of_each_kind(http: Http, node: Node) -> None:
     one, other = await placed(http), await placed(http)
     attended = {"target": {"kind": "sip", "uri": "sip:desk@pbx"}, "mode": "warm", "whisper": "Mind the gap."}

@@ -118,8 +118,9 @@ async def test_somebody_is_brought_in(part):
     guest = call.legs[1]
     assert hears(guest) == (call.leg.port,)
     assert hears(call.leg) == ((guest.port,) if part is Part.CONFERENCE else ())
-    world.ended(-1, status=200, was_answered=True)
+    assert call.hangup_leg(guest.id) and not call.hangup_leg(guest.id)
     await until(lambda: hears(call.leg) == () and hears(guest) == ())
+    assert guest.ended.result().by == "operator"
     assert not call.ended.done()
     await world.registry.drain()
 

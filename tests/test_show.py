@@ -1,0 +1,25 @@
+"""The record of a call as a terminal shows it."""
+
+from pathlib import Path
+
+from sipagent.core.states import TransferState
+from tests.store.story import Story
+from tests.test_ladder import record, show
+
+
+async def test_legs_and_every_step_of_a_transfer(tmp_path: Path) -> None:
+    story = Story()
+    told = [
+        *story.arrives(),
+        *story.transfer(20, 0, TransferState.REQUESTED),
+        *story.transfer(20.5, 1, TransferState.REFERRED),
+        *story.transfer(21, 2, TransferState.FAILED, 486),
+    ]
+    await record(tmp_path, told)
+    lines = show(tmp_path).stdout.splitlines()
+    steps = [line.split()[1:5] for line in lines if "blind" in line]
+    assert [step[:3] for step in steps] == [
+        ["blind", "sip:desk@example.com", state] for state in ("requested", "referred", "failed")
+    ]
+    assert steps[-1][3] == "486"
+    assert any(line.startswith(f"leg {story.leg_id}  in  ") for line in lines)
