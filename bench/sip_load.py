@@ -65,6 +65,9 @@ SET_UP = (
     Column("p95_ms", "p95", "{:.1f}"),
     Column("p99_ms", "p99", "{:.1f}"),
     Column("max_ms", "max", "{:.1f}"),
+    Column("cpu_main", "CPU ms per call: main", "{:.1f}"),
+    Column("cpu_lanes", "lanes", "{:.2f}"),
+    Column("cpu_edge", "edge", "{:.2f}"),
 )
 KILL = (
     Column("calls", "calls up", "{:d}"),
@@ -191,7 +194,10 @@ async def hold(calls: int, seconds: int) -> Result:
 async def rate(per_second: int, seconds: int) -> Result:
     calls = per_second * seconds
     async with LoadNode(per_second * 3) as node:
+        processes = await node.processes()
+        before = cpu(processes)
         result = await call(node, calls=calls, rate=per_second, limit=calls, seconds=1.5, talks=False)
+        used = {name: value - before[name] for name, value in cpu(processes).items()}
     waits = sorted(set_up_ms(result.messages))
     return {
         "rate": per_second,
@@ -201,6 +207,7 @@ async def rate(per_second: int, seconds: int) -> Result:
         "p95_ms": waits[int(0.95 * len(waits))],
         "p99_ms": waits[int(0.99 * len(waits))],
         "max_ms": waits[-1],
+        **{f"cpu_{name}": 1000 * used[name] / calls for name in ("main", "lanes", "edge")},
     }
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import glob
-import ipaddress
 import itertools
 import logging
 import os
@@ -35,6 +34,7 @@ log = logging.getLogger("sipagent.sip")
 APT = "apt-get install kamailio kamailio-tls-modules"
 SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _LOOPBACK = "127.0.0.1"
+_EVERY = ("", "0.0.0.0")
 _START_S = 10.0
 _STOP_S = 5.0
 _REPLY_S = 1.0
@@ -73,7 +73,7 @@ def contact_towards(peer: str, settings: SipSettings, *, look_up: bool = True) -
     ``look_up``: which of our addresses the peer sees may be asked for; else it is the one most peers do.
     """
     far = message.parse_address(f"<{peer}>")
-    own = settings.host if settings.host != "0.0.0.0" else addresses.towards(far.host if look_up else "")
+    own = settings.host if settings.host not in _EVERY else addresses.towards(far.host if look_up else "")
     host = settings.public_host or own
     transport = far.uri_params.get("transport", "").lower()
     if transport == "tls" or peer.lower().startswith("sips:"):
@@ -83,12 +83,12 @@ def contact_towards(peer: str, settings: SipSettings, *, look_up: bool = True) -
 
 def listens(settings: SipSettings) -> list[Listen]:
     """Every address of this machine that the settings name, for each transport."""
-    hosts = addresses.ipv4() if settings.host == "0.0.0.0" else [settings.host]
+    hosts = addresses.ipv4() if settings.host in _EVERY else [settings.host]
     if settings.host6:
         hosts += addresses.ipv6() if settings.host6 == "::" else [settings.host6]
     found: list[Listen] = []
     for host in hosts:
-        public = settings.public_host if settings.public_host and not ipaddress.ip_address(host).is_loopback else ""
+        public = "" if host.startswith("127.") else settings.public_host
         advertised = f"{public}:{settings.port}" if public and ":" not in host else ""
         found.append(Listen("udp", host, settings.port, advertised))
         if settings.tcp:
