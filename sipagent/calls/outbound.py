@@ -168,6 +168,8 @@ class Outbound:
                     continue
                 leg = opened
                 call.adopt(leg, main=main)
+                if main:
+                    call.trunk = attempt.account
                 self.ring(leg, request, attempt)
             with let_go_if_left(call, leg):
                 outcome = await until_answered(leg, self._ring_timeout(attempt, request), self._silent_s(attempt))

@@ -23,6 +23,7 @@ from sipagent.core.ids import TransferId, new_transfer_id
 from sipagent.core.states import TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.model import TransferSpec
+from sipagent.sip import numbers
 from sipagent.sip.protocol import Replaces
 
 if TYPE_CHECKING:
@@ -250,9 +251,12 @@ def _reason_of_status(status: int) -> str:
 
 
 def target_uri(call: "Call", target: str) -> str:
-    """For a REFER: a SIP URI as it is; a number at the domain of the peer we are talking to."""
+    """For a REFER: a URI as it is; a number as the caller's trunk has it, or without one where the caller is."""
     if target.startswith(("sip:", "sips:", "tel:")):
         return target
+    trunk = call.services.trunk(call.trunk)
+    if trunk is not None and trunk.outbound_host:
+        return trunk.target_uri(numbers.for_trunk(target, trunk))
     return f"sip:{target}@{call.leg.identity.remote_address}"
 
 

@@ -240,3 +240,18 @@ async def test_two_who_answer_at_once():
     assert len([leg for leg in call.legs[1:] if leg.ended.done()]) == 1
     assert world.lane.kinds().count("Hangup") == 1
     await world.registry.drain()
+
+
+async def test_a_number_is_referred_to_as_the_callers_trunk_writes_it():
+    trunk = TrunkSettings(
+        name="carrier", peers=["127.0.0.1"], domain="carrier.test", country_code="49", number_format="international"
+    )
+    world = World([TransferStep(target="+4930123456", music="silence")], (trunk,))
+    await learn_peers(world.registry.trunks)
+    world.rings(source="127.0.0.1:49152")
+    await settle()
+    world.answered()
+    await until(lambda: "Refer" in world.lane.kinds())
+    assert last(world, protocol.Refer).target == "sip:004930123456@carrier.test"
+    world.ended(1, was_answered=True)
+    await settle()
