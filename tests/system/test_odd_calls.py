@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.peers import sipp
+from tests.peers.ports import free_port
 from tests.peers.sipp import Sipp
 from tests.system.node import Node
 
@@ -18,6 +19,27 @@ async def play(node: Node, scenario: str, service: str) -> None:
     result.check()
 
 
+def trunk(port: int) -> str:
+    return (
+        f'[[trunks]]\nname = "carrier"\ndomain = "127.0.0.1:{port}"\nregister = false\noptions_s = 0\n'
+        'redirects = "follow"\n'
+    )
+
+
+async def be_sent_on(node: Node, port: int) -> None:
+    """Our call to a number of the trunk is answered where the trunk sends it."""
+    async with Sipp("uas-outbound-answered.xml", service="other", timeout_s=20) as answering:
+        arguments = ["-key", "place", answering.uri]
+        async with Sipp("uas-outbound-redirected-301.xml", port=port, timeout_s=20, args=arguments) as sending_on:
+            body = {"to_number": "100", "dialplan": "hello"}
+            async with node.http.post("/api/v1/voice/calls/initiate", json=body) as response:
+                assert response.status in (200, 201, 202), await response.text()
+            (await sending_on.wait()).check()
+        result = await answering.wait()
+    result.check()
+    assert result.received("INVITE sip:other@")
+
+
 async def ring_out(node: Node) -> None:
     async with Sipp("uas-outbound-no-answer.xml", timeout_s=20) as callee:
         body = {"to_number": callee.uri, "dialplan": "hello"}
@@ -28,7 +50,8 @@ async def ring_out(node: Node) -> None:
 
 async def test_each_ends_with_its_true_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIPAGENT_SIP_T1_MS", "50")  # what is given up after 64 of it takes 3.2 s
-    async with Node(extra=LIMITS) as node:
+    port = free_port()
+    async with Node(extra=LIMITS + trunk(port)) as node:
         await asyncio.gather(
             play(node, "uac-ack-never-expect-bye.xml", "listen"),
             play(node, "uac-inbound-agent-hangs-up.xml", "talk"),  # on and on
@@ -55,6 +78,12 @@ async def test_each_ends_with_its_true_cause(monkeypatch: pytest.MonkeyPatch) ->
         assert [True, False, True, False] in holds
         digits = [[data["duration_ms"] for kind, data in events if kind == "DigitReceived"] for events in told]
         assert [160, 250, 0] in digits
+
+        await be_sent_on(node, port)
+        sent_on = (await node.ended(8))[0]
+        assert (sent_on.call.disposition, sent_on.call.cause, sent_on.call.trunk) == ("answered", "normal", "carrier")
+        legs = [(str(leg.disposition), leg.sip_status, leg.to_number) for leg in sent_on.call.legs]
+        assert sorted(legs) == [("answered", 200, "other"), ("failed", 301, "100")]
 
         # Every slot of the lane is free again, that of the BYE without answer too.
         async def room() -> bool:
