@@ -45,6 +45,8 @@ class NodeBackend:
             from_number=request.from_number,
             steps=request.dialplan,
             ring_timeout_s=request.timeout_s,
+            withhold=request.withhold,
+            headers=request.headers,
         )
 
     async def hangup(self, call_id: str) -> bool:

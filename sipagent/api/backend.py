@@ -18,6 +18,8 @@ class Originate(msgspec.Struct, kw_only=True, frozen=True):
     dialplan: str = ""
     trunk: str = ""
     timeout_s: float = 0.0  # 0 is the node's own
+    withhold: bool = False  # the calling number
+    headers: dict[str, str] = {}
 
 
 class Transfer(msgspec.Struct, kw_only=True, frozen=True):

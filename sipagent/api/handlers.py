@@ -284,6 +284,8 @@ def _originate(body: CreateCall) -> Originate:
         dialplan=dialplan,
         trunk=body.trunk,
         timeout_s=body.timeout_s or 0.0,
+        withhold=body.withhold,
+        headers=body.custom_headers,
     )
 
 

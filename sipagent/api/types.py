@@ -50,6 +50,9 @@ class CreateCall(Request, kw_only=True, frozen=True):
     flow_url: Annotated[str, Meta(max_length=2048)] = ""  # only "dialplan:NAME" so far, the same as `dialplan`
     status_callback_url: Annotated[str, Meta(max_length=2048)] = ""  # not served yet: must be empty
     record: bool = False  # not served yet: the answer says false
+    withhold: bool = False  # keep the calling number from the callee
+    # Of the INVITE; the trunk's `headers_out` says which may leave.
+    custom_headers: Annotated[dict[str, str], Meta(max_length=16)] = {}
 
 
 class Hangup(Request, kw_only=True, frozen=True):

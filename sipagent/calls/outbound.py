@@ -73,6 +73,9 @@ class Outbound:
         trunks = _trunks_for(self._trunks, request.target, request.trunk)
         if not trunks:
             return [Attempt("", request.target)]
+        for name in request.headers:
+            if not any(identity.permitted({name: ""}, (*trunk.headers_out, *OUR_HEADERS)) for trunk in trunks):
+                raise ConfigError(f"no trunk lets the header `{name[:64]}` out: add it to its `headers_out`")
         ways = routing.candidates(request.target, trunks, self._trunks.states, random.random, named=bool(request.trunk))
         if not ways:
             raise ConfigError("no trunk takes this number: none places calls, or its prefix is in no trunk's `rates`")

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -125,7 +126,15 @@ class CallRegistry:
     # --- from the operator ---
 
     async def originate(
-        self, target: str, *, trunk: str = "", from_number: str = "", steps: str = "", ring_timeout_s: float = 0.0
+        self,
+        target: str,
+        *,
+        trunk: str = "",
+        from_number: str = "",
+        steps: str = "",
+        ring_timeout_s: float = 0.0,
+        withhold: bool = False,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> CallId:
         """Places a call that takes the named steps (a route's, steps' or dialplan's name; "" is the first route's).
 
@@ -138,7 +147,14 @@ class CallRegistry:
         match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
         if match is None:
             raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
-        request = PlaceRequest(target=target, trunk=trunk, from_number=from_number, ring_timeout_s=ring_timeout_s)
+        request = PlaceRequest(
+            target=target,
+            trunk=trunk,
+            from_number=from_number,
+            ring_timeout_s=ring_timeout_s,
+            withhold=withhold,
+            headers=headers,
+        )
         attempts = self._outbound.attempts(request)
         call_id = new_call_id()
         leg, attempts = await self._outbound.open_first(call_id, request, attempts)

@@ -242,3 +242,23 @@ async def test_a_caller_who_holds_is_on_record_and_back():
         offer = OFFER.replace("a=sendrecv", f"a={direction}")
         world.registry.on_fact(protocol.MediaChanged(call=1, sdp=offer, answer=answer))
     assert [event.held for event in world.of(LegHeld)] == [True, False]
+
+
+async def test_a_call_carries_the_headers_that_the_trunk_lets_out_and_says_who_calls():
+    world = two_trunks(
+        headers_out=("X-Campaign",), identity_headers=("P-Asserted-Identity",), extra_headers={"X-Account": "7"}
+    )
+    await world.registry.originate("+4930123456", from_number="+491", withhold=True, headers={"x-campaign": "spring"})
+    (placed,) = [call for call in world.lane.sent if isinstance(call, protocol.MakeCall)]
+    assert placed.from_uri == '"Anonymous" <sip:anonymous@anonymous.invalid>'
+    assert placed.headers == {
+        "x-campaign": "spring",
+        "X-Account": "7",
+        "P-Asserted-Identity": "<sip:+491@192.0.2.1>",
+        "Privacy": "id",
+    }
+    with pytest.raises(ConfigError, match="SIP's own"):
+        await world.registry.originate("+4930123456", headers={"Route": "<sip:x>"})
+    with pytest.raises(ConfigError, match="`headers_out`"):
+        await world.registry.originate("+4930123456", headers={"Subject": "x"})
+    await world.registry.drain()
