@@ -29,9 +29,9 @@ pytestmark = pytest.mark.peer
 class Watched:
     """An agent whose trunks are watched, with a name server of the test's own."""
 
-    def __init__(self, *settings: TrunkSettings, names: NameServer | None = None) -> None:
+    def __init__(self, *settings: TrunkSettings, names: NameServer | None = None, max_calls: int = 0) -> None:
         self.trunks = Trunks(settings)
-        self.agent = Agent(trunks=settings)
+        self.agent = Agent(trunks=settings, max_calls=max_calls)
         self.source = "127.0.0.1"
         resolver = DnsResolver([names.address if names is not None else "127.0.0.1:9"])
         self.watch = TrunkWatch(
@@ -97,7 +97,8 @@ async def test_a_trunk_goes_down_and_comes_back_as_its_server_does(kamailio: Kam
         assert watched.changes() == [("pbx", TrunkState.DOWN), ("pbx", TrunkState.UP)]
 
 
-async def test_of_the_servers_that_dns_names_a_dead_one_is_passed_over(kamailio: Kamailio) -> None:
+@pytest.mark.parametrize("max_calls", [0, 5], ids=["one lane", "behind the edge"])
+async def test_of_the_servers_that_dns_names_a_dead_one_is_passed_over(kamailio: Kamailio, max_calls: int) -> None:
     dead = free_port()
     records = {
         "carrier.test. NAPTR": ['1 1 "s" "SIP+D2U" "" _sip._udp.carrier.test.'],
@@ -108,7 +109,7 @@ async def test_of_the_servers_that_dns_names_a_dead_one_is_passed_over(kamailio:
         carrier = TrunkSettings(
             name="carrier", registrar="carrier.test", username="alice", password=PASSWORD, options_s=0.3
         )
-        async with Watched(carrier, names=names) as watched:
+        async with Watched(carrier, names=names, max_calls=max_calls) as watched:
             ways = candidates("+4930123", [carrier], watched.trunks.states, lambda: 0.5)
             assert [way.server.port for way in ways if way.server] == [dead, kamailio.port]
             await watched.becomes("carrier", TrunkState.DEGRADED)
