@@ -16,9 +16,10 @@ from pathlib import Path
 
 from tests.peers import PeerMissing
 
+NEXT_INSIDE = "10.99.1.3"
 INSIDE, OUTSIDE = "10.99.1.2", "198.51.100.2"
 PUBLIC, NEXT_PUBLIC = "198.51.100.1", "198.51.100.9"
-_GATEWAY = "10.99.1.1"
+GATEWAY = "10.99.1.1"
 _CLONE_NEWNET = 0x40000000
 _RULES = 'table ip nat { chain out { type nat hook postrouting priority 100; oif "wan" masquerade; }; }'
 
@@ -54,6 +55,19 @@ class NatNetwork:
     def outside(self) -> contextlib.AbstractContextManager[None]:
         return self._within("out")
 
+    def gateway(self) -> contextlib.AbstractContextManager[None]:
+        """On the router: its lan side is GATEWAY, and sees the inside as it is."""
+        return self._within("nat")
+
+    def move_inside(self) -> None:
+        """The inside gets another address of its own."""
+        self._ip("in", "addr", "add", f"{NEXT_INSIDE}/24", "dev", "eth0")
+        self._ip("in", "addr", "del", f"{INSIDE}/24", "dev", "eth0")
+        with contextlib.suppress(subprocess.CalledProcessError, PeerMissing):  # gone with the other, as a secondary one
+            self._ip("in", "addr", "add", f"{NEXT_INSIDE}/24", "dev", "eth0")
+        with contextlib.suppress(PeerMissing):
+            self._ip("in", "route", "add", "default", "via", GATEWAY)
+
     def move(self) -> None:
         """The router gets another public address, and forgets what it had mapped."""
         self._ip("nat", "addr", "add", f"{NEXT_PUBLIC}/24", "dev", "wan")
@@ -81,14 +95,14 @@ class NatNetwork:
         _run(*f"ip link add wan netns {names['nat']} type veth peer name eth0 netns {names['out']}".split())
         for part, device, address in (
             ("in", "eth0", INSIDE),
-            ("nat", "lan", _GATEWAY),
+            ("nat", "lan", GATEWAY),
             ("nat", "wan", PUBLIC),
             ("out", "eth0", OUTSIDE),
         ):
             self._ip(part, "addr", "add", f"{address}/24", "dev", device)
             self._ip(part, "link", "set", device, "up")
             self._ip(part, "link", "set", "lo", "up")
-        self._ip("in", "route", "add", "default", "via", _GATEWAY)
+        self._ip("in", "route", "add", "default", "via", GATEWAY)
         with self._within("nat"):
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             _run("nft", _RULES)

@@ -1,8 +1,8 @@
 """Trunks as they come and go: OPTIONS to real servers, names from a real name server, calls in by digest."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
 
 import pytest
 
@@ -11,6 +11,7 @@ from sipagent.core.states import RegistrationState, TrunkState
 from sipagent.sip import trunk_state
 from sipagent.sip.locate import DnsResolver, Locator
 from sipagent.sip.names import HostsFile
+from sipagent.sip.network import source_address
 from sipagent.sip.protocol import Answered, Ended, Hangup, IncomingCall, OptionsResult, Reject
 from sipagent.sip.routing import candidates
 from sipagent.sip.settings import TrunkSettings
@@ -19,6 +20,7 @@ from sipagent.sip.trunks import Known, Trunks, Unproven
 from tests.peers import sipp
 from tests.peers.dns import NameServer
 from tests.peers.kamailio import PASSWORD, Kamailio
+from tests.peers.nat import GATEWAY, INSIDE, NEXT_INSIDE, NatNetwork
 from tests.peers.ports import free_port
 from tests.peers.sipp import Sipp
 from tests.sip.agent import Agent
@@ -29,9 +31,16 @@ pytestmark = pytest.mark.peer
 class Watched:
     """An agent whose trunks are watched, with a name server of the test's own."""
 
-    def __init__(self, *settings: TrunkSettings, names: NameServer | None = None, max_calls: int = 0) -> None:
+    def __init__(
+        self,
+        *settings: TrunkSettings,
+        names: NameServer | None = None,
+        max_calls: int = 0,
+        host: str = "127.0.0.1",
+        source: Callable[[str], str] | None = None,
+    ) -> None:
         self.trunks = Trunks(settings)
-        self.agent = Agent(trunks=settings, max_calls=max_calls)
+        self.agent = Agent(trunks=settings, max_calls=max_calls, host=host)
         self.source = "127.0.0.1"
         resolver = DnsResolver([names.address if names is not None else "127.0.0.1:9"])
         self.watch = TrunkWatch(
@@ -39,7 +48,7 @@ class Watched:
             self.agent.lane,
             self.agent.hub,
             Locator(resolver, HostsFile()),
-            source=lambda _host: self.source,
+            source=source or (lambda _host: self.source),
         )
         self.watch.registrations = lambda: self.agent.registrar.states
         self.watch.on_moved = self.agent.registrar.address_changed
@@ -68,6 +77,13 @@ class Watched:
 
     async def becomes(self, name: str, state: TrunkState, within_s: float = 8.0) -> None:
         await self.agent.until(lambda: self.state(name) is state, f"{name} {state}", within_s)
+
+    async def registers_with(self, contact: str) -> None:
+        def is_so() -> bool:
+            last = self.agent.results[-1:]
+            return bool(last) and last[0].expires_s > 0 and contact in last[0].contact
+
+        await self.agent.until(is_so, f"registration of {contact}", 15)
 
     def changes(self) -> list[tuple[str, TrunkState]]:
         return [(event.trunk, event.state) for event in self.agent.events if isinstance(event, TrunkChanged)]
@@ -156,6 +172,30 @@ async def test_a_new_address_of_ours_registers_anew_and_the_state_follows(
         before = kamailio.registers("alice", saved=True)
         watched.source = "127.0.0.2"
         await watched.agent.until(lambda: kamailio.registers("alice", saved=True) > before, "a new registration")
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_node_that_gets_another_address_is_reached_there(transport: Literal["udp", "tcp"]) -> None:
+    with NatNetwork() as net:
+        with net.gateway():
+            registrar = await Kamailio(host=GATEWAY, port=5060, expires_s=120).start()
+        try:
+            with net.inside():
+                pbx = TrunkSettings(
+                    name="pbx", registrar=GATEWAY, username="100", password=PASSWORD, transport=transport, options_s=1.0
+                )
+                async with Watched(pbx, host="0.0.0.0", source=source_address) as watched:
+                    await watched.registers_with(f"@{INSIDE}:")
+                    net.move_inside()
+                    await watched.registers_with(f"@{NEXT_INSIDE}:")
+                    caller = Sipp("uac-inbound-answered.xml", target=f"{GATEWAY}:5060", service="100", duration_ms=50)
+                    caller.args = ("-i", GATEWAY)
+                    with net.gateway():
+                        await caller.start()
+                    (await caller.wait()).check()
+                    await watched.becomes("pbx", TrunkState.UP)
+        finally:
+            await registrar.stop()
 
 
 class Guarded(Agent):
