@@ -198,7 +198,9 @@ class Node:
         )
         self.registry = CallRegistry(services, dialplans)
         self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
-        locator = Locator(DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile())
+        locator = Locator(
+            DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile(), ipv6=bool(self.config.sip.host6)
+        )
         self.trunks = TrunkWatch(self.registry.trunks, self.lane, self.hub, locator)
         await self.trunks.prepare()
         self._connect_lane()

@@ -70,7 +70,9 @@ class Locator:
     [Server(host='192.0.2.1', port=5060, transport='tcp', priority=0, weight=0)]
     """
 
-    def __init__(self, resolver: Resolver, hosts: HostsFile) -> None:
+    def __init__(self, resolver: Resolver, hosts: HostsFile, *, ipv6: bool = False) -> None:
+        """``ipv6``: where a name has no IPv4 address, one of IPv6 will do."""
+        self._ipv6 = ipv6
         self._resolver = resolver
         self._hosts = hosts
 
@@ -144,6 +146,8 @@ class Locator:
         if known:
             return [(known, LONGEST_S)]
         records, ttl = await self._resolver.look_up(host, "A")
+        if not records and self._ipv6:
+            records, ttl = await self._resolver.look_up(host, "AAAA")
         return [(str(record.address), ttl) for record in records]
 
 

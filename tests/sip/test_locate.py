@@ -76,6 +76,16 @@ async def test_without_naptr_srv_is_asked_and_without_that_the_address(server: N
     ]
 
 
+async def test_ipv6_serves_where_there_is_no_ipv4_and_the_edge_speaks_it(server: NameServer) -> None:
+    server.records = {"six.test. AAAA": ["2001:db8::7"]}
+    with pytest.raises(Unlocated, match="has no address"):
+        await locator(server).locate("sip:six.test:5060")
+    servers, _ = await Locator(DnsResolver([server.address]), HostsFile(Path("/none")), ipv6=True).locate(
+        "sip:six.test:5060"
+    )
+    assert servers[0].route == "sip:[2001:db8::7]:5060;transport=udp;lr;hide"
+
+
 async def test_addresses_and_the_hosts_file_need_no_name_server(server: NameServer, tmp_path: Path) -> None:
     assert await found(server, "sip:192.0.2.7") == ["0/0 192.0.2.7:5060"]
     assert await found(server, "sip:[2001:db8::7];transport=tls") == ["0/0 [2001:db8::7]:5061 over TLS"]

@@ -37,6 +37,11 @@ async def test_registers_hears_and_is_heard(monkeypatch):
         assert f"{USER}@127.0.0.1:{node.sip_port}" in await pbx.cli("pjsip show contacts")
         assert "trunk pbx: registered" in node.log.read_text()
 
+        async with node.http.get("/api/v1/trunks") as response:
+            (trunk,) = (await response.json())["data"]
+        assert (trunk["name"], trunk["state"], trunk["reason"]) == ("pbx", "up", "")
+        assert [server["address"] for server in trunk["servers"]] == [pbx.address]
+
         # Asterisk rings us and plays a prompt.
         await pbx.call_agent("Playback hello-world")
         (inbound,) = await node.ended(1, 20)
