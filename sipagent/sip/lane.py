@@ -294,7 +294,7 @@ class Lane:
             elif isinstance(command, AddAccount):
                 self._add_account(command)
             elif isinstance(command, Register | Unregister):
-                self._register(self.accounts.find(command.account), isinstance(command, Register))
+                self._register(self.accounts.registering(command.account), isinstance(command, Register))
             elif isinstance(command, SendOptions):
                 self._send_options(command)
             elif isinstance(command, AddressChanged):

@@ -36,10 +36,7 @@ class Accounts:
             self._become(command.account, command, register=moved)
         elif command.registrar:
             if len(self._own) >= MAX_ACCOUNTS:
-                raise RuntimeError(
-                    f"PJSIP has room for {MAX_ACCOUNTS - 1} trunks that register: set `register = false` on some, or "
-                    "run them on another node"
-                )
+                return  # calls can go by it all the same; `registering` says the rest
             account = LaneAccount(self._lane, command.account)
             account.create(self._configure(command))
             self._own[command.account], self._as[command.account] = account, command
@@ -54,6 +51,16 @@ class Accounts:
         holder = name if name in self._own else ""
         self._become(holder, command)
         return self._own[holder]
+
+    def registering(self, name: str) -> LaneAccount:
+        """The account that holds this trunk's registration. Raises RuntimeError when PJSIP has no room for it."""
+        account = self.find(name)
+        if name not in self._own:
+            raise RuntimeError(
+                f"PJSIP has room for {MAX_ACCOUNTS - 1} trunks that register: set `register = false` on some, or "
+                "run them on another node"
+            )
+        return account
 
     def __iter__(self) -> Iterator[LaneAccount]:
         return iter(self._own.values())

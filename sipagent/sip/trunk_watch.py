@@ -97,9 +97,10 @@ class TrunkWatch:
         self._tell()
 
     def servers(self, trunk: str) -> list[Server]:
-        """To register at, those that answer first."""
-        health = self._trunks.health[trunk]
-        return health.servers() if self._trunks[trunk].registers else []
+        """To register at, those that answer first; none where calls go elsewhere than to the registrar."""
+        settings = self._trunks[trunk]
+        elsewhere = settings.domain and settings.domain not in settings.registrar and not settings.outbound_proxy
+        return self._trunks.health[trunk].servers() if settings.registers and not elsewhere else []
 
     # --- inside ---------------------------------------------------------------------------------------------
 
