@@ -90,7 +90,7 @@ def test_two_legs_side_by_side(answered: Path) -> None:
     names = next(line for line in lines if "sipagent" in line)
     assert names.index("192.0.2.1:5060") < names.index("sipagent") < names.index("203.0.113.7:5060")
     invite, trying, out, again, gap, busy = [line for line in lines if "│─" in line or "─│" in line or "⋮" in line]
-    assert "0.000  │─ INVITE ─" in invite and "►│" in invite and "PCMU 192.0.2.1:4000" in invite
+    assert "0.000  │─ INVITE ─" in invite and "►│" in invite and "PCMU 192.0.2.1:4000 sendrecv" in invite
     assert "0.002  │◄─" in trying and "─ 100 Trying ─│" in trying
     assert out.index("─ INVITE") > out.index("│", 12)  # between us and the right
     assert "─ ↻ INVITE ─" in again and "sent again after 0.5 s" in again

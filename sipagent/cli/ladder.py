@@ -6,6 +6,7 @@
 0.001        │◄──────────── 100 Trying ─│
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
@@ -17,8 +18,9 @@ from sipagent.store.records import CallRecord
 
 WIDTH = 100
 _TIME = 9
-_ONE, _TWO = 34, 27  # between two lifelines, with one other side and with two
+_ONE, _TWO = 34, 23  # between two lifelines, with one other side and with two
 _US = "sipagent"
+_NOTE_LINES = 3  # of one note
 
 
 def ladder(call: CallRecord, page: SipMessagesPage, *, full: bool = False) -> RenderableType:
@@ -129,14 +131,14 @@ def _label(message: SipMessageOut) -> str:
 
 
 def _joined(notes: Sequence[str], width: int) -> list[str]:
-    """As few lines as hold them."""
+    """As few lines as hold them, a long one on several."""
     lines: list[str] = []
     for note in notes:
         if lines and len(lines[-1]) + len(note) + 3 <= width:
             lines[-1] += f" · {note}"
         else:
             lines.append(note)
-    return lines
+    return [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)[:_NOTE_LINES]]
 
 
 def _cut(words: str, width: int) -> str:
