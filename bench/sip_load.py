@@ -239,9 +239,9 @@ async def kill(calls: int) -> Result:
 async def many(calls: int) -> list[Result]:
     """The footprint after a first fifth of the calls, and after each further one."""
     seen: dict[str, list[tuple[float, int, int]]] = {}
-    async with LoadNode(40) as node:  # a call is over for SIPp a moment before its record is closed
+    async with LoadNode(60) as node:  # a call is over for SIPp a moment before its record is closed
         for _ in range(5):
-            result = await call(node, calls=calls // 5, rate=25, limit=20, seconds=0.2, talks=False)
+            result = await call(node, calls=calls // 5, rate=20, limit=20, seconds=0.2, talks=False)
             result.check()
             for name, members in (await node.processes()).items():
                 memory = sum(p.memory_full_info().uss for p in members) / 1e6
