@@ -14,6 +14,9 @@ from tests.sip.agent import Agent
 
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(300)]  # the first run fetches Asterisk
 
+# One lane at our own address, and several behind the edge: the same to the other side.
+LANES = pytest.mark.parametrize("max_calls", [0, 6])
+
 
 @pytest.fixture
 async def pbx() -> AsyncIterator[Asterisk]:
@@ -54,8 +57,9 @@ async def test_wrong_password(pbx: Asterisk) -> None:
         assert agent.registrar.states["pbx"].sip_status == 401
 
 
-async def test_asterisk_calls_the_registered_contact_and_we_hang_up(pbx: Asterisk) -> None:
-    async with Agent(trunks=[trunk(pbx)]) as agent:
+@LANES
+async def test_asterisk_calls_the_registered_contact_and_we_hang_up(pbx: Asterisk, max_calls: int) -> None:
+    async with Agent(trunks=[trunk(pbx)], max_calls=max_calls) as agent:
         await registered(agent)
         await pbx.call_agent()
         call = await agent.fact(IncomingCall)
@@ -70,8 +74,9 @@ async def test_asterisk_calls_the_registered_contact_and_we_hang_up(pbx: Asteris
         assert await pbx.cli("core show channels concise") == ""
 
 
-async def test_we_call_by_digest_and_asterisk_hangs_up(pbx: Asterisk) -> None:
-    async with Agent(trunks=[trunk(pbx)]) as agent:
+@LANES
+async def test_we_call_by_digest_and_asterisk_hangs_up(pbx: Asterisk, max_calls: int) -> None:
+    async with Agent(trunks=[trunk(pbx)], max_calls=max_calls) as agent:
         await registered(agent)
         handle = agent.dial(trunk(pbx).target_uri("hangup"), account="pbx")
         answered = await agent.fact(Answered, call=handle)
