@@ -113,7 +113,7 @@ async def transfer(
         if not log.over:  # the call ended meanwhile, and this is cancelled
             log.step(TransferState.ABANDONED)
     assert handed is not None
-    if handed.failed:
+    if handed.failed and not call.leg.ended.done():
         what = f"a transfer failed: {handed.reason}"
         call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="transfer", what=what))
     return handed
