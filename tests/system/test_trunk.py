@@ -4,6 +4,8 @@ import pytest
 
 from sipagent.store.records import TurnRecord
 from tests.peers.asterisk import PASSWORD, USER, Asterisk
+from tests.peers.ports import free_port
+from tests.peers.sipp import Sipp
 from tests.system.node import Node
 from tests.system.test_calls import originate
 from tests.wer import normalise
@@ -81,6 +83,40 @@ async def test_a_wrong_password_is_reported_with_what_to_do(monkeypatch):
         assert state["sip_status"] in (401, 403)
         assert float(str(state["next_try_s"])) > 30, "no hammering: registrars block addresses for that"
         assert "trunk pbx: refused" in node.log.read_text()
+
+
+TWO = """
+[[trunks]]
+name = "first"
+domain = "127.0.0.1:{first}"
+options_s = 0
+[[trunks]]
+name = "second"
+domain = "127.0.0.1:{second}"
+options_s = 0
+country_code = "49"
+number_format = "national"
+identity_headers = ["P-Asserted-Identity"]
+priority = 1
+"""
+
+
+async def test_a_call_goes_by_the_second_trunk_where_the_first_one_fails():
+    callee = Sipp("uas-outbound-callee-hangs-up.xml", duration_ms=300)
+    trunks = TWO.format(first=free_port(), second=callee.port)
+    async with callee, Node(extra=trunks) as node:
+        body = {"to_number": "+49301234567", "from_number": "+49309999999", "dialplan": "short", "timeout_s": 20}
+        async with node.http.post("/api/v1/voice/calls/initiate", json=body) as response:
+            call_id = (await response.json())["id"]
+        (ended,) = await node.ended(1, 30)
+        result = await callee.wait()
+        (invite,) = result.received("INVITE")
+        assert f"INVITE sip:0301234567@127.0.0.1:{callee.port} " in invite
+        assert "P-Asserted-Identity: <sip:0309999999@127.0.0.1>" in invite
+        record = node.record(call_id)
+        assert (ended.call.id, ended.call.disposition) == (call_id, "answered")
+        legs = [(leg.disposition, leg.sip_status) for leg in record.call.legs]
+        assert legs == [("no_answer", 408), ("answered", 200)], "every way is on record"
 
 
 def _heard(turns: list[TurnRecord]) -> str:
