@@ -135,6 +135,13 @@ class Lane:
         self.accounts = Accounts(self, identity, lambda account: account_config(account, start, self.stack.port))
         self._wake_address = ("127.0.0.1" if start.host in ("", "0.0.0.0") else start.host, self.stack.port)
         self._wake_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self.pjsip.probe(
+                lambda probe: self._wake_socket.sendto(probe, self._wake_address),
+                lambda: self.endpoint.libHandleEvents(20),
+            )
+        except RuntimeError as error:
+            self.problem("the lane's own request", error)
         self.emit(
             LaneReady(
                 pid=os.getpid(),

@@ -2,7 +2,7 @@
 
 import contextlib
 import ctypes
-import re
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,11 +10,11 @@ from typing import Any
 _BEFORE_DIALOGS = 24
 _BEHIND_ALL = 120  # applications have 64
 _REPLACES = b"Replaces"
-_REQUEST = re.compile(rb"[A-Z]{3,20} sips?:")
 # Where a received packet's bytes may begin inside its pjsip_rx_data, and how much of it is looked through.
 _PACKET_WITHIN = 1024
 _STRUCTURE_WITHIN = 80_000
 _POINTER = 8
+_PROBE_TURNS = 50
 # Of pjsip_msg: its kind, then the request line, which begins with the method's number.
 _METHOD_AT = 8
 _ACK = 2
@@ -57,6 +57,8 @@ class Pjsip:
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer = ctypes.c_void_p
         self._library = library
+        self._offset = 0  # of the parsed message's pointer in pjsip_rx_data; depends on how the library was built
+        self._probe = b""  # while the offset is looked for: how our own request begins
         library.pjsip_rdata_get_dlg.restype = pointer
         library.pjsip_rdata_get_dlg.argtypes = [pointer]
         library.pjsip_dlg_respond.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer, pointer]
@@ -137,15 +139,14 @@ class Pjsip:
         name = ctypes.create_string_buffer(_REPLACES)
         wanted = _Str(ctypes.cast(name, ctypes.c_char_p), len(_REPLACES))
         endpoint = self._library.pjsua_get_pjsip_endpt()
-        offset = 0  # of the parsed message's pointer in pjsip_rx_data; depends on how the library was built
 
         def parsed(rdata: int) -> int:
-            nonlocal offset
-            offset = offset or _offset_of_message(rdata)
-            return (ctypes.c_void_p.from_address(rdata + offset).value or 0) if offset else 0
+            return (ctypes.c_void_p.from_address(rdata + self._offset).value or 0) if self._offset else 0
 
         def first(rdata: int) -> int:
             try:
+                if self._probe and self._learn(rdata):
+                    return 1
                 if message := parsed(rdata):
                     while header := self._library.pjsip_msg_find_hdr_by_name(message, ctypes.byref(wanted), None):
                         self._library.pj_list_erase(header)
@@ -175,17 +176,34 @@ class Pjsip:
                 raise RuntimeError(f"PJSIP takes no module: status {status}")
             self._kept += [module, label]
 
+    def probe(self, send: Callable[[bytes], object], turn: Callable[[], object]) -> None:
+        """Sends the lane a request of our own (by UDP, for its bytes are then the packet's first), from which is learnt
+        where PJSIP keeps a message; ``turn`` lets it work. Raises RuntimeError when that is not to be found.
+        """
+        name = secrets.token_hex(8)
+        self._probe = f"OPTIONS sip:{name}@".encode()
+        send(
+            f"OPTIONS sip:{name}@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:9;branch=z9hG4bK{name}\r\n"
+            f"From: <sip:probe@127.0.0.1>;tag={name}\r\nTo: <sip:{name}@127.0.0.1>\r\nCall-ID: {name}\r\n"
+            "CSeq: 1 OPTIONS\r\nMax-Forwards: 1\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        for _ in range(_PROBE_TURNS):
+            if self._offset:
+                break
+            turn()
+        self._probe = b""
+        if not self._offset:
+            raise RuntimeError("PJSIP keeps its messages elsewhere: Replaces and unknown methods are left to it")
 
-def _offset_of_message(rdata: int) -> int:
-    """Where pjsip_rx_data has its ``msg_info.msg``: two words behind the pointer to the packet's text. 0: not found.
-
-    The packet's bytes lie inside the structure, at most a size of the build's choice, before that pointer.
-    """
-    head = ctypes.string_at(rdata, _PACKET_WITHIN)
-    found = next((at for at in range(0, _PACKET_WITHIN - 32, _POINTER) if _REQUEST.match(head, at)), None)
-    if found is None:  # not the first message of a TCP segment: the next request will tell
-        return 0
-    for at in range(found, found + _STRUCTURE_WITHIN, _POINTER):
-        if ctypes.c_uint64.from_address(rdata + at).value == rdata + found:
-            return at + 2 * _POINTER
-    return 0
+    def _learn(self, rdata: int) -> bool:
+        """Whether this is the probe. ``msg_info.msg`` is two words behind the pointer to the packet's bytes, which lie
+        inside the same structure, at most a size of the build's choice, before that pointer.
+        """
+        found = ctypes.string_at(rdata, _PACKET_WITHIN).find(self._probe)
+        if found < 0:
+            return False
+        for at in range(found + -found % _POINTER, found + _STRUCTURE_WITHIN, _POINTER):
+            if ctypes.c_uint64.from_address(rdata + at).value == rdata + found:
+                self._offset = at + 2 * _POINTER
+                break
+        return True
