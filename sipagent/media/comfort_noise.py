@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 MAX_ORDER = 12  # of the spectrum; the RFC leaves it to the sender, further coefficients hardly matter
 _TAPS = 64  # of each slot's filter: 8 ms
@@ -10,16 +11,13 @@ _TABLE = 1 << 14  # samples of white noise that all slots share, each at its own
 
 def response(payload: bytes) -> NDArray[np.float32]:
     """The filter (64,) that makes white noise of RMS 1 into what `payload` says; zeros for an empty one."""
-    result = np.zeros(_TAPS)
+    impulse = np.zeros(_TAPS)
     if not payload:
-        return result.astype(np.float32)
+        return impulse.astype(np.float32)
     # Section 3.2 of the RFC has 127 for zero; at 1 and beyond the filter would ring for ever.
     coded = np.frombuffer(payload[1 : 1 + MAX_ORDER], np.uint8).astype(np.float64)
-    taps = _predictor(np.clip((coded - 127) / 128, -0.95, 0.95))[1:]
-    result[0] = 1.0
-    for i in range(1, _TAPS if len(taps) else 1):
-        known = result[max(0, i - len(taps)) : i][::-1]
-        result[i] = -taps[: len(known)] @ known
+    impulse[0] = 1.0
+    result = lfilter([1.0], _predictor(np.clip((coded - 127) / 128, -0.95, 0.95)), impulse)
     level = 32768.0 * 10 ** (-(payload[0] & 0x7F) / 20)  # section 3.1: -dBov
     return (result * level / np.sqrt(result @ result)).astype(np.float32)
 
@@ -43,8 +41,9 @@ class ComfortNoise:
         self._at = np.arange(capacity) * 997 % _TABLE
 
     def describe(self, slot: int, payload: bytes) -> None:
+        payload = payload[: 1 + MAX_ORDER]
         if self._payload.get(slot) != payload:
-            self._payload[slot] = payload[: 1 + MAX_ORDER]
+            self._payload[slot] = payload
             self._response[slot] = response(payload)
 
     def frame(self, slots: NDArray[np.int64], samples: int) -> NDArray[np.int16]:
