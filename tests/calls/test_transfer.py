@@ -203,13 +203,12 @@ async def test_steps_that_name_each_other_come_to_an_end():
 async def test_all_at_once():
     world = World([DialStep(to=("sip:a@127.0.0.1", "sip:b@127.0.0.2", "sip:c@127.0.0.3"), at_once=True)])
     world.rings()
-    await settle()
-    assert world.lane.kinds().count("MakeCall") == 3
+    await rings_out(world, 3)
     world.ended(-3, status=486)
     world.answered(-2)
     await settle(0.05)
     world.answered(1)
-    await settle(0.05)
+    await until(lambda: hears(world.registry.live[0].leg))
     assert last(world, protocol.Hangup).call == -1
     (call,) = world.registry.live
     assert hears(call.leg) == (call.legs[2].port,)
