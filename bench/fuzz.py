@@ -192,7 +192,8 @@ class Call:
 
     def hear(self, others: list[int]) -> None:
         own, keys = self.rng.random() < 0.7, self.rng.random() < 0.5
-        self.world.lines.hear(Hear(slot=self.slot, others=tuple(others), own=own, keys=keys))
+        said = tuple(self.rng.sample(others, self.rng.randrange(len(others) + 1)))
+        self.world.lines.hear(Hear(slot=self.slot, others=tuple(others), said=said, own=own, keys=keys))
 
     def speak(self) -> None:
         """Main queues some audio."""

@@ -40,25 +40,26 @@ class NoSockets:
     def __init__(self, capacity: int) -> None:
         self.fds = np.full(capacity, -1, np.int64)
         self.source: dict[int, Address] = {}
-        self.shared: set[int] = set()
+        self.shared = None  # ports that the engine itself would read
+        self.sharing: set[int] = set()
         self.sent: dict[int, list[bytes]] = {}  # of watched slots
         self.count = 0
         self.waiting = False
 
     def share(self, slot: int, port: int) -> None:
-        self.shared.add(slot)
+        self.sharing.add(slot)
 
     def aim(self, slot: int, target: Address | None) -> None:
         self.source.pop(slot, None)
 
     def latch(self, slot: int, source: Address) -> bool:
-        taken = slot in self.shared and any(self.source.get(other) == source for other in self.shared - {slot})
+        taken = slot in self.sharing and any(self.source.get(other) == source for other in self.sharing - {slot})
         if not taken:
             self.source[slot] = source
         return not taken
 
     def settled(self, slot: int) -> bool:
-        return slot not in self.shared or self.shared <= self.source.keys()
+        return slot not in self.sharing or self.sharing <= self.source.keys()
 
     def aimed(self, slot: int) -> bool:
         return True
@@ -71,7 +72,7 @@ class NoSockets:
 
     def close(self, slot: int) -> None:
         self.source.pop(slot, None)
-        self.shared.discard(slot)
+        self.sharing.discard(slot)
 
     def send(self, slots: NDArray[np.int64], packets: list[memoryview]) -> None:
         for slot in slots.tolist():
@@ -174,11 +175,13 @@ class World:
 
     def tick(self) -> None:
         lines, engine = self.lines, self._engine
-        if lines.changed:
+        if lines.changed or lines.mixing.stale:
+            lines.mixing.settle()
             engine._regroup()
         group = engine._groups[self._ticks % 2]
         self._ticks += 1
         heads = self.rings.rx_head[group.slots].copy()
+        engine._send(group, self.now)
         engine._play(group, self.now)
         assert (self.rings.rx_head[group.slots] == heads + 1).all(), "a slot did not get one frame"
         lines.watch(self.now)

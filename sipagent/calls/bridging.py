@@ -19,7 +19,7 @@ class Part(StrEnum):
 
 
 class Room:
-    """The legs of a call that may hear each other. What an agent says is heard on the caller's leg alone."""
+    """The legs of a call that may hear each other. What an agent says to the caller is heard by everyone."""
 
     def __init__(self, caller: Leg) -> None:
         self._caller = caller
@@ -59,7 +59,9 @@ class Room:
 
     def _apply(self) -> None:
         for leg in (self._caller, *self._parts):
-            leg.hear(*self._heard_by(leg))
+            heard = self._heard_by(leg)
+            talks = leg is self._caller or self._parts[leg] is Part.CONFERENCE
+            leg.hear(*heard, said=[self._caller] if self._caller in heard else [], keys=talks)
 
     def _heard_by(self, leg: Leg) -> list[Leg]:
         if self._paused:

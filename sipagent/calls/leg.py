@@ -191,16 +191,21 @@ class Leg:
             else:
                 self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
 
-    def hear(self, *others: "Leg") -> None:
-        """From now on what the peers of these legs say is heard here; with none, no longer.
+    def hear(self, *others: "Leg", said: "Sequence[Leg]" = (), keys: bool = True) -> None:
+        """From now on what the peers of these legs say is heard here, and what is `said` to these; with none, no more.
 
         Where one leg is heard, the keys that its peer presses are pressed here too, in the way that this leg's trunk
-        wants them. Raises ValueError as `MediaPort.hear`.
+        wants them, unless not `keys`. Raises ValueError as `MediaPort.hear`.
         """
-        self.port.hear(*(other.port for other in others), keys=len(others) == 1 and not self._keypad.by_info)
+        keys = keys and len(others) == 1
+        self.port.hear(
+            *(other.port for other in others),
+            said=[other.port for other in said],
+            keys=keys and not self._keypad.by_info,
+        )
         if self._key_source is not None:
             self._key_source._key_sinks.remove(self)
-        self._key_source = others[0] if len(others) == 1 else None
+        self._key_source = others[0] if keys else None
         if self._key_source is not None:
             self._key_source._key_sinks.append(self)
 

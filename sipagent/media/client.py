@@ -298,7 +298,7 @@ class MediaClient:
             if port.connected is not None:
                 self.send(port.connected)
         for port in self._ports.values():
-            if port.hearing.others:
+            if port.hearing.others or port.hearing.said:
                 self.send(port.hearing)
 
     def _give_up(self) -> None:

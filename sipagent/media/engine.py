@@ -97,6 +97,7 @@ class Group:
             "joined": join.narrow if join is not None else _NOBODY,
             "listeners": join.plain if join is not None else _NOBODY,
             "speakers": join.sending if join is not None else _NOBODY,
+            "saying": join.saying if join is not None else _NOBODY,
         }
 
 
@@ -136,7 +137,8 @@ class Engine:
                 self._attend(RETRY_S if self._unsent else -1)
                 deadline = time.monotonic_ns()
                 continue
-            if self._lines.changed:
+            if self._lines.changed or self._lines.mixing.stale:
+                self._lines.mixing.settle()
                 self._regroup()
             if self._simple and isinstance(self._hot, native.NativePath):
                 deadline = self._run_native(self._hot, deadline)
@@ -198,7 +200,8 @@ class Engine:
             if self._rings.flushes[0] != self._flushes:
                 self._flushes = self._rings.flushes[0]
                 self._outgoing.flush(self._lines.slots)
-            if self._lines.changed:
+            if self._lines.changed or self._lines.mixing.stale:
+                self._lines.mixing.settle()
                 self._regroup()
             sent = time.monotonic_ns()
             self._send(self._groups[self._ticks % TICKS_A_FRAME], sent)
@@ -213,7 +216,7 @@ class Engine:
         if self._sockets.waiting:
             self._take_strays()
         if self._lines.changed:
-            self._regroup()
+            self._regroup()  # but who has sent, and who sends after having heard, stays as it was when the tick began
         group = self._groups[self._ticks % TICKS_A_FRAME]
         if len(group.slots):
             self._play(group, sent)
@@ -261,6 +264,8 @@ class Engine:
 
     def _send(self, group: Group, now: int) -> None:
         """The next packets of those that hear nobody else."""
+        if group.join is not None and len(group.join.saying):
+            self._lines.mixing.say(group.join.saying, self._lines.is_wide)
         if len(group.plain):
             self._hot.send(group.plain, group.sending, self._sockets, now)
         for slot in group.by_packet:

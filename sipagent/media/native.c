@@ -15,10 +15,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 7, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 8, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
-enum { MOST_HEARD = 8, MIXED = -2 };
+enum { VOICES = 16, MIXED = -2 };
 enum { AT_ONCE = 64, MOST_A_TICK = 1024 };  // datagrams of a shared port: read or sent by one call, and read in a tick
 enum { ROW = 512, STAMP = 32, ADDRESS = 16 };
 
@@ -52,14 +52,14 @@ typedef struct {
 // The ticks of calls that need nothing but what is done here: see hot_run.
 typedef struct {
     // of one phase: all; those whose packets do not depend on others, and of them those that send; those not joined;
-    // those joined; of these the ones that hear others, and of them those that send
-    int64_t *slots, *plain, *sending, *alone, *joined, *listeners, *speakers;
-    int64_t count, plain_count, senders, alone_count, joined_count, listener_count, speaker_count;
+    // those joined; of these the ones that hear others, and of them those that send; those joined whose queue is heard
+    int64_t *slots, *plain, *sending, *alone, *joined, *listeners, *speakers, *saying;
+    int64_t count, plain_count, senders, alone_count, joined_count, listener_count, speaker_count, saying_count;
 } Group;
 
-// Who hears whom: see mixing.py. Row `nobody` of the arrays that have one is silent.
+// Who hears whom: see mixing.py. Voices are the slots' callers, nobody, and what is said to each slot.
 typedef struct {
-    int64_t *others, *taken, *played;
+    int64_t *others, *taken, *played, *told;
     uint8_t *silent, *pressed, *muting, *voiced, *waiting;
     int16_t *frames, *sent;
     int64_t *arrival, *ready, *rest;
@@ -368,6 +368,19 @@ int64_t hot_prepare(Hot *h, const int64_t *slots, int64_t count, int64_t now) {
 
 // ---- those that hear one another ----
 
+// What is said to these slots in this tick, before it leaves.
+void hot_say(Hot *h, Mixing *m, const int64_t *slots, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = slots[i], tail = h->tx_tail[slot], voice = m->nobody + 1 + slot;
+        if (!h->sending[slot] || m->waiting[slot] || tail == m->told[slot]) continue;
+        if (__atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) <= tail) continue;
+        m->told[slot] = tail;
+        const int16_t *from = h->tx_pcm + (slot * h->tx_frames + tail % h->tx_frames) * FRAME;
+        memcpy(m->frames + voice * FRAME, from, FRAME * sizeof *from);
+        m->played[voice]++;
+    }
+}
+
 // The next frame of each, not yet to main. Those whose frames are simply there go to `ready`, the others to `rest`.
 void hot_join(Hot *h, Mixing *m, const int64_t *slots, int64_t count) {
     m->ready_count = m->rest_count = 0;
@@ -390,11 +403,11 @@ static int16_t saturated(int32_t sample) { return sample > 32767 ? 32767 : sampl
 
 // What one listener hears in this tick.
 static void mix(Mixing *m, int64_t slot, int16_t *heard) {
-    const int64_t *others = m->others + slot * MOST_HEARD;
-    int64_t *taken = m->taken + slot * MOST_HEARD;
+    const int64_t *others = m->others + slot * VOICES;
+    int64_t *taken = m->taken + slot * VOICES;
     int32_t sum[FRAME] = {0};
     m->voiced[slot] = 0;
-    for (int i = 0; i < MOST_HEARD && others[i] != m->nobody; i++) {
+    for (int i = 0; i < VOICES && others[i] != m->nobody; i++) {
         int64_t other = others[i], played = m->played[other];
         int there = played != taken[i] && !(m->muting[slot] && m->pressed[other]);
         taken[i] = played;
@@ -544,6 +557,7 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s) {
         // What goes out first, at the time it is due, before what comes in takes time of its own.
         r->phase = r->ticks % 2;
         Group *group = &r->groups[r->phase];
+        hot_say(h, m, group->saying, group->saying_count);
         r->marked = hot_prepare(h, group->plain, group->plain_count, r->at);
         r->unsent_count = hot_send(h, group->sending, group->senders, r->fds, r->unsent, s);
         if (r->marked) unmark(h, group->sending, group->senders, r->fds, s);

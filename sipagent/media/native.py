@@ -22,7 +22,7 @@ from sipagent.media.shared import MAX_STRAYS, SharedPorts
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 7
+_LAYOUT = 8
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -55,8 +55,12 @@ class _Hot(ctypes.Structure):
 _GROUP = {
     **{"slots": "count", "plain": "plain_count", "sending": "senders", "alone": "alone_count"},
     **{"joined": "joined_count", "listeners": "listener_count", "speakers": "speaker_count"},
+    **{"saying": "saying_count"},
 }
-_MIXING = ("others", "taken", "played", "silent", "pressed", "muting", "voiced", "waiting", "frames", "sent", "arrival")
+_MIXING = (
+    *("others", "taken", "played", "told", "silent", "pressed", "muting", "voiced", "waiting"),
+    *("frames", "sent", "arrival"),
+)
 
 
 class _Group(ctypes.Structure):
@@ -128,6 +132,7 @@ def load() -> ctypes.CDLL | None:
         ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer]),
         ("hot_receive_shared", [pointer, pointer]),
         ("hot_run", [pointer] * 4),
+        ("hot_say", [pointer] * 3 + [number]),
         ("hot_join", [pointer] * 3 + [number]),
         ("hot_mix", [pointer] * 3 + [number] * 2),
         ("hot_hand_over", [pointer] * 2),
@@ -291,7 +296,7 @@ class NativePath(HotPath):
         self._join_rest = np.zeros(capacity, np.int64)
         arrays: dict[str, NDArray[np.generic]] = {
             **{"others": mixing.others, "taken": mixing.taken, "played": mixing.count, "silent": mixing.silent},
-            **{"pressed": mixing.pressed, "muting": mixing.muting, "voiced": mixing.voiced},
+            **{"told": mixing.told, "pressed": mixing.pressed, "muting": mixing.muting, "voiced": mixing.voiced},
             **{"waiting": self._outgoing.waiting, "frames": mixing.narrow, "sent": self._rings.mix_pcm},
             **{"arrival": np.zeros(capacity, np.int64), "ready": np.zeros(capacity, np.int64)},
             **{"rest": self._join_rest},

@@ -1,6 +1,6 @@
 """One call's RTP port as main sees it: audio out, figures, and the callbacks by which audio comes in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -72,6 +72,7 @@ class MediaPort:
         self.source: tuple[str, int] | None = None  # learned from the peer's packets
         self.dropped = 0  # frames main was too slow to take
         self._heard: tuple[MediaPort, ...] = ()
+        self._heard_said: tuple[MediaPort, ...] = ()
         self._hears_own, self._hears_keys = True, False
         self._final: MediaFigures | None = None
         self._at_close = (0, 0)  # written, played
@@ -122,19 +123,26 @@ class MediaPort:
         if self._final is None:
             self._owner.send(self.connected)
 
-    def hear(self, *others: "MediaPort", own: bool = True, keys: bool | None = None) -> None:
+    def hear(
+        self,
+        *others: "MediaPort",
+        said: "Sequence[MediaPort]" = (),
+        own: bool = True,
+        keys: bool | None = None,
+    ) -> None:
         """From now on what these ports' callers say leaves here, added to what is queued; with none, no longer.
 
-        Without `own` the queue waits. `keys` that the others' callers press are pressed here: None passes them on where
-        one port is heard. Ports hear each other only within one process (`MediaPool.open(beside=)`), else ValueError.
-        A port that is closed is no longer heard. Before the far end is connected nothing is played.
+        What is `said` to these ports, out of their queues, is heard as well. Without `own` the queue waits. `keys` that
+        the others' callers press are pressed here: None passes them on where one port is heard. Ports hear each other
+        only within one process (`MediaPool.open(beside=)`), else ValueError. A port that is closed is no longer heard.
+        Before the far end is connected nothing is played.
         """
-        for other in others:
+        for other in (*others, *said):
             if other is self or other._owner is not self._owner:
                 raise ValueError("a port hears other ports of its own media process")
-        if len(others) > MOST_HEARD:
+        if max(len(others), len(said)) > MOST_HEARD:
             raise ValueError(f"a port hears at most {MOST_HEARD} others")
-        self._heard, self._hears_own = others, own
+        self._heard, self._heard_said, self._hears_own = others, tuple(said), own
         self._hears_keys = len(others) == 1 if keys is None else keys
         if self._final is None:
             self._owner.send(self.hearing)
@@ -142,8 +150,10 @@ class MediaPort:
     @property
     def hearing(self) -> Hear:
         """The others that are open, as the engine is told."""
-        others = tuple(other.slot for other in self._heard if other._final is None)
-        return Hear(slot=self.slot, others=others, own=self._hears_own, keys=self._hears_keys)
+        others, said = (
+            tuple(other.slot for other in heard if other._final is None) for heard in (self._heard, self._heard_said)
+        )
+        return Hear(slot=self.slot, others=others, said=said, own=self._hears_own, keys=self._hears_keys)
 
     def gather(self, frames: int) -> None:
         """Lets `on_frames` have so many frames together, 1 to 50: who can wait costs main less."""

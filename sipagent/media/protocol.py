@@ -71,6 +71,7 @@ class Hear(Command):
 
     slot: int
     others: tuple[int, ...]
+    said: tuple[int, ...] = ()  # and what is said to these, out of their queues
     own: bool = True
     keys: bool = False  # the keys they press are pressed here
 

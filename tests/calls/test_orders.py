@@ -116,7 +116,11 @@ async def test_somebody_is_brought_in(part):
     world.answered(-1)
     await until(lambda: len(call.legs) == 2 and hears(call.legs[1]))
     guest = call.legs[1]
-    assert hears(guest) == (call.leg.port,)
+    assert hears(guest) == guest.port.hears_said == (call.leg.port,)
+    assert call.leg.port.hears_said == ()
+    world.registry.on_fact(protocol.DigitByInfo(call=1, digit="7", duration_ms=0))
+    await settle(0.05)
+    assert guest.port.pressed == (["7"] if part is Part.CONFERENCE else [])
     assert hears(call.leg) == ((guest.port,) if part is Part.CONFERENCE else ())
     assert call.hangup_leg(guest.id) and not call.hangup_leg(guest.id)
     await until(lambda: hears(call.leg) == () and hears(guest) == ())

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,12 +42,13 @@ class Port:
         self.written = self.played = self.queued = 0
         self.on_frames = self.on_silent = self.on_lost = None
         self.hears: tuple[Port, ...] = ()
+        self.hears_said: tuple[Port, ...] = ()
         self.pressed: list[str] = []
 
     def connect(self, *_args, **_options) -> None: ...
 
-    def hear(self, *others: "Port", keys: bool | None = None) -> None:
-        self.hears = others
+    def hear(self, *others: "Port", said: Sequence["Port"] = (), keys: bool | None = None) -> None:
+        self.hears, self.hears_said = others, tuple(said)
 
     def write(self, pcm) -> int:
         return len(pcm)

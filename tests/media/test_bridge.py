@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -94,7 +95,9 @@ async def test_own_audio_is_added_and_waits_where_it_is_not_wanted(rig):
     port.hear()
     port.write(spoken)
     await eventually(lambda: encode(0, spoken).tobytes() in audio(alice))
-    beside = port.sent_beside(0, len(listener.flags))
+    position = len(listener.flags) + 2
+    await listener.until(lambda: len(listener.flags) > position)
+    beside = port.sent_beside(0, position)
     assert beside is not None
     sent = beside.reshape(-1).tobytes()
     assert pcm_of(said).tobytes() in sent and spoken.tobytes() in sent
@@ -132,6 +135,28 @@ async def test_whisper_and_listening_in(rig):
     assert set(audio(boss_phone)) == {0xFF}, "nor does the one who whispers"
     await say(caller_phone, said)
     await eventually(lambda: said[-1] in audio(boss_phone))
+
+
+async def test_an_agent_is_heard_by_whoever_listens_in(rig):
+    calls = [await rig.call(), await rig.call(PCMA)]
+    (caller, caller_phone, _), (boss, boss_phone, _) = calls
+    boss.hear(caller, said=[caller])
+    for seed in (1, 2):
+        spoken = pcm_of(codes(20, seed))
+        caller.write(spoken)
+        ours, theirs = encode(0, spoken).tobytes(), encode(PCMA, spoken).tobytes()
+        await eventually(partial(heard, (caller_phone, ours), (boss_phone, theirs)))
+        if seed == 1:
+            os.kill(rig.client.pid, signal.SIGKILL)
+            await eventually(lambda: all(listener.gaps for _, _, listener in calls))
+    said = codes(20)
+    await say(caller_phone, said)
+    expected = encode(PCMA, pcm_of(said)).tobytes()
+    await eventually(lambda: expected in audio(boss_phone))
+
+
+def heard(*what):
+    return all(part in audio(peer) for peer, part in what)
 
 
 async def test_laws_are_converted(rig):

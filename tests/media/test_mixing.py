@@ -29,17 +29,27 @@ class Ticks:
         self.flags = np.zeros(CAPACITY, np.uint8)
         self.number = 0
 
-    def hear(self, slot, *others, own=True, keys=False):
-        self.mixing.hear(Hear(slot=slot, others=others, own=own, keys=keys), range(CAPACITY))
+    def hear(self, slot, *others, said=(), own=True, keys=False):
+        self.mixing.hear(Hear(slot=slot, others=others, said=said, own=own, keys=keys), range(CAPACITY))
+
+    def queue(self, slot, *values):
+        ring = self.rings.tx_wide if self.is_wide[slot] else self.rings.tx_pcm
+        for value in values:
+            ring[slot, int(self.rings.tx_head[slot]) % ring.shape[1]] = value
+            self.rings.tx_head[slot] += 1
 
     def tick(self):
         """What each listener of this tick's phase hears: the value of its first sample."""
+        self.mixing.settle()
         phase = self.slots[self.slots % 2 == self.number % 2]
         self.number += 1
         nothing = np.zeros(CAPACITY, np.bool_)
         join = self.mixing.join(phase, self.is_wide, nothing, nothing, nothing)
         if join is None:
             return {}
+        self.mixing.say(join.saying, self.is_wide)
+        leave = phase[self.outgoing.sending[phase] & (self.rings.tx_head[phase] > self.rings.tx_tail[phase])]
+        self.rings.tx_tail[leave] += 1
         for slots, size in ((join.narrow, 160), (join.wide, 320)):
             if len(slots):
                 self.frames[slots] += 1
@@ -138,6 +148,7 @@ def test_whoever_is_gone_is_heard_no_more_nor_is_the_next_call_in_its_slot(ticks
     assert ticks.run(0, 1) == [4002] and not ticks.mixing.hears[2] and not ticks.mixing.joined[2]
     assert not ticks.outgoing.waiting[2]
     ticks.mixing.forget(4)
+    ticks.mixing.settle()
     assert not ticks.mixing.joined.any()
 
 
@@ -177,3 +188,43 @@ def test_lines_of_both_rates_hear_each_other(memory):
         ticks.tick()
         ticks.frames[:] = 3000
     assert heard[0] == pytest.approx(5001 + 7001, abs=8) and heard[2] == pytest.approx(3001, abs=4)
+
+
+def test_what_is_said_to_a_caller_is_heard_too_each_frame_once(ticks):
+    ticks.outgoing.sending[:] = True
+    for listener in (4, 5):
+        ticks.hear(listener, 2, said=(2,))
+    ticks.flags[:] = FLAG_SILENCE
+    ticks.run(5, 1)
+    ticks.queue(2, 100, 200, 300)
+    ticks.frames[:] = 0
+    heard = [ticks.tick() for _ in range(8)]
+    assert [each[4] for each in heard[::2]] == [2001 + 100, 2002 + 200, 2003 + 300, 2004]
+    assert [each[5] for each in heard[1::2]] == [2001 + 100, 2002 + 200, 2003 + 300, 2004]
+    assert [bool(ticks.mixing.voiced[slot]) for slot in (4, 5)] == [False, False]
+    ticks.hear(4, said=(2,))
+    ticks.queue(2, 7)
+    assert ticks.run(4, 2) == [7, 0]
+
+
+def test_what_waits_is_not_heard_before_it_leaves(ticks):
+    ticks.outgoing.sending[:] = True
+    ticks.hear(0, said=(2,))
+    ticks.hear(2, 4, own=False)
+    ticks.queue(2, 100, 200)
+    assert ticks.run(0, 3) == [0, 0, 0]
+    ticks.hear(2, 4)
+    ticks.rings.tx_tail[2] = 0
+    assert ticks.run(0, 3) == [100, 200, 0]
+    ticks.queue(2, 300)
+    ticks.outgoing.sending[2] = False
+    assert ticks.run(0, 1) == [0]
+
+
+def test_what_is_said_at_the_other_rate(memory):
+    ticks = Ticks(memory, wide=(2,))
+    ticks.outgoing.sending[:] = True
+    ticks.hear(0, said=(2,))
+    ticks.queue(2, *[5000] * 30)
+    assert ticks.run(0, 20)[-1] == pytest.approx(5000, abs=3)
+    assert ticks.run(0, 15)[-1] == 0

@@ -72,6 +72,12 @@ class Twin:
             data = batch.rows[row, : batch.lengths[row]].tobytes()
             self.general(int(batch.slots[row]), data, int(batch.stamps[row]))
 
+    def say(self, slots, is_wide):
+        if isinstance(self.path, native.NativePath):
+            self.path._library.hot_say(self.path._pointer, self.path._mix_at, slots.ctypes.data, len(slots))
+        else:
+            self.mixing.say(slots, is_wide)
+
     def send(self, slots, sending, now):
         """The packets that would leave."""
         if isinstance(self.path, native.NativePath):
@@ -186,7 +192,10 @@ def test_both_paths_let_lines_hear_each_other_alike(twins, seed):
         if tick % 25 == 0:
             hear = [
                 Hear(
-                    slot=slot, others=tuple(choose.sample(range(SLOTS), choose.randrange(4))), own=choose.random() < 0.7
+                    slot=slot,
+                    others=tuple(choose.sample(range(SLOTS), choose.randrange(4))),
+                    said=tuple(choose.sample(range(SLOTS), choose.randrange(3))),
+                    own=choose.random() < 0.7,
                 )
                 for slot in choose.sample(range(SLOTS), 3)
             ]
@@ -204,15 +213,17 @@ def test_both_paths_let_lines_hear_each_other_alike(twins, seed):
                     twin.rings.tx_pcm[slot, twin.rings.tx_head[slot] % 1024] = speech[slot]
                     twin.rings.tx_head[slot] += 1
             sent.append(Wire())
+            twin.mixing.settle()
             join = twin.mixing.join(slots, no, no, twin.outgoing.sending, no)
             if join is not None:
                 assert join.simple
+                twin.say(join.saying, no)
                 twin.path.converse(join, sent[-1], now)
             if tick % 10 == 0:
                 twin.buffer.adapt(slots, now, np.full(len(slots), now))
         assert sent[0].sent == sent[1].sent
         loud += any(set(packet[12:]) - {0xFF, 0xD5} for packet in sent[0].sent.values())
-        for name in ("taken", "count", "silent", "pressed", "voiced", "narrow"):
+        for name in ("taken", "count", "told", "silent", "pressed", "voiced", "narrow"):
             assert np.array_equal(getattr(twins[0].mixing, name), getattr(twins[1].mixing, name)), name
         if tick % 20 == 0:
             equal(*twins)
