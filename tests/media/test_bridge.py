@@ -74,6 +74,8 @@ async def passes_through(calls, payload_type):
         assert numbers == list(range(len(numbers)))
         stamps = [packet.timestamp - peer.received[0].timestamp & 0xFFFFFFFF for packet in peer.received]
         assert stamps == [160 * number for number in numbers]
+    for listener in (hears_alice, hears_bob):
+        await listener.until(lambda: len(listener.heard()) >= 100)  # noqa: B023
     assert (hears_alice.audio() == pcm_of(to_bob, payload_type)).all(), "main hears the caller, not the mix"
     assert (hears_bob.audio() == pcm_of(to_alice, payload_type)).all()
 
@@ -193,8 +195,9 @@ async def test_keys_are_passed_on_between_two_as_events_or_as_tones(rig):
     tone = await rig.call()
     tone[0].connect(tone[1].host, tone[1].port, 0, -1)
     join(*events)
-    for _, peer, _ in events:
+    for _, peer, listener in events:
         await say(peer, codes(3))
+        await listener.until(lambda: len(listener.heard()) >= 3)  # noqa: B023
     events[0][1].key(DIGITS.index("7"))
     await eventually(lambda: pressed(events[1][1]) == "7")
     assert events[0][2].digits == [("7", 100)], "and main is told"
@@ -213,6 +216,7 @@ async def test_a_third_who_listens_gets_no_keys_unless_asked(rig):
     calls = [await rig.call() for _ in range(3)]
     join(*calls)
     await say(calls[0][1], codes(3))
+    await calls[0][2].until(lambda: len(calls[0][2].heard()) >= 3)
     calls[2][0].hear(calls[0][0], calls[1][0], keys=True)
     calls[0][1].key(DIGITS.index("9"))
     await eventually(lambda: pressed(calls[2][1]) == "9")
