@@ -383,8 +383,8 @@ class LanePool:
             case LaneLog():
                 log.log(logging.WARNING if fact.level <= 2 else logging.INFO, "pjsip", extra={"line": fact.text})
             case RegistrationResult():
-                if self.on_registration is not None and lane is self._registering:
-                    self.on_registration(fact)
+                if lane is self._registering:
+                    self._registration(fact)
             case OverLimit():
                 self._over_limit(fact)
             case InviteRefused():
@@ -397,8 +397,8 @@ class LanePool:
                     self.on_incoming(fact)
             case Pong() | LaneReady() | StartFailed():
                 pass
-            case CommandFailed(command="AddAccount" | "Register" as command) if self.on_registration is not None:
-                self.on_registration(
+            case CommandFailed(command="AddAccount" | "Register" as command) if lane is self._registering:
+                self._registration(
                     RegistrationResult(
                         account=fact.account,
                         status=0,
@@ -418,6 +418,10 @@ class LanePool:
                     self._sip_call_ids.pop(fact.call, None)
                 if self.on_fact is not None:
                     self.on_fact(fact)
+
+    def _registration(self, fact: RegistrationResult) -> None:
+        if self.on_registration is not None:
+            self.on_registration(fact)
 
     def _over_limit(self, fact: OverLimit) -> None:
         """Behind the edge a full lane is no refusal: the INVITE goes on to the next, unless all are full."""
