@@ -24,11 +24,7 @@ _SRV = {"udp": "_sip._udp.", "tcp": "_sip._tcp.", "tls": "_sips._tcp."}
 
 
 class Unlocated(Exception):
-    """Nothing was found; the text is a sentence for the operator. ``certain``: the name servers say it is so."""
-
-    def __init__(self, text: str, *, certain: bool) -> None:
-        super().__init__(text)
-        self.certain = certain
+    """Nothing was found; the text is a sentence for the operator."""
 
 
 class Resolver(Protocol):
@@ -58,9 +54,7 @@ class DnsResolver:
         except dns.resolver.NXDOMAIN:
             return [], SHORTEST_S
         except (dns.exception.DNSException, OSError, ValueError) as error:
-            raise Unlocated(
-                f"no name server answers for {name} ({type(error).__name__}): check DNS", certain=False
-            ) from error
+            raise Unlocated(f"no name server answers for {name} ({type(error).__name__}): check DNS") from error
         return list(answer)[:_MAX_RECORDS], float(answer.rrset.ttl if answer.rrset is not None else SHORTEST_S)
 
 
@@ -81,11 +75,11 @@ class Locator:
         address = message.parse_address(f"<{uri}>")
         host = address.host
         if not host:
-            raise Unlocated(f"{uri or 'the address'} is no SIP URI with a host", certain=True)
+            raise Unlocated(f"{uri or 'the address'} is no SIP URI with a host")
         secure = uri.lower().startswith("sips:")
         wanted = "tls" if secure else address.uri_params.get("transport", "").lower()
         if wanted and wanted not in DEFAULT_PORTS:
-            raise Unlocated(f"transport `{wanted}` is none of udp, tcp, tls", certain=True)
+            raise Unlocated(f"transport `{wanted}` is none of udp, tcp, tls")
         known = host if is_address(host) else self._hosts.address(host)
         if known:
             return [_server(known, address.port, wanted)], LONGEST_S
@@ -134,8 +128,7 @@ class Locator:
         pairs = await self._a(host)
         if not pairs:
             raise Unlocated(
-                f"{host} has no address in DNS: check the spelling of the trunk's host, and the name servers",
-                certain=True,
+                f"{host} has no address in DNS: check the spelling of the trunk's host, and the name servers"
             )
         return [_server(address, port, wanted) for address, _ in pairs][:MAX_SERVERS], _bounded(
             min(ttl for _, ttl in pairs)

@@ -97,27 +97,25 @@ async def test_addresses_and_the_hosts_file_need_no_name_server(server: NameServ
 
 
 @pytest.mark.parametrize(
-    ("uri", "words", "certain"),
+    ("uri", "words"),
     [
-        ("sip:unknown.test", "has no address in DNS", True),
-        ("sip:nowhere.test", "has no address in DNS", True),
-        ("sip:a.test;transport=sctp", "none of udp, tcp, tls", True),
-        ("sip:", "no SIP URI with a host", True),
-        ("", "no SIP URI with a host", True),
+        ("sip:unknown.test", "has no address in DNS"),
+        ("sip:nowhere.test", "has no address in DNS"),
+        ("sip:a.test;transport=sctp", "none of udp, tcp, tls"),
+        ("sip:", "no SIP URI with a host"),
+        ("", "no SIP URI with a host"),
     ],
 )
-async def test_what_cannot_be_located_says_why(server: NameServer, uri: str, words: str, certain: bool) -> None:
-    with pytest.raises(Unlocated, match=words) as failure:
+async def test_what_cannot_be_located_says_why(server: NameServer, uri: str, words: str) -> None:
+    with pytest.raises(Unlocated, match=words):
         await locator(server).locate(uri)
-    assert failure.value.certain is certain
 
 
 async def test_a_name_server_that_does_not_answer(server: NameServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.silent = True
     monkeypatch.setattr(locate, "LOOKUP_S", 0.3)
-    with pytest.raises(Unlocated, match="no name server answers for carrier.test") as failure:
+    with pytest.raises(Unlocated, match="no name server answers for carrier.test"):
         await locator(server).locate("sip:carrier.test")
-    assert not failure.value.certain
 
 
 async def test_what_dns_says_is_bounded(server: NameServer) -> None:
