@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -87,7 +87,7 @@ class Node:
             raise
         return self
 
-    async def start(self, within_s: float = 10.0) -> None:
+    async def start(self, *, registered: bool = True) -> None:
         """Until every trunk that registers is registered."""
         file = self.folder / "sipagent.toml"
         file.write_text(self._text)
@@ -95,12 +95,17 @@ class Node:
         self.app = App(settings, config.state_dir(settings, {}))
         self.app.hub.subscribe(self.events.append)
         await self.app.start()
-        await until(self._registered, "registration of every trunk", within_s)
+        if registered:
+            await until(self._registered, "registration of every trunk")
 
     async def __aexit__(self, failure: type[BaseException] | None, *_: object) -> None:
         await self.app.close()
         if failure is None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.sip_port}"
 
     def _registered(self) -> bool:
         return all(view.state is RegistrationState.REGISTERED for view in self.app.registrar.states.values())
@@ -129,9 +134,9 @@ class Node:
     def live(self, call_id: str) -> Call:
         return next(call for call in self.app.registry.live if call.id == call_id)
 
-    async def incoming(self, since: int = 0) -> Call:
-        """The inbound call that came after the event number `since` and is answered."""
-        created = await self.event("CallCreated", since=since, direction="inbound")
+    async def incoming(self, since: int = 0, **wanted: Any) -> Call:
+        """The inbound call that came after the event number `since` (over this trunk, ...) and is answered."""
+        created = await self.event("CallCreated", since=since, direction="inbound", **wanted)
         call_id = created.call_id
         await self.event("LegAnswered", since=since, call_id=call_id)
         return self.live(call_id)

@@ -1,12 +1,13 @@
 """What happens inside a call with Asterisk: early media, our hold, and where the PBX sends us."""
 
 import asyncio
-import sys
 from collections import Counter
 
+import click.testing
 import pytest
 
 from sipagent.calls import orders
+from sipagent.cli import cli
 from sipagent.core.states import TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.sip.protocol import Replaces
@@ -138,13 +139,9 @@ async def test_the_ladder_has_the_messages_that_asterisk_has(pbx: Pbx, node: Nod
     ours = await node.sip_messages(call.id, len(theirs))
     assert Counter(text.splitlines()[0] for text in ours) == Counter(theirs)
     file = node.folder / "call.pcap"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sipagent", "calls", call.id, "--sip", "--pcap", str(file)),
-        *("-c", str(node.folder / "sipagent.toml")),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    picture, _ = await process.communicate()
-    assert process.returncode == 0
-    assert "401" in picture.decode() and "BYE" in picture.decode()
+    command = ["calls", call.id, "--sip", "--pcap", str(file), "-c", str(node.folder / "sipagent.toml")]
+    shown = await asyncio.to_thread(click.testing.CliRunner().invoke, cli, command)
+    assert shown.exit_code == 0, shown.output
+    assert "401" in shown.output and "BYE" in shown.output
     capture = file.read_bytes()
     assert all(text.encode() in capture for text in ours)

@@ -101,17 +101,7 @@ class Kamailio:
         if program is None or not modules:
             raise PeerMissing("Kamailio is not installed: apt-get install kamailio")
         config = self.folder / "kamailio.cfg"
-        config.write_text(
-            _CONFIG.format(
-                host=self.host,
-                algorithm=self.algorithm,
-                port=self.port,
-                modules=modules[0],
-                expires=self.expires_s,
-                password=PASSWORD,
-                blocked=BLOCKED,
-            )
-        )
+        config.write_text(self._script(modules[0]))
         with (self.folder / "kamailio.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 program,
@@ -145,6 +135,17 @@ class Kamailio:
         await self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _script(self, modules: str) -> str:
+        return _CONFIG.format(
+            host=self.host,
+            algorithm=self.algorithm,
+            port=self.port,
+            modules=modules,
+            expires=self.expires_s,
+            password=PASSWORD,
+            blocked=BLOCKED,
+        )
+
     async def _answering(self) -> None:
         probe = (
             f"OPTIONS sip:{self.address} SIP/2.0\r\n"
@@ -168,3 +169,57 @@ class Kamailio:
                 await asyncio.sleep(0.05)
         await self.stop()
         raise AssertionError(f"Kamailio did not start:\n{self.log()[-2000:]}")
+
+
+_BALANCER = """#!KAMAILIO
+debug=2
+log_stderror=yes
+children=1
+tcp_children=1
+listen=udp:127.0.0.1:{port}
+mpath="{modules}/"
+loadmodule "kex.so"
+loadmodule "sl.so"
+loadmodule "tm.so"
+loadmodule "pv.so"
+loadmodule "rr.so"
+loadmodule "maxfwd.so"
+loadmodule "textops.so"
+loadmodule "siputils.so"
+loadmodule "xlog.so"
+loadmodule "dispatcher.so"
+modparam("tm", "fr_timer", 1000)
+modparam("dispatcher", "list_file", "{folder}/nodes.list")
+modparam("dispatcher", "flags", 2)
+modparam("dispatcher", "ds_ping_interval", 1)
+modparam("dispatcher", "ds_probing_mode", 1)
+modparam("dispatcher", "ds_probing_threshold", 1)
+request_route {{
+  if (is_method("OPTIONS")) {{ sl_send_reply("200", "OK"); exit; }}
+  if (has_totag()) {{
+    if (!loose_route() && is_method("ACK")) {{ t_check_trans(); }}
+    t_relay();
+    exit;
+  }}
+  if (is_method("CANCEL")) {{ t_relay(); exit; }}
+  record_route();
+  if (!ds_select_dst("1", "4")) {{ sl_send_reply("503", "Service Unavailable"); exit; }}
+  t_on_failure("NEXT");
+  t_relay();
+}}
+failure_route[NEXT] {{
+  if (t_is_canceled()) exit;
+  if (t_check_status("408|5[0-9][0-9]") && ds_next_dst()) {{ t_on_failure("NEXT"); t_relay(); }}
+}}
+"""
+
+
+class Balancer(Kamailio):
+    """Spreads calls over nodes in turn (dispatcher), and stays in the path of their dialogs."""
+
+    def __init__(self, *nodes: str) -> None:
+        super().__init__()
+        (self.folder / "nodes.list").write_text("".join(f"1 sip:{node}\n" for node in nodes))
+
+    def _script(self, modules: str) -> str:
+        return _BALANCER.format(port=self.port, modules=modules, folder=self.folder)

@@ -114,9 +114,13 @@ class Pbx(Asterisk):
             Timeout=str(int(within_s * 1000)),
             Async="true",
         )
-        found = await self.manager.event("Newchannel", since=since)
-        assert found["Channel"].startswith(f"PJSIP/{endpoint}-"), found
-        return found["Uniqueid"]
+        mine = f"PJSIP/{endpoint}-"
+
+        def made() -> list[str]:
+            new = [event for event in self.manager.events[since:] if event["Event"] == "Newchannel"]
+            return [event["Uniqueid"] for event in new if event["Channel"].startswith(mine)]
+
+        return (await until(made, f"channel of {endpoint}"))[0]
 
     async def channels(self, *, but: str = "timed") -> list[Block]:
         """What is up, as Asterisk sees it, but for the channels of one endpoint."""
