@@ -33,7 +33,7 @@ routes:
 steps:
   tone: [answer, play: tone.wav]
   short: [answer, play: short.wav, hangup]
-  long: [answer, play: tone.wav, play: tone.wav, play: tone.wav, play: tone.wav]
+  long: [answer, play: tone.wav, play: tone.wav, play: tone.wav, play: tone.wav, play: tone.wav, play: tone.wav]
   busy: [reject: 486]
 agents: {}
 """

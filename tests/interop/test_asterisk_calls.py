@@ -13,7 +13,8 @@ from tests.peers.pbx import ENDPOINTS, Pbx
 from tests.peers.pbx import TONE_HZ as PBX_HZ
 from tests.system.wire import Capture
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 
 def uri(pbx: Pbx, extension: str) -> str:

@@ -8,7 +8,8 @@ from sipagent.core.events import DigitReceived
 from tests.interop.node import Node
 from tests.peers.pbx import Pbx
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 FORMS = ("plain", "info", "inband")  # telephone-events, SIP INFO, tones: by the names of the trunks that use them
 

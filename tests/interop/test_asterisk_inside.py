@@ -20,7 +20,8 @@ from tests.peers.pbx import TONE_HZ as PBX_HZ
 from tests.peers.pbx import Pbx
 from tests.system.wire import Capture
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 
 async def test_early_media_of_asterisk_reaches_us_and_is_no_answer(pbx: Pbx, node: Node) -> None:

@@ -19,7 +19,8 @@ from tests.peers.ports import free_port
 from tests.system.wire import Capture
 from tests.wait import until
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 TLS_PORT = free_port()
 

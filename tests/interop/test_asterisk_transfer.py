@@ -16,7 +16,8 @@ from tests.peers.pbx import TONE_HZ as PBX_HZ
 from tests.system.wire import Capture
 from tests.wait import until
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 
 BLIP = {"play": "blip.wav"}  # Asterisk joins the channels a moment after our answer; before, it takes no REFER

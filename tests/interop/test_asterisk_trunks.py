@@ -13,7 +13,8 @@ from tests.interop.node import TONE_HZ, Node
 from tests.peers.asterisk import PASSWORD
 from tests.peers.pbx import Pbx
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 TRUNK = """
 [[trunks]]

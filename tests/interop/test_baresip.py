@@ -19,7 +19,8 @@ from tests.peers.pbx import TONE_HZ as PBX_HZ
 from tests.system.wire import Capture
 from tests.wait import until
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 
 @pytest_asyncio.fixture(loop_scope="package")

@@ -16,7 +16,8 @@ from tests.peers.kamailio import PASSWORD, Balancer, Kamailio
 from tests.peers.pbx import Pbx
 from tests.wait import until
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 
 async def test_telephone_and_node_meet_at_their_registrar() -> None:

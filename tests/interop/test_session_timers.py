@@ -11,7 +11,8 @@ from tests.interop.node import Node
 from tests.peers.pbx import Pbx
 from tests.wait import until
 
-pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="package")]
+# The first run fetches Asterisk.
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="package")]
 
 INTERVAL_S = 90  # the least that RFC 4028 allows; the refresher acts when half of it is over
 

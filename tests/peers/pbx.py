@@ -40,8 +40,8 @@ OTHERS = {
 }
 PHONE = "phone"  # an endpoint for another user agent; its password is the trunks'
 _MODULES = """
-app_mixmonitor app_playtones app_userevent app_transfer app_record app_blind_transfer app_attended_transfer
-res_cdrel_custom cdr_custom func_strings func_cut res_srtp res_crypto res_musiconhold
+app_mixmonitor app_userevent app_transfer res_cdrel_custom cdr_custom func_strings func_cut res_srtp res_crypto
+res_musiconhold
 """.split()
 
 
