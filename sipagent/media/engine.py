@@ -208,7 +208,6 @@ class Engine:
             self._receive(late)
         else:
             sent, read, shared = begun
-            self._attend(0)  # first, for the peer may be answering to what main has said
             if read:
                 self._sockets.batch.count = read
                 self._take_odd(self._sockets.batch, list(range(read)))
@@ -258,6 +257,8 @@ class Engine:
 
     def _take_odd(self, batch: Batch, rows: list[int]) -> None:
         """What does not simply continue its stream, one by one."""
+        if rows:
+            self._attend(0)  # first, for the peer may be answering to what main has said
         for row in rows:
             slot, length = int(batch.slots[row]), int(batch.lengths[row])
             self._lines.odd(slot, batch.rows[row, :length].tobytes(), int(batch.stamps[row]))
