@@ -337,11 +337,11 @@ class Engine:
 
     def _attend(self, timeout: float) -> None:
         """Commands of main and datagrams of unknown senders; waits for one of them when `timeout` is negative."""
-        for fd, _ in self._attention.poll(timeout):
-            if fd == self._control.fileno():
-                self._read_control()
-            else:
-                self._take_strays()
+        ready = dict(self._attention.poll(timeout))
+        if self._control.fileno() in ready:
+            self._read_control()  # first, for the peer may be answering to what main has said
+        if self._sockets.strays_fd in ready:
+            self._take_strays()
         if self._unsent:
             self._flush_notices()
 
