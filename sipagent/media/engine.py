@@ -258,7 +258,7 @@ class Engine:
     def _take_odd(self, batch: Batch, rows: list[int]) -> None:
         """What does not simply continue its stream, one by one."""
         if rows:
-            self._attend(0)  # first, for the peer may be answering to what main has said
+            self._read_control()  # first, for the peer may be answering to what main has said
         for row in rows:
             slot, length = int(batch.slots[row]), int(batch.lengths[row])
             self._lines.odd(slot, batch.rows[row, :length].tobytes(), int(batch.stamps[row]))

@@ -238,6 +238,8 @@ class Lines:
             if reported is not None:
                 self.reports.receive(reported, stray.data, stray.sender, now_ns)
             return
+        # A call of a shared port may have been closed since this was read.
+        stray = stray._replace(slots=tuple(slot for slot in stray.slots if slot in self._lines))
         slot = self._meant(stray, now_ns)
         if slot is None or self._rests(slot, stray.sender, now_ns):
             self._counters[list(stray.slots), Counter.FOREIGN] += 1

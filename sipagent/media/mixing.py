@@ -229,6 +229,9 @@ class Mixing:
         """Between two ticks: from now on those that hear others send after having heard, all others before."""
         self.stale = False
         voices = self.others[self.others != self._nobody]
+        stopped = self.hears & (self.others == self._nobody).all(axis=1) & ~self._outgoing.talking
+        for slot in np.flatnonzero(stopped).tolist():
+            self._outgoing.silence(slot)  # the packet that waits holds the noise that was heard last
         self.hears[:] = (self.others != self._nobody).any(axis=1)
         self.joined = self.hears.copy()
         self.joined[voices % (self._nobody + 1)] = True

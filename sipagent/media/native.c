@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 8, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 9, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
 enum { VOICES = 16, MIXED = -2 };
@@ -272,8 +272,8 @@ static double speech_level(const uint8_t *levels, int count, int pause, int sile
 }
 
 // levels.received and levels.sent of a line of 8 kHz, NAN for None.
-void hot_levels(Hot *h, int64_t slot, int64_t window, int64_t every, int64_t invented, int64_t pause, int64_t silence,
-                double *levels) {
+void hot_levels(Hot *h, const Mixing *m, int64_t slot, int64_t window, int64_t every, int64_t invented, int64_t pause,
+                int64_t silence, double *levels) {
     uint8_t in[FRAME], out[FRAME];
     int received = 0, sent = 0;
     int64_t head = h->rx_head[slot];
@@ -282,6 +282,8 @@ void hot_levels(Hot *h, int64_t slot, int64_t window, int64_t every, int64_t inv
         if (!(h->rx_flags[place] & invented)) in[received++] = h->rx_level[place];
         if (beside >= 0)
             out[sent++] = level_of(h->tx_pcm + (slot * h->tx_frames + beside % h->tx_frames) * FRAME);
+        else if (beside == MIXED)
+            out[sent++] = level_of(m->sent + place * FRAME);
     }
     levels[0] = speech_level(in, received, (int)pause, (int)silence);
     levels[1] = speech_level(out, sent, (int)pause, (int)silence);

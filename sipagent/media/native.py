@@ -22,7 +22,7 @@ from sipagent.media.shared import MAX_STRAYS, SharedPorts
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 8
+_LAYOUT = 9
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -142,7 +142,7 @@ def load() -> ctypes.CDLL | None:
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, number
-    library.hot_levels.argtypes, library.hot_levels.restype = [pointer, *[number] * 6, pointer], None
+    library.hot_levels.argtypes, library.hot_levels.restype = [pointer, pointer, *[number] * 6, pointer], None
     return library
 
 
@@ -364,7 +364,8 @@ class NativePath(HotPath):
         if self._rings.rate[slot] != RATE:
             return super().levels(slot)
         self._library.hot_levels(
-            *(self._pointer, slot, levels.WINDOW, levels.EVERY, levels.INVENTED, levels.PAUSE_DB, levels.SILENCE),
+            *(self._pointer, self._mix_at, slot, levels.WINDOW, levels.EVERY),
+            *(levels.INVENTED, levels.PAUSE_DB, levels.SILENCE),
             ctypes.addressof(self._levels),
         )
         came, left = self._levels

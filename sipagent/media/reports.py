@@ -14,7 +14,7 @@ from sipagent.media import levels
 from sipagent.media.protocol import Connect, Notice, Quality
 from sipagent.media.quality import LossPattern
 from sipagent.media.reception import Accepted, Reception
-from sipagent.media.reporting import LineQuality, RtcpSession, StreamStats
+from sipagent.media.reporting import INTERVAL_NS, LineQuality, RtcpSession, StreamStats
 from sipagent.media.rings import Counter, Rings
 from sipagent.media.rtp import FRAME
 from sipagent.media.sockets import CallSockets
@@ -84,8 +84,9 @@ class Reports:
         if wanted and line.rtcp is None:
             name = secrets.token_urlsafe(9)  # of this call alone, so that nobody can follow us (RFC 7022)
             line.rtcp = RtcpSession(int(self._rings.tx_ssrc[slot]), name, now_ns, self._random)
-        elif not wanted:
+        elif not wanted and line.rtcp is not None:
             line.rtcp = None
+            line.quality.due_ns = min(line.quality.due_ns, now_ns + INTERVAL_NS)
         line.target = (rtcp_host, command.rtcp_port) if command.rtcp_port > 0 and rtcp_host else None
         self._plan(slot, line)
 

@@ -169,6 +169,10 @@ def test_both_paths_do_the_same(twins, seed):
         assert np.array_equal(*packets)
         if tick % 20 == 0:
             equal(*twins)
+        if tick % 50 == 49:
+            levels = [twin.path.levels(slot) for twin in twins for slot in range(SLOTS)]
+            for one, other in zip(levels[:SLOTS], levels[SLOTS:], strict=True):
+                assert one == pytest.approx(other, abs=0.5)
     assert twins[1].rings.counters[:, Counter.PACKETS_IN].min() > 100, "the paths had something to do"
 
 

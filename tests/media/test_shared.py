@@ -350,3 +350,15 @@ def test_notices_that_main_did_not_read_are_sent_though_no_call_is_up(rig):
     rig.engine._attend = main_reads
     rig.engine.run("other")
     assert answered == 501 and np.all(rig.rings.header[3:5] == 0)
+
+
+def test_a_call_that_ends_while_a_strangers_packet_waits_ends_no_engine(two):
+    rig, port, _, second = two
+    rig.peer("127.0.0.66").socket.sendto(b"junk", ("127.0.0.1", port))
+    rig.engine._hot.receive_shared(rig.engine._sockets)
+    rig.obey(ClosePort(slot=0))
+    rig.engine._take_strays()
+    assert not rig.engine._sockets.waiting
+    rig.say(second, port, 3, code=0x21)
+    rig.tick(20)
+    assert rig.heard(2, 0x21) == 3
