@@ -63,7 +63,6 @@ class Leg:
         self.state = LegState.SETUP
         self.identity = identity
         self.answered = asyncio.Event()
-        self.answered_at: clock.Stamp | None = None
         self.heard = asyncio.Event()  # of an outbound leg: its server has said something, if only 100
         self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
         self._lane = lane
@@ -316,7 +315,6 @@ class Leg:
             return
         self.state = advance(self.state, LegState.ANSWERED)
         self._confirmation = fact
-        self.answered_at = clock.now()
         self.answered.set()
         if self.on_transfer_request is not None:
             self._lane.send(sip.AllowRefer(call=self.handle))

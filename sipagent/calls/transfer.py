@@ -7,7 +7,6 @@ bridge     ... or, where that is refused, join the two legs here
 Every way ends with the caller at the target, gone, or back with whoever had them, with a sentence that says why.
 """
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,6 @@ from sipagent.sip.protocol import Replaces
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
-SETTLED_S = 0.3  # after the answer: until then a PBX may not have put its side together, and refuses a REFER
 _UNREACHABLE = "they cannot be reached at the moment"
 _HUNG_UP = "they have hung up"
 _REASONS = {
@@ -140,8 +138,6 @@ async def _refer(
 ) -> ReferOutcome:
     """REFER and its outcome on record; also when the call ends meanwhile and this is cancelled."""
     leg = call.leg
-    if leg.answered_at is not None:
-        await asyncio.sleep(SETTLED_S - clock.now().ms_since(leg.answered_at) / 1000)
     log.step(TransferState.REFERRED)
     outcome = ReferOutcome()
     try:

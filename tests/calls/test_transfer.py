@@ -101,7 +101,7 @@ async def test_attended_with_replaces():
     world = await answered(World([TransferStep(target=TARGET, kind="attended", whisper="")]))
     assert "Refer" not in world.lane.kinds()
     world.answered(-1)
-    await until(lambda: "Refer" in world.lane.kinds())
+    await settle()
     refer = last(world, protocol.Refer)
     assert refer == protocol.Refer(
         call=1, target="sip:desk@127.0.0.9", replaces=protocol.Replaces("id-of-peer", "theirs", "ours")
@@ -118,7 +118,7 @@ async def test_attended_with_replaces():
 async def test_an_attended_one_whose_refer_is_refused_is_bridged_with_the_leg_that_is_up():
     world = await answered(World([TransferStep(target=TARGET, kind="attended")]))
     world.answered(-1)
-    await until(lambda: "Refer" in world.lane.kinds())
+    await settle()
     world.refer(603, final=True)
     await settle(0.05)
     assert steps_of(world)[-2:] == ["attended refused", "bridge completed"]
