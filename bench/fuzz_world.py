@@ -3,6 +3,7 @@
 import ctypes
 import os
 import random
+import socket
 from collections import deque
 from typing import Any, cast
 
@@ -136,6 +137,8 @@ class World:
     def _make_engine(self) -> Engine:
         """One that has these arrays, and no socket."""
         engine = Engine.__new__(Engine)
+        self._main, engine._control = socket.socketpair()  # nobody says anything there
+        engine._control.setblocking(False)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         engine._rings, engine._outgoing, engine._lines, engine._hot = self.rings, self.outgoing, self.lines, self.hot
         engine._sockets, engine._wake = cast(CallSockets, self.sockets), self._wake
@@ -145,6 +148,8 @@ class World:
         self.lines.close_all()
         os.close(self.memory)
         os.close(self._wake)
+        self._main.close()
+        self._engine._control.close()
 
     # ---- the engine's tick ----
 
