@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sipagent.calls import holding
 from sipagent.calls.bridging import Part
-from sipagent.calls.outbound import PlaceRequest
+from sipagent.calls.outbound import PlaceRequest, let_go_if_left
 from sipagent.calls.transfer import transfer
 from sipagent.core import clock
 from sipagent.core.errors import NotNow, SipagentError
@@ -96,7 +96,8 @@ def bring_in(call: "Call", request: PlaceRequest, part: Part) -> None:
             leg = await call.outbound.place(call, request)
             if not leg.is_answered:
                 raise NotNow("nobody answered who could be brought into the call")
-            call.room.enter(leg, part)
+            with let_go_if_left(call, leg):
+                call.room.enter(leg, part)
         except (SipagentError, ValueError) as error:
             call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="bring in", what=str(error)))
             return

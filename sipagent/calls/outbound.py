@@ -42,6 +42,7 @@ class PlaceRequest:
     withhold: bool = False  # keep the calling number from the callee (RFC 3323)
     ring_timeout_s: float = 0.0  # of each attempt; 0 is the trunk's or the node's
     headers: Mapping[str, str] = field(default_factory=dict)
+    ours: bool = False  # the headers are of our making: OUR_HEADERS may be among them
     beside: MediaPort | None = None  # a port that the new one must be able to hear
 
 
@@ -67,14 +68,15 @@ class Outbound:
 
     def attempts(self, request: PlaceRequest) -> Sequence[Attempt]:
         """The ways to go, in order. Raises ConfigError when there is none."""
+        own = OUR_HEADERS if request.ours else ()
         for name, value in request.headers.items():
-            if name.lower() not in OUR_HEADERS and not identity.settable(name, value):
+            if name.lower() not in own and not identity.settable(name, value):
                 raise ConfigError(f"the header `{name[:64]}` cannot be set: it is SIP's own, or its value is none")
         trunks = _trunks_for(self._trunks, request.target, request.trunk)
         if not trunks:
             return [Attempt("", request.target)]
         for name in request.headers:
-            if not any(identity.permitted({name: ""}, (*trunk.headers_out, *OUR_HEADERS)) for trunk in trunks):
+            if not any(identity.permitted({name: ""}, (*trunk.headers_out, *own)) for trunk in trunks):
                 raise ConfigError(f"no trunk lets the header `{name[:64]}` out: add it to its `headers_out`")
         ways = routing.candidates(request.target, trunks, self._trunks.states, random.random, named=bool(request.trunk))
         if not ways:
@@ -170,9 +172,9 @@ class Outbound:
                     last = error
                     continue
                 leg = opened
-                call.adopt(leg, main=main)
                 if main:
                     call.trunk = attempt.account
+                call.adopt(leg, main=main)
                 self.ring(leg, request, attempt)
             with let_go_if_left(call, leg):
                 outcome = await until_answered(leg, self._ring_timeout(attempt, request), self._silent_s(attempt))
@@ -229,7 +231,7 @@ class Outbound:
             return from_value, dict(request.headers)
         shown = identity.outgoing(trunk, request.from_number, withhold=request.withhold)
         return shown.from_value, {
-            **identity.permitted(request.headers, (*trunk.headers_out, *OUR_HEADERS)),
+            **identity.permitted(request.headers, (*trunk.headers_out, *(OUR_HEADERS if request.ours else ()))),
             **trunk.extra_headers,
             **shown.headers,
         }
@@ -240,7 +242,7 @@ def let_go_if_left(call: "Call", leg: Leg) -> Iterator[None]:
     """Hangs the leg up when what is done with it is broken off, and the call goes on with something else."""
     try:
         yield
-    except asyncio.CancelledError:
+    except BaseException:
         if not call.ended.done():  # else it ends as the call did
             disposition = Disposition.ANSWERED if leg.is_answered else Disposition.CANCELLED
             leg.hangup(Termination(disposition=disposition, cause=Cause.CANCELLED, by=EndedBy.SYSTEM, sip_status=487))
@@ -280,6 +282,8 @@ def _trunks_for(trunks: Trunks, target: str, name: str) -> Sequence[TrunkSetting
     if name and named is None:
         raise ConfigError(f"no trunk named `{name}`")
     if target.startswith(("sip:", "sips:")):
+        if "?" in target:
+            raise ConfigError("the SIP URI to call may have no headers (?...)")
         host = message.parse_address(target).host
         if not host:
             raise ConfigError("the SIP URI to call has no host")

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from sipagent.calls.leg import Leg
-from sipagent.calls.outbound import PlaceRequest
+from sipagent.calls.outbound import PlaceRequest, let_go_if_left, until_answered
 from sipagent.calls.transfer import TransferLog
 from sipagent.core.errors import SipagentError
 from sipagent.core.ids import new_transfer_id
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORBIDDEN, UNAVAILABLE = 603, 503
 BYE_EXPECTED_S = 2.0
+ACK_EXPECTED_S = 35.0  # the lane gives up after 32
 TAKEN_OVER = Termination(disposition=Disposition.ANSWERED, cause=Cause.TRANSFERRED, by=EndedBy.SYSTEM, sip_status=200)
 
 
@@ -57,7 +58,7 @@ def asked(call: "Call", leg: Leg, fact: sip.TransferRequested) -> None:
 
 async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: sip.TransferRequested) -> None:
     headers = {"Replaces": str(fact.replaces)} if fact.replaces is not None else {}
-    request = PlaceRequest(target=number, trunk=call.trunk, headers=headers, beside=leg.port)
+    request = PlaceRequest(target=number, trunk=call.trunk, headers=headers, ours=True, beside=leg.port)
     status = UNAVAILABLE
     try:
         log.step(TransferState.DIALLING)
@@ -105,7 +106,10 @@ def replace(call: "Call", leg: Leg) -> None:
     async def work() -> None:
         try:
             leg.answer()
-            await leg.answered.wait()
+            with let_go_if_left(call, leg):
+                if await until_answered(leg, ACK_EXPECTED_S) != "answered" or leg.ended.done():
+                    log.step(TransferState.FAILED, leg.ended.result().sip_status, other=leg)
+                    return
             take_over(call, leg).hangup(TAKEN_OVER)
             log.step(TransferState.COMPLETED, 200, other=leg)
         finally:

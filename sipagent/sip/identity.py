@@ -21,8 +21,8 @@ _OURS = frozenset(
     "accept accept-encoding allow allow-events authorization call-id contact content-disposition content-encoding "
     "content-length content-type cseq date event expires from max-forwards mime-version min-se p-asserted-identity "
     "p-preferred-identity path privacy proxy-authenticate proxy-authorization proxy-require rack record-route refer-to "
-    "remote-party-id replaces require route rseq server session-expires supported to user-agent via www-authenticate "
-    "x-sipagent-source".split()
+    "remote-party-id replaces require route rseq server session-expires supported to user-agent via "
+    "www-authenticate".split()
 )
 _NAME = re.compile(r"[A-Za-z0-9!%*_+`'~.-]{1,64}")
 
@@ -168,6 +168,7 @@ def settable(name: str, value: str) -> bool:
     return (
         bool(_NAME.fullmatch(name))
         and name.lower() not in _OURS
+        and not name.lower().startswith("x-sipagent-")  # between us and the edge
         and len(name) > 1  # the compact forms (RFC 3261 section 7.3.3) are SIP's own
         and len(value) <= message.MAX_VALUE
         and value.isprintable()

@@ -385,6 +385,8 @@ class Lane:
         except pj.Error:
             self.bury(call)
             raise
+        finally:
+            self.accounts.settle()
 
     def _add_account(self, command: AddAccount) -> None:
         # The address of record keeps the name; only the request URI of REGISTER gets the address.
@@ -405,6 +407,8 @@ class Lane:
             account.sendRequest(options(command.token, self._hosts.substitute(command.target), headers))
         except pj.Error:
             self.emit(OptionsResult(token=command.token, status=0, answered=False))
+        finally:
+            self.accounts.settle()
 
     def _address_changed(self) -> None:
         """Connections from the old address are given up. Registering anew and moving calls is main's to ask for."""

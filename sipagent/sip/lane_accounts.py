@@ -52,6 +52,11 @@ class Accounts:
         self._become(holder, command)
         return self._own[holder]
 
+    def settle(self) -> None:
+        """The account of calls that come in has nobody's password; what was placed by it has a copy of its own."""
+        if "" in self._known:
+            self._become("", self._known[""])
+
     def registering(self, name: str) -> LaneAccount:
         """The account that holds this trunk's registration. Raises RuntimeError when PJSIP has no room for it."""
         account = self.find(name)

@@ -60,6 +60,10 @@ class LaneAccount(pj.Account):  # type: ignore[misc]  # pjsua2 has no types
         known = seen in self.lane.trusted or seen.rpartition(":")[0] in self.lane.trusted
         return told if known and _SOURCE.fullmatch(told) else seen
 
+    def onIncomingSubscribe(self, prm: Any) -> None:
+        """PJSIP's default takes anyone's subscription, and answers a challenge to its NOTIFY with our password."""
+        prm.code, prm.reason = pj.PJSIP_SC_BAD_EVENT, "Bad Event"
+
     def onRegState(self, prm: Any) -> None:
         try:
             result = registration_result(self.name, prm)

@@ -14,7 +14,8 @@ _PARAMETER = re.compile(r'([A-Za-z0-9-]+)(\s*=\s*)("(?:[^"\\]|\\.)*"?|[^\s,]*)')
 # SRTP keys (RFC 4568, RFC 4567, RFC 4566 section 5.12) and ICE's password.
 _KEYS = re.compile(r"(inline:|^a=key-mgmt:|^k=|^a=ice-pwd:)([^\s|]+)", re.IGNORECASE | re.MULTILINE)
 _KEY_WORDS = ("inline:", "key-mgmt", "k=", "ice-pwd")
-_PASSWORD_IN_URI = re.compile(r"(:[^\s@:;<>\"=,]+:)([^\s@;<>\"]+)(?=@)")
+_BEFORE_AT = re.compile(r"(?<![^\s@;<>\"])[^\s@;<>\"]++(?=@)")  # each word is looked at once: the sender is anyone
+_USER = re.compile(r":[^:=,]+:(?=.)")
 _CONTENT_TYPE = re.compile(r"^(?:content-type|c)[ \t]*:[ \t]*([^\s;,]+)", re.IGNORECASE | re.MULTILINE)
 # Bodies that are signalling; all others may hold keys that were pressed (INFO, KPML) or words (MESSAGE).
 _SHOWN_BODIES = ("application/sdp", "message/sipfrag", "application/pidf+xml")
@@ -27,7 +28,7 @@ def masked(text: str) -> str:
     # Most messages have nothing to mask: a look for a word costs a tenth of a search for a pattern.
     if "authorization" in head.lower():
         head = _CREDENTIALS.sub(_credentials, head)
-    head = _PASSWORD_IN_URI.sub(_second, head)
+    head = _BEFORE_AT.sub(_password, head)
     if body:
         kind = _CONTENT_TYPE.search(head)
         of_a_call = kind is not None and kind[1].lower().startswith(_SHOWN_BODIES)
@@ -60,6 +61,12 @@ def _parameter(found: re.Match[str]) -> str:
         return found[0]
     inner = f'"{_xs(value[1:-1])}"' if value.startswith('"') and value.endswith('"') and len(value) > 1 else _xs(value)
     return f"{name}{equals}{inner}"
+
+
+def _password(found: re.Match[str]) -> str:
+    word = found[0]
+    user = _USER.search(word)
+    return word if user is None else word[: user.end()] + _xs(word[user.end() :])
 
 
 def _second(found: re.Match[str]) -> str:

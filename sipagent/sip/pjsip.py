@@ -18,7 +18,7 @@ _PROBE_TURNS = 50
 # Of pjsip_msg: its kind, then the request line, which begins with the method's number.
 _METHOD_AT = 8
 _ACK = 2
-ALLOW = "PRACK, INVITE, ACK, BYE, CANCEL, UPDATE, INFO, SUBSCRIBE, NOTIFY, REFER, MESSAGE, OPTIONS"
+ALLOW = "PRACK, INVITE, ACK, BYE, CANCEL, UPDATE, INFO, NOTIFY, REFER, OPTIONS"
 
 
 class _Str(ctypes.Structure):

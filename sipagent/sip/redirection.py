@@ -19,7 +19,7 @@ class Redirections:
         """The URIs to call now, in order."""
         places: list[str] = []
         for target in targets:
-            uri = target
+            uri = target.partition("?")[0]  # PJSIP would make headers of our INVITE of what follows
             if target.lower().startswith("tel:"):
                 uri = self._trunk.target_uri(message.parse_address(target).user)
             if uri in self._seen or not message.parse_address(uri).host or len(self._seen) > PLACES:

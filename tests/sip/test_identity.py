@@ -114,6 +114,7 @@ def test_headers_pass_by_the_list_alone() -> None:
         ("CONTACT", "x", False),
         ("v", "x", False),
         ("X-Sipagent-Source", "1.2.3.4:5", False),
+        ("x-sipagent-route", "sip:evil.example", False),
         ("X-A", "b\r\nVia: c", False),
         ("X A", "b", False),
         ("", "b", False),

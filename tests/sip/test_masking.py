@@ -89,3 +89,9 @@ def test_bodies_without_a_type_are_not_shown() -> None:
 def test_whatever_comes_keeps_its_length(head: str, body: str) -> None:
     text = request("Authorization: " + head, body=body)
     assert len(masked(text)) == len(text)
+
+
+def test_passwords_in_uris_are_masked_however_long_the_line_is():
+    shown = masked("INVITE sip:bob:secret@example.com SIP/2.0\r\nSubject: " + ":a" * 1850 + "\r\n\r\n")
+    assert shown.startswith("INVITE sip:bob:xxxxxx@example.com SIP/2.0")
+    assert masked("To: <sip:bob@example.com:5060>\r\n\r\n") == "To: <sip:bob@example.com:5060>\r\n\r\n"

@@ -1,6 +1,8 @@
 """What no SIPp can send: messages beyond every bound."""
 
 import asyncio
+import contextlib
+import socket
 
 import pytest
 
@@ -34,3 +36,25 @@ async def test_70_kb_over_tcp_cost_nobody_anything(agent: Agent) -> None:
     writer.close()
     (await sipp.run("uac-inbound-answered.xml", target=agent.address, duration_ms=50)).check()
     assert len(agent.readies) == 1 and len(agent.all(IncomingCall)) == 1
+
+
+async def test_nobody_subscribes_and_makes_us_answer_a_challenge(agent: Agent) -> None:
+    """PJSIP would send NOTIFY to the Contact, and a digest of our password to whoever challenges that."""
+    host, _, port = agent.address.partition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.setblocking(False)
+        own = stranger.getsockname()[1]
+        subscribe = (
+            f"SUBSCRIBE sip:sipagent@{agent.address} SIP/2.0\r\n"
+            f"Via: SIP/2.0/UDP 127.0.0.1:{own};branch=z9hG4bKs1\r\n"
+            "From: <sip:a@b>;tag=1\r\nTo: <sip:sipagent@127.0.0.1>\r\nCall-ID: subscribe\r\nCSeq: 1 SUBSCRIBE\r\n"
+            f"Contact: <sip:a@127.0.0.1:{own}>\r\nEvent: presence\r\nExpires: 3600\r\nMax-Forwards: 70\r\n"
+            "Content-Length: 0\r\n\r\n"
+        )
+        stranger.sendto(subscribe.encode(), (host, int(port)))
+        loop = asyncio.get_running_loop()
+        answers = [await asyncio.wait_for(loop.sock_recv(stranger, 4000), 5)]
+        with contextlib.suppress(TimeoutError):
+            answers.append(await asyncio.wait_for(loop.sock_recv(stranger, 4000), 1))
+    assert answers[0].startswith(b"SIP/2.0 4") and not any(answer.startswith(b"NOTIFY") for answer in answers)
