@@ -104,6 +104,7 @@ class Group:
 class Engine:
     def __init__(self, settings: MediaSettings, control: socket.socket, memory: int, wake: int) -> None:
         self._control = control
+        control.setblocking(False)  # nothing that main says, or does not say, may hold up a tick
         self._wake = wake
         self._buffer = FrameBuffer()
         self._unsent = bytearray()
@@ -432,7 +433,6 @@ def main(arguments: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # two sockets a call
     settings = msgspec.json.decode(options.settings, type=MediaSettings)
     control = socket.socket(fileno=options.control)
-    control.setblocking(False)
     engine = Engine(settings, control, options.memory, options.wake)
     scheduling = _go_realtime(settings.realtime)
     gc.collect()
