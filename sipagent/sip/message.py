@@ -238,13 +238,16 @@ def seen_as(via: str) -> str:
     return f"{host}:{port}" if host and _is_number(port) else ""
 
 
+_WELL = {("SIP", "200"), ("Q.850", "16")}  # of a call that was simply hung up: nothing to explain
+
+
 def explanation(headers: Mapping[str, str]) -> str:
     """What a peer gave as its reason (RFC 3326) and when it may be tried again; the text it wrote is left out."""
     found: list[str] = []
     for name, value in headers.items():
         if name.lower() == "reason":
             causes = re.findall(r"(?:^|,)\s*([A-Za-z0-9.]{1,16})\s*;[^,]*?cause\s*=\s*([0-9]{1,3})", value)
-            found += [f"{protocol} cause {number}" for protocol, number in causes[:4]]
+            found += [f"{each} cause {number}" for each, number in causes[:4] if (each.upper(), number) not in _WELL]
         elif name.lower() == "retry-after" and seconds(value):
             found.append(f"try again after {seconds(value)} s")
     return "the peer says: " + ", ".join(found) if found else ""

@@ -187,4 +187,5 @@ def test_redirections_are_in_order_of_preference_and_bounded() -> None:
 def test_a_peers_reason_without_its_words() -> None:
     headers = {"Reason": 'Q.850;cause=17;text="+4930, busy", SIP ;cause=486', "Retry-After": "30 (Ann is out)"}
     assert message.explanation(headers) == "the peer says: Q.850 cause 17, SIP cause 486, try again after 30 s"
+    assert message.explanation({"Reason": "SIP;cause=200, Q.850;cause=16"}) == ""
     assert message.explanation({"Reason": "nonsense", "Retry-After": "x", "X-Reason": "Q.850;cause=1"}) == ""
