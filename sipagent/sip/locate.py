@@ -3,7 +3,6 @@
 PJSIP does the second and third by itself; NAPTR, the order by weight, and going on to the next server it does not.
 """
 
-import asyncio  # noqa: F401  (the example)
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -59,7 +58,10 @@ class DnsResolver:
 
 
 class Locator:
-    """>>> locator = Locator(DnsResolver(["192.0.2.53"]), HostsFile())
+    """Finds the servers of SIP URIs, by the hosts file and by DNS.
+
+    >>> import asyncio
+    >>> locator = Locator(DnsResolver(["192.0.2.53"]), HostsFile())
     >>> asyncio.run(locator.locate("sip:192.0.2.1;transport=tcp"))[0]
     [Server(host='192.0.2.1', port=5060, transport='tcp', priority=0, weight=0)]
     """
