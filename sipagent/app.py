@@ -21,7 +21,7 @@ from sipagent.config import Config
 from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent
 from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
-from sipagent.conversation.interfaces import Agent
+from sipagent.conversation.interfaces import Agent, CallControl
 from sipagent.conversation.phrases import PhraseCache
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.providers.openai_chat import ChatModel
@@ -75,7 +75,7 @@ class Brains:
         self._http = http
         self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
 
-    async def make(self, name: str, spec: AgentSpec) -> Agent:
+    async def make(self, name: str, spec: AgentSpec, control: CallControl) -> Agent:
         """An agent of this name for one call. Raises ProviderError or ConfigError."""
         if spec.chat is not None:
             chat = spec.chat

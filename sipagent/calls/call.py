@@ -129,11 +129,12 @@ class Call:
         assert self._order is not None
         self._order.set_result(order)
 
-    def beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Work that goes on beside the steps, at most until the call ends."""
         task = asyncio.create_task(work, name=f"{self.id}/{name}")
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+        return task
 
     def place_first(self, request: PlaceRequest, attempts: Sequence[Attempt]) -> None:
         """It is we who ring: `run` begins with that."""

@@ -88,7 +88,8 @@ class Leg:
         self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
         self._key_source: Leg | None = None  # whose peer's keys are pressed here
         self._key_sinks: list[Leg] = []  # where those of our peer are
-        self._record.on_digit = self._pass_key_on
+        self._record.on_digit = self._pressed
+        self.on_digit: list[Callable[[str], None]] = []  # told of each key that the peer presses
 
     @property
     def is_answered(self) -> bool:
@@ -209,7 +210,9 @@ class Leg:
         if self._key_source is not None:
             self._key_source._key_sinks.append(self)
 
-    def _pass_key_on(self, digit: str, duration_ms: int, by_info: bool) -> None:
+    def _pressed(self, digit: str, duration_ms: int, by_info: bool) -> None:
+        for told in tuple(self.on_digit):
+            told(digit)
         for sink in self._key_sinks:
             if by_info or sink._keypad.by_info:  # all others the media process presses
                 sink._keypad.pass_on(digit, duration_ms)

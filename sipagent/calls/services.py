@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from sipagent.calls.settings import LimitSettings, WaitingSettings
-from sipagent.conversation.interfaces import Agent, MakeDetector, Recogniser, Tts
+from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
@@ -22,7 +22,7 @@ class Services:
     tts: Tts
     recogniser: Recogniser
     make_vad: MakeDetector
-    make_agent: Callable[[str, AgentSpec], Awaitable[Agent]]  # by dialplan/agent name
+    make_agent: Callable[[str, AgentSpec, CallControl], Awaitable[Agent]]  # by dialplan/agent name, for one call
     sip: SipSettings
     trunks: Sequence[TrunkSettings]
     conversation: ConversationSettings

@@ -1,9 +1,10 @@
 """The agent step: a conversation, and what it asks for at its end; a failed transfer leads back into it."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from sipagent.calls.control import AgentControl
 from sipagent.calls.transfer import transfer
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Agent, TransferCall
@@ -21,7 +22,7 @@ class Talk:
 
     agent: Agent
     spec: AgentSpec
-    history: History = field(default_factory=History)
+    history: History
     opening: str | None = None  # None is the greeting
 
     def back(self, reason: str) -> None:
@@ -34,8 +35,10 @@ async def talk(call: "Call", name: str) -> None:
     """Until the conversation has ended the call or handed the caller on."""
     spec = call.match.dialplan.agents[name]
     if call.talk is None:
-        agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec)
-        call.talk = Talk(agent, spec)
+        history = History()
+        control = AgentControl(call, history)
+        agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec, control)
+        call.talk = Talk(agent, spec, history)
     try:
         async with asyncio.timeout(spec.max_duration_s) as limit:
             while True:

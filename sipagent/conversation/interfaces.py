@@ -4,12 +4,15 @@ Audio is mono int16 at 8 or 16 kHz, as the line has it; a frame is 20 ms, so its
 change the rate in the middle of a call.
 """
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sipagent.core.events import EventSink
 
 Pcm = NDArray[np.int16]
 
@@ -156,6 +159,55 @@ class Agent(Protocol):
         ...
 
     def rollback(self, state: object) -> None: ...
+
+
+# --- what an agent may have done to its call ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What is known of a call from its beginning."""
+
+    call_id: str
+    caller: str  # the number
+    called: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigitsWanted:
+    """Keys that the caller is asked to press. Times are seconds; the first runs once the agent is silent."""
+
+    least: int = 1
+    most: int = 32
+    end: str = "#"  # this key ends it and is none of them; "" for none
+    first_s: float = 8.0
+    between_s: float = 4.0
+    limit_s: float = 60.0  # of all of it
+
+
+class CallControl(Protocol):
+    """One call, for its agent. Hanging up and handing the caller on are pieces: they come after what was said."""
+
+    @property
+    def facts(self) -> CallFacts: ...
+    @property
+    def events(self) -> EventSink: ...
+
+    async def press(self, digits: str) -> None:
+        """Keys for the other side. Raises ValueError for what is no key, SipagentError where they are not taken."""
+        ...
+
+    async def collect(self, wanted: DigitsWanted) -> str:
+        """The keys that the caller presses from now on; fewer than the least are an answer too, and "" is none."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that happened and that the agent shall know when it answers next."""
+        ...
+
+    def beside(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Work that outlives the turn it was begun in; at the call's end it is cancelled."""
+        ...
 
 
 class HistoryView(Protocol):
