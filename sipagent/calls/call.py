@@ -74,6 +74,7 @@ class Call:
         self._beside: set[asyncio.Task[None]] = set()
         self.not_reached: Termination | None = None  # how dialling for the caller went last, where nobody answered
         self.held: asyncio.Event | None = None  # on hold by an order, until this is set
+        self._leaving: Leg | None = None  # its peer has sent us elsewhere, and may hang up before we are there
         self.room = Room(leg)
         self.leg = leg  # the one it speaks on
         self.adopt(leg, main=True)
@@ -107,6 +108,16 @@ class Call:
         """Another of its legs is the caller's from now on, whose end is the call's."""
         self.room.take_over(leg)
         self.leg = leg
+
+    def leave(self, leg: Leg) -> None:
+        """The end of this leg is not the call's, until `stay`: many who send us elsewhere hang up at once."""
+        self._leaving = leg
+
+    def stay(self) -> None:
+        """Nobody was reached elsewhere, or the call speaks on another leg by now."""
+        leg, self._leaving = self._leaving, None
+        if leg is not None and leg.ended.done():
+            self._leg_ended(leg)
 
     def check_up(self) -> None:
         """Raises NotNow unless the call is answered."""
@@ -263,6 +274,8 @@ class Call:
             self._table.drop(leg)
 
     def _leg_ended(self, leg: Leg) -> None:
+        if leg is self._leaving:
+            return
         if leg is not self.leg:
             self.retire(leg)
         elif not self._placing:
@@ -304,6 +317,8 @@ class Call:
         self._give_up(leg, Cause.MEDIA_DIED, "the media process died and could not be started again")
 
     def _give_up(self, leg: Leg, cause: Cause, detail: str) -> None:
+        if leg is self._leaving and leg.ended.done():
+            return
         if leg is self.leg:
             self.hangup(EndedBy.SYSTEM, cause, detail)
         else:

@@ -75,6 +75,7 @@ class Leg:
         self._codec = ""
         self._sip_call_id = ""
         self._confirmation: sip.Answered | None = None
+        self._confirmed_at: clock.Stamp | None = None
         self._accepted = False  # we have said 200
         self._sends = True  # the peer hears us
         self.held = False  # by the peer
@@ -94,6 +95,11 @@ class Leg:
     @property
     def is_answered(self) -> bool:
         return self.answered.is_set()
+
+    @property
+    def up_ms(self) -> float:
+        """Since it was answered, 0 before that."""
+        return clock.now().ms_since(self._confirmed_at) if self._confirmed_at is not None else 0.0
 
     @property
     def dialog(self) -> sip.Replaces:
@@ -222,8 +228,9 @@ class Leg:
         await self._keypad.press(digits, duration_ms, gap_ms)
 
     def tell_transfer(self, status: int) -> None:
-        """NOTIFY to a peer that asked us by REFER to go elsewhere: what became of it."""
-        self._lane.send(sip.NotifyTransfer(call=self.handle, status=status, final=True))
+        """NOTIFY to a peer that asked us by REFER to go elsewhere: what became of it. Nothing once it has hung up."""
+        if not self._dialog_over.is_set():
+            self._lane.send(sip.NotifyTransfer(call=self.handle, status=status, final=True))
 
     async def close(self, timeout_s: float) -> None:
         """Waits for the dialog's end (bounded), then closes the media port and writes the leg down."""
@@ -317,7 +324,7 @@ class Leg:
         ):
             return
         self.state = advance(self.state, LegState.ANSWERED)
-        self._confirmation = fact
+        self._confirmation, self._confirmed_at = fact, clock.now()
         self.answered.set()
         if self.on_transfer_request is not None:
             self._lane.send(sip.AllowRefer(call=self.handle))

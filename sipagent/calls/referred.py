@@ -54,6 +54,8 @@ def asked(call: "Call", leg: Leg, fact: sip.TransferRequested) -> None:
     except SipagentError as error:
         log.step(TransferState.FAILED, UNAVAILABLE, str(error))
         leg.tell_transfer(UNAVAILABLE)
+    else:
+        call.leave(leg)  # from now on, not only when the work begins: its BYE may be here by then
 
 
 async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: sip.TransferRequested) -> None:
@@ -79,6 +81,7 @@ async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: s
             log.step(TransferState.ABANDONED)
         if status != 200:
             leg.tell_transfer(status)
+        call.stay()
 
 
 def take_over(call: "Call", leg: Leg) -> Leg:

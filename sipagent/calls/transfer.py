@@ -7,6 +7,7 @@ bridge     ... or, where that is refused, join the two legs here
 Every way ends with the caller at the target, gone, or back with whoever had them, with a sentence that says why.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,10 @@ _REASONS = {
     Disposition.REJECTED: "they cannot take the call now",
 }
 
+
+# What Asterisk says to a REFER of a call that it has not joined yet, some milliseconds after our answer.
+TOO_SOON = (400, 500)
+SETTLED_MS = 500.0
 
 REASONS = (*_REASONS.values(), _UNREACHABLE, _HUNG_UP)
 
@@ -140,13 +145,22 @@ async def _refer(
     leg = call.leg
     log.step(TransferState.REFERRED)
     outcome = ReferOutcome()
-    try:
-        outcome = await leg.requests.refer(
+
+    async def refer() -> ReferOutcome:
+        return await leg.requests.refer(
             uri,
             call.services.limits.transfer_timeout_s,
             lambda status: log.step(TransferState.ACCEPTED, status),
             replaces,
         )
+
+    try:
+        up_ms = leg.up_ms
+        outcome = await refer()
+        if outcome.refused and outcome.status in TOO_SOON and up_ms < SETTLED_MS:
+            await asyncio.wait([leg.ended], timeout=(SETTLED_MS - up_ms) / 1000)
+            if not leg.ended.done():
+                outcome = await refer()
     finally:
         outcome = leg.requests.refer_outcome
         if outcome.succeeded:

@@ -165,6 +165,29 @@ async def test_a_refer_is_followed_only_where_the_trunk_may_send_us(monkeypatch)
     ]
 
 
+@pytest.mark.parametrize("reached", [True, False])
+async def test_whoever_sends_us_on_may_hang_up_before_we_are_there(reached):
+    trunk = TrunkSettings(name="pbx", peers=["127.0.0.1"], domain="pbx.test", follow_refer=("2??",))
+    world = World(WAITING, (trunk,))
+    await learn_peers(world.registry.trunks)
+    call = await up(world)
+    world.registry.on_fact(protocol.TransferRequested(call=1, target="sip:200@elsewhere.test"))
+    world.ended(1, was_answered=True)
+    await until(lambda: "Resume" in world.lane.kinds() or "MakeCall" in world.lane.kinds())
+    await rings_out(world)
+    assert not call.ended.done() and world.registry.live == [call]
+    if reached:
+        world.answered(-1)
+        await until(lambda: call.leg is call.legs[1])
+        await until(lambda: world.of(LegEnded))
+        assert not call.ended.done()
+    world.ended(-1, status=200 if reached else 486, was_answered=reached)
+    await until(lambda: not world.registry.live)
+    assert world.termination().by == ("callee" if reached else "caller")
+    assert "NotifyTransfer" not in world.lane.kinds()
+    assert steps_of(world)[-1] == ("received completed" if reached else "received failed")
+
+
 async def test_without_such_numbers_a_refer_is_not_even_looked_at():
     world = World(WAITING)
     await up(world)

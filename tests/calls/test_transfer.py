@@ -47,6 +47,17 @@ def last(world: World, kind):
     return next((command for command in reversed(world.lane.sent) if isinstance(command, kind)), None)
 
 
+async def test_a_refer_that_came_too_soon_after_the_answer_is_sent_once_more():
+    world = await answered(World([TransferStep(target=TARGET, via="refer")]))
+    world.refer(400, final=True)
+    await until(lambda: world.lane.kinds().count("Refer") == 2)
+    world.refer(400, final=True)
+    await settle()
+    assert world.lane.kinds().count("Refer") == 2
+    assert steps_of(world) == ["blind requested", "blind referred", "blind failed"]
+    await world.registry.drain()
+
+
 async def test_a_refused_refer_becomes_a_bridge():
     world = await answered(World([TransferStep(target=TARGET)]))
     world.refer(405, final=True)

@@ -208,6 +208,16 @@ async def test_a_peer_sends_us_elsewhere_and_another_takes_its_place() -> None:
         assert [(leg.to_number, leg.cause) for leg in record.call.legs] == [("talk", "transferred"), ("200", "normal")]
         assert (record.call.cause, record.call.ended_by) == ("normal", "callee")
 
+        # The same from one who hangs up without waiting for the outcome.
+        async with Sipp("uas-outbound-callee-hangs-up.xml", port=target.port, timeout_s=60) as again:
+            refer = "uac-refer-hangs-up-at-once.xml"
+            (await sipp.run(refer, target=node.target, service="talk", timeout_s=30)).check()
+            (await again.wait()).check()
+        record = (await node.ended(2))[0]
+        assert record.transfers[-1].state == "completed"
+        assert [(leg.to_number, leg.ended_by) for leg in record.call.legs] == [("talk", "caller"), ("200", "callee")]
+        assert record.call.ended_by == "callee"
+
         # INVITE with Replaces: the agent goes on with whom took the caller's place.
         first = Sipp("uac-inbound-agent-hangs-up.xml", target=node.target, service="talk", timeout_s=30)
         await first.start()
@@ -221,7 +231,7 @@ async def test_a_peer_sends_us_elsewhere_and_another_takes_its_place() -> None:
         second = await sipp.run("uac-replaces.xml", target=node.target, args=["-key", "replaces", dialog], timeout_s=20)
         second.check()
         (await first.wait()).check()
-        record = (await node.ended(2))[0]
+        record = (await node.ended(3))[0]
         assert [(leg.direction, leg.cause) for leg in record.call.legs] == [
             ("inbound", "transferred"),
             ("inbound", "normal"),
