@@ -58,7 +58,7 @@ async def test_answers_what_it_knows(agent):
 async def test_asks_for_what_is_missing_and_fills_in_what_was_said(agent):
     assert await ask(agent, "book appointment") == [Text("Which day?")]
     assert await ask(agent, "On Tuesday.") == [Text("At what time?")]
-    assert await ask(agent, "half past ten") == [Text("Booked Tuesday at half past ten.")]
+    assert await ask(agent, "half past ten") == [Text("Booked Tuesday at 10:30.")]
     assert agent.intent == "book"
     # The next thing is a new matter.
     assert await ask(agent, "opening hours") == [Text("We open at eight.")]
@@ -66,7 +66,7 @@ async def test_asks_for_what_is_missing_and_fills_in_what_was_said(agent):
 
 async def test_takes_several_details_at_once(agent):
     assert await ask(agent, "book appointment") == [Text("Which day?")]
-    assert await ask(agent, "Friday at three o'clock") == [Text("Booked Friday at three.")]
+    assert await ask(agent, "Friday at three o'clock") == [Text("Booked Friday at 3.")]
 
 
 async def test_a_question_is_asked_again_when_the_answer_is_not_understood(agent):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from sipagent.conversation import chunking
-from sipagent.conversation.agents import slots
 from sipagent.conversation.endpointing import Change, Endpointer
 from sipagent.conversation.history import MAX_ENTRIES, History
 from sipagent.conversation.phrases import PhraseCache
@@ -102,33 +101,6 @@ def test_history_is_bounded():
         history.caller(str(i))
     assert len(history.entries) == MAX_ENTRIES
     assert history.entries[-1].text == str(MAX_ENTRIES + 4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "said", "value"),
-    [
-        ("day", "On Tuesday, please.", "Tuesday"),
-        ("day", "next friday would be good", "next Friday"),
-        ("day", "The day after tomorrow.", "day after tomorrow"),
-        ("day", "whenever", None),
-        ("time", "At three o'clock.", "three"),
-        ("time", "half past ten", "half past ten"),
-        ("time", "10:30 would be fine", "ten thirty"),
-        ("time", "Quarter to nine.", "a quarter to nine"),
-        ("time", "2 p.m.", "two in the afternoon"),
-        ("time", "at 9 in the morning", "nine in the morning"),
-        ("time", "at noon", "noon"),
-        ("time", "Ten.", "ten"),
-        ("time", "I am not sure", None),
-        ("number", "I need 4 seats", "4"),
-        ("number", "seven of them", "7"),
-        ("choice", "the blue one", "blue"),
-        ("choice", "the green one", None),
-        ("text", " Smith. ", "Smith"),
-    ],
-)
-def test_slots(kind, said, value):
-    assert slots.find(kind, said, ["red", "blue"] if kind == "choice" else []) == value
 
 
 async def test_phrases_are_made_once():

@@ -135,7 +135,7 @@ class IntentAgent:
                 continue
             value = slots.find(slot.kind, heard, slot.choices)
             if value is not None:
-                known[name] = value
+                known[name] = value.spoken
         return replace(state, known=tuple(known.items()))
 
     def _go_on(self, state: _State) -> list[Piece]:
