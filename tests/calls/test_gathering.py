@@ -11,10 +11,10 @@ WANTED = DigitsWanted(least=1, most=4, first_s=8, between_s=3, limit_s=20)
 
 def over_at(gathering: Gathering, after: float) -> float:
     """Seconds at which it is over, in steps of 0.1, when nothing more is pressed."""
-    now = after
-    while not gathering.over(int(now * S)):
-        now += 0.1
-    return round(now, 1)
+    tenths = round(after * 10)
+    while not gathering.over(tenths * S // 10):
+        tenths += 1
+    return tenths / 10
 
 
 def test_the_last_key_ends_it_at_once():
