@@ -24,7 +24,7 @@ from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
 from sipagent.conversation.interfaces import Agent, CallControl
 from sipagent.conversation.phrases import PhraseCache
 from sipagent.conversation.providers.local import LocalRecogniser
-from sipagent.conversation.providers.openai_chat import ChatModel
+from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import Event, EventHub, PartialTranscript, SipMessages, as_fields, private_fields
@@ -80,7 +80,7 @@ class Brains:
         if spec.chat is not None:
             chat = spec.chat
             key = chat.api_key or (os.environ.get(chat.api_key_env, "") if chat.api_key_env else "")
-            model = ChatModel(
+            model = OpenAiChat(
                 self._http,
                 chat.base_url,
                 chat.model,

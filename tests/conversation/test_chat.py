@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 
 from sipagent.conversation.agents.chat import ChatAgent
+from sipagent.conversation.chat_model import ChatModel, Delta, Message, Part, ToolCall, Usage
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import EndCall, Piece, Text, TransferCall
-from sipagent.conversation.providers.openai_chat import ChatModel
+from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.core.errors import ProviderError
 from sipagent.dialplan.model import TransferSpec
 
@@ -60,7 +61,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[tuple[Server, ChatModel]]:
+async def server() -> AsyncIterator[tuple[Server, OpenAiChat]]:
     fake = Server()
     app = web.Application()
     app.router.add_post("/v1/chat/completions", fake.handle)
@@ -71,7 +72,7 @@ async def server() -> AsyncIterator[tuple[Server, ChatModel]]:
     assert site._server is not None
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     async with aiohttp.ClientSession() as http:
-        yield fake, ChatModel(http, f"http://127.0.0.1:{port}/v1/", "model-x", api_key="k3y")
+        yield fake, OpenAiChat(http, f"http://127.0.0.1:{port}/v1/", "model-x", api_key="k3y")
     await runner.cleanup()
 
 
@@ -137,6 +138,54 @@ async def test_a_transfer_carries_what_the_model_tells_the_other_side(server):
     }
 
 
+async def parts(model: ChatModel, messages: list[Message] | None = None) -> list[Part]:
+    return [part async for part in model.stream(messages or [Message("user", "hello")])]
+
+
+def whole(index: int, name: str, arguments: object, **more: object) -> dict[str, object]:
+    return delta(tool_calls=[{"index": index, "function": {"name": name, "arguments": arguments}, **more}])
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [whole(0, "a", '{"x": 1}', id="1"), whole(1, "b", "{}", id="2")],
+        [whole(0, "a", '{"x"', id="1"), whole(0, "", ": 1}"), whole(1, "b", "", id="2")],
+        [whole(0, "a", '{"x"', id="1"), whole(0, "a", ": 1}", id="1"), whole(1, "b", "", id="2")],
+        [whole(0, "a", '{"x": 1}', id="1"), whole(0, "b", "{}", id="2")],
+        [whole(0, "a", {"x": 1}, id="1"), whole(0, "b", {}, id="2")],
+    ],
+)
+async def test_calls_of_tools_however_they_are_cut(server, script):
+    fake, model = server
+    fake.scripts.append([*script, DONE])
+    assert await parts(model) == [ToolCall("a", '{"x": 1}', "1"), ToolCall("b", "{}", "2")]
+
+
+async def test_calls_without_ids_get_some(server):
+    fake, model = server
+    fake.scripts.append([tool(0, "a", '{"x": 1}'), tool(0, "b", "{}"), DONE])
+    assert await parts(model) == [ToolCall("a", '{"x": 1}', "call_0"), ToolCall("b", "{}", "call_1")]
+
+
+async def test_what_a_tool_answered_goes_to_the_model_and_usage_comes_back(server):
+    fake, model = server
+    usage = {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 3}}
+    fake.scripts.append([delta(content="Yes."), usage, DONE])
+    call = ToolCall("look", '{"x": 1}', "id7")
+    messages = [Message("assistant", "", (call,)), Message("tool", "found", tool_call_id="id7")]
+    assert await parts(model, messages) == [Delta("Yes."), Usage(12, 3)]
+    (request,) = fake.requests
+    assert request["messages"] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "id7", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}],
+        },
+        {"role": "tool", "content": "found", "tool_call_id": "id7"},
+    ]
+
+
 async def test_a_tool_without_words_gets_words(server):
     fake, model = server
     fake.scripts.append([tool(0, "end_call", "{}"), DONE])
@@ -164,6 +213,7 @@ async def test_tools_that_were_not_offered_do_nothing(server, arguments, name):
         ([{"choices": ["x"]}], True),
         ([delta(tool_calls=[{"index": "a", "function": {}}])], True),
         ([delta(tool_calls=[{"index": 0, "function": "x"}])], True),
+        ([tool(0, "book", "x" * 20_000)], True),
     ],
 )
 async def test_failures_are_provider_errors(server, script, retryable):
@@ -189,7 +239,7 @@ async def test_a_model_that_does_not_stop_is_stopped(server):
 
 async def test_nobody_at_the_address(unused_tcp_port):
     async with aiohttp.ClientSession() as http:
-        model = ChatModel(http, f"http://127.0.0.1:{unused_tcp_port}/v1", "m")
+        model = OpenAiChat(http, f"http://127.0.0.1:{unused_tcp_port}/v1", "m")
         with pytest.raises(ProviderError):
             await respond(agent(model), "hello")
 

@@ -1,9 +1,11 @@
 """An agent led by a chat model; the model may end the call or transfer it by calling a tool."""
 
+import json
 from collections.abc import AsyncGenerator, Mapping
+from typing import Any
 
+from sipagent.conversation.chat_model import ChatModel, Delta, Message, ToolCall, ToolSpec
 from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferPlan, plan_of
-from sipagent.conversation.providers.openai_chat import ChatModel, Delta, Message, ToolCall, ToolSpec
 
 _ROLES = {"caller": "user", "agent": "assistant", "note": "system"}
 
@@ -26,13 +28,26 @@ class ChatAgent:
         self._model = model
         self._system = f"{prompt}\n\n{_STYLE}\n\nThe call was opened with: {greeting}"
         self._targets = transfer_targets
-        self._tools = [ToolSpec(name="end_call", description="Hang up, after you have said goodbye.", parameters={})]
+        self._tools = [
+            ToolSpec(
+                name="end_call",
+                description="Hang up, after you have said goodbye.",
+                parameters={"type": "object", "properties": {}},
+            )
+        ]
         if transfer_targets:
             self._tools.append(
                 ToolSpec(
                     name="transfer_call",
                     description="Send the caller to somebody else, after you have said so.",
-                    parameters={"target": sorted(transfer_targets), "summary": ()},
+                    parameters={
+                        "type": "object",
+                        "properties": {
+                            "target": {"type": "string", "enum": sorted(transfer_targets)},
+                            "summary": {"type": "string"},
+                        },
+                        "required": ["target"],
+                    },
                 )
             )
 
@@ -56,7 +71,8 @@ class ChatAgent:
                     yield Text(text)
                 case ToolCall(name="end_call"):
                     action = EndCall()
-                case ToolCall(name="transfer_call", arguments=arguments):
+                case ToolCall(name="transfer_call", arguments=text):
+                    arguments = _arguments(text)
                     target = self._targets.get(str(arguments.get("target", "")))
                     if target is not None:
                         action = plan_of(target, str(arguments.get("summary", ""))[:LONGEST_SUMMARY])
@@ -66,3 +82,11 @@ class ChatAgent:
             if not spoken:
                 yield Text("Goodbye." if isinstance(action, EndCall) else "One moment, I will put you through.")
             yield action
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,59 +1,38 @@
 """OpenAI-compatible streaming chat: POST {base_url}/chat/completions with server-sent events.
 
 Works with OpenAI, llama.cpp, vLLM, Ollama and their like. Traps that are handled: tool calls arrive in pieces and are
-merged by `index`; the last chunk with usage has no choices; a `null` delta; a stream that ends without `[DONE]`.
+merged by `index`, or come whole and all with index 0 or none; arguments that are an object and no text; calls without
+an id; the last chunk with usage has no choices; a `null` delta; a stream that ends without `[DONE]`.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 
+from sipagent.conversation.chat_model import Delta, Message, Part, ToolCall, ToolSpec, Usage
 from sipagent.core.errors import ProviderError
 
 CONNECT_S = 3.0
 BETWEEN_CHUNKS_S = 10.0
 MAX_REPLY_CHARS = 8_000  # a model that does not stop is stopped
 MAX_LINE = 1 << 18
+MAX_CALLS = 16  # of tools in one answer
+MAX_ARGUMENTS = 16_000  # characters of all of them
 _RETRYABLE = {408, 409, 425, 429}
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
-    """A tool whose arguments are all required strings, each one of the listed values; of no list, any text."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    name: str
-    arguments: dict[str, Any]
 
 
 @dataclass(slots=True)
 class _Partial:
+    id: str = ""
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
 
-class ChatModel:
+class OpenAiChat:
     """One model at one server; shared by calls. `http` is the node's session."""
 
     def __init__(
@@ -73,21 +52,21 @@ class ChatModel:
         self._temperature = temperature
         self._max_tokens = max_tokens
 
-    async def stream(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
-    ) -> AsyncIterator[Delta | ToolCall]:
+    async def stream(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> AsyncIterator[Part]:
         """Text as it comes, tool calls at the end. Raises ProviderError; closing the iterator cancels the request."""
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "messages": [_message(message) for message in messages],
             "stream": True,
+            "stream_options": {"include_usage": True},
             "temperature": self._temperature,
             "max_tokens": self._max_tokens,
         }
         if tools:
             body["tools"] = [_tool(tool) for tool in tools]
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=BETWEEN_CHUNKS_S)
-        calls: dict[int, _Partial] = {}
+        calls = _Calls()
+        usage: Usage | None = None
         length = 0
         try:
             async with self._http.post(self._url, json=body, headers=self._headers, timeout=timeout) as response:
@@ -97,15 +76,16 @@ class ChatModel:
                         retryable=response.status >= 500 or response.status in _RETRYABLE,
                     )
                 async for line in response.content:
-                    chunk = _chunk(line)
-                    for choice in (chunk or {}).get("choices") or ():
+                    chunk = _chunk(line) or {}
+                    usage = _usage(chunk.get("usage")) or usage
+                    for choice in chunk.get("choices") or ():
                         delta = choice.get("delta") or {}
                         text = delta.get("content")
                         if isinstance(text, str) and text:
                             length += len(text)
                             yield Delta(text)
                         for piece in delta.get("tool_calls") or ():
-                            _merge(calls, piece)
+                            calls.add(piece)
                     if length > MAX_REPLY_CHARS:
                         break
         except (
@@ -117,8 +97,10 @@ class ChatModel:
             TypeError,
         ) as error:  # the last three: JSON of another shape than the protocol's
             raise ProviderError(f"the chat model failed ({type(error).__name__})", retryable=True) from error
-        for call in calls.values():
-            yield ToolCall(call.name, _arguments("".join(call.arguments)))
+        for call in calls.made():
+            yield call
+        if usage is not None:
+            yield usage
 
 
 def _chunk(line: bytes) -> dict[str, Any] | None:
@@ -138,38 +120,68 @@ def _chunk(line: bytes) -> dict[str, Any] | None:
     return chunk
 
 
-def _merge(calls: dict[int, _Partial], piece: Any) -> None:
-    if not isinstance(piece, dict) or len(calls) > 16:
-        return
-    call = calls.setdefault(int(piece.get("index") or 0), _Partial())
-    function = piece.get("function") or {}
-    call.name = call.name or str(function.get("name") or "")
-    call.arguments.append(str(function.get("arguments") or ""))
+class _Calls:
+    """The calls of tools in one answer, put together from their pieces."""
+
+    def __init__(self) -> None:
+        self._made: list[_Partial] = []
+        self._by_index: dict[int, _Partial] = {}
+        self._length = 0
+
+    def add(self, piece: Any) -> None:
+        """Raises ValueError, AttributeError or TypeError for what is no piece of a call."""
+        if not isinstance(piece, dict):
+            return
+        function = piece.get("function") or {}
+        index, call_id, name = int(piece.get("index") or 0), str(piece.get("id") or ""), str(function.get("name") or "")
+        call = self._by_index.get(index)
+        # Some servers send every call whole, and all with the same index.
+        another = call is not None and (call_id != call.id if call_id else bool(name) and _is_json(call.arguments))
+        if call is None or another:
+            if len(self._made) >= MAX_CALLS:
+                return
+            call = self._by_index[index] = _Partial()
+            self._made.append(call)
+        call.id, call.name = call.id or call_id, call.name or name
+        arguments = function.get("arguments") or ""
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        self._length += len(text)
+        if self._length > MAX_ARGUMENTS:
+            raise ValueError("the arguments of tools are too long")
+        call.arguments.append(text)
+
+    def made(self) -> list[ToolCall]:
+        named = [call for call in self._made if call.name]
+        return [ToolCall(c.name, "".join(c.arguments) or "{}", c.id or f"call_{i}") for i, c in enumerate(named)]
 
 
-def _arguments(text: str) -> dict[str, Any]:
+def _is_json(pieces: list[str]) -> bool:
     try:
-        value = json.loads(text or "{}")
+        json.loads("".join(pieces))
     except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return False
+    return True
+
+
+def _usage(told: Any) -> Usage | None:
+    if not isinstance(told, dict):
+        return None
+    prompt, answer = told.get("prompt_tokens"), told.get("completion_tokens")
+    return Usage(prompt, answer) if isinstance(prompt, int) and isinstance(answer, int) else None
+
+
+def _message(message: Message) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        made["tool_call_id"] = message.tool_call_id
+    return made
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "function": {
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": {
-                "type": "object",
-                "properties": {name: _string(values) for name, values in tool.parameters.items()},
-                "required": list(tool.parameters),
-                "additionalProperties": False,
-            },
-        },
-    }
-
-
-def _string(values: Sequence[str]) -> dict[str, Any]:
-    return {"type": "string", "enum": list(values)} if values else {"type": "string"}
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
