@@ -49,6 +49,14 @@ class AudioOut(Protocol):
         """What left in the same ticks as the received frames from `position` on; None when nothing did."""
         ...
 
+    def duck(self, on: bool) -> None:
+        """What is queued leaves at a lower level, or in full again."""
+        ...
+
+    def hold(self, on: bool) -> None:
+        """Silence leaves and what is queued stays, or goes on where it stopped."""
+        ...
+
     async def flush(self) -> int: ...  # drops what is queued; the position where playing stopped
 
 
@@ -109,6 +117,7 @@ class Text:
     """Words to speak; may be any part of a sentence."""
 
     text: str
+    whole: bool = False  # they must be heard whole: nobody interrupts them
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,7 @@ class HotPath:
         mixing.mix(join)
         if len(join.plain):
             mix, voiced = mixing.heard(sending), mixing.voiced[sending]
-            mixing.sent(sending, self._outgoing.prepare_mixed(join.plain, sending, mix, voiced, now_ns))
+            self._outgoing.note(sending, self._outgoing.prepare_mixed(join.plain, sending, mix, voiced, now_ns))
             self.dispatch(sending, sockets)
 
     def dispatch(self, sending: Ints, sockets: CallSockets) -> None:

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media.ducking import TxMode, ducked
 from sipagent.media.jitter import Played
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.protocol import MOST_HEARD, Hear
 from sipagent.media.rates import Conversion, saturated
-from sipagent.media.rings import FLAG_DIGIT, FLAG_SILENCE, MIXED, RX_FRAMES, Rings
+from sipagent.media.rings import FLAG_DIGIT, FLAG_SILENCE, Rings
 from sipagent.media.rtp import FRAME
 
 Ints = NDArray[np.int64]
@@ -155,15 +156,20 @@ class Mixing:
     def say(self, slots: Ints, is_wide: Bools) -> None:
         """What is said to these slots in this tick, before it leaves."""
         rings, outgoing = self._rings, self._outgoing
-        tails = rings.tx_tail[slots]
+        tails, mode, before = rings.tx_tail[slots], rings.tx_mode[slots], outgoing.mode[slots]
         leaves = (rings.tx_head[slots] > tails) & outgoing.sending[slots] & ~outgoing.waiting[slots]
         leaves &= tails != self.told[slots]  # while keys are pressed it waits
-        slots, tails = slots[leaves], tails[leaves]
-        self.told[slots] = tails
+        leaves &= mode & before != TxMode.HELD
+        slots, tails, mode, before = slots[leaves], tails[leaves], mode[leaves], before[leaves]
+        taken = mode != TxMode.HELD
+        self.told[slots[taken]] = tails[taken]
         wide = is_wide[slots]
         for queue, which in ((rings.tx_pcm, ~wide), (rings.tx_wide, wide)):
             if which.any():
-                self._add(self._nobody + 1 + slots[which], queue[slots[which], tails[which] % queue.shape[1]])
+                pcm = queue[slots[which], tails[which] % queue.shape[1]]
+                if (mode | before).any():
+                    pcm = ducked(pcm, before[which], mode[which])
+                self._add(self._nobody + 1 + slots[which], pcm)
 
     def played(self, slots: Ints, played: Played) -> None:
         """What the callers of these slots say in this tick: (n, 160), or (n, 320) of lines at 16 kHz."""
@@ -217,13 +223,6 @@ class Mixing:
             return None
         mix: Pcm = (self._mix if samples == FRAME else self._wide_mix)[slot]
         return mix
-
-    def sent(self, slots: Ints | int, pcm: Pcm) -> None:
-        """What leaves on these lines in this tick, for those who want to know what was sent beside what came."""
-        rings, wide = self._rings, pcm.shape[-1] != FRAME
-        places = rings.rx_head[slots] % (RX_FRAMES >> wide)
-        (rings.mix_wide if wide else rings.mix_pcm)[slots, places] = pcm
-        self._outgoing.left[slots] = MIXED
 
     def settle(self) -> None:
         """Between two ticks: from now on those that hear others send after having heard, all others before."""

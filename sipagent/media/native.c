@@ -15,10 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 9, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 10, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
 enum { VOICES = 16, MIXED = -2 };
+enum { HELD = 2, MODES = 3, UNIT = 15 };  // of ducking.py
 enum { AT_ONCE = 64, MOST_A_TICK = 1024 };  // datagrams of a shared port: read or sent by one call, and read in a tick
 enum { ROW = 512, STAMP = 32, ADDRESS = 16 };
 
@@ -42,11 +43,14 @@ typedef struct {
     int64_t *tx_sent, *tx_head, *tx_tail, *tx_ssrc;
     uint16_t *tx_sequence;
     uint32_t *tx_timestamp;
-    uint8_t *packets, *sending, *alaw, *talking, *marked;
+    uint8_t *tx_mode;
+    int16_t *mix_pcm;
+    uint8_t *packets, *sending, *alaw, *talking, *marked, *mode;
     int64_t *left;
     // tables
     int16_t *from_ulaw, *from_alaw;
     uint8_t *to_ulaw, *to_alaw;
+    int32_t *ramps;
 } Hot;
 
 // The ticks of calls that need nothing but what is done here: see hot_run.
@@ -61,7 +65,7 @@ typedef struct {
 typedef struct {
     int64_t *others, *taken, *played, *told;
     uint8_t *silent, *pressed, *muting, *voiced, *waiting;
-    int16_t *frames, *sent;
+    int16_t *frames;
     int64_t *arrival, *ready, *rest;
     int64_t nobody, ready_count, rest_count;
 } Mixing;
@@ -272,8 +276,8 @@ static double speech_level(const uint8_t *levels, int count, int pause, int sile
 }
 
 // levels.received and levels.sent of a line of 8 kHz, NAN for None.
-void hot_levels(Hot *h, const Mixing *m, int64_t slot, int64_t window, int64_t every, int64_t invented, int64_t pause,
-                int64_t silence, double *levels) {
+void hot_levels(Hot *h, int64_t slot, int64_t window, int64_t every, int64_t invented, int64_t pause, int64_t silence,
+                double *levels) {
     uint8_t in[FRAME], out[FRAME];
     int received = 0, sent = 0;
     int64_t head = h->rx_head[slot];
@@ -283,7 +287,7 @@ void hot_levels(Hot *h, const Mixing *m, int64_t slot, int64_t window, int64_t e
         if (beside >= 0)
             out[sent++] = level_of(h->tx_pcm + (slot * h->tx_frames + beside % h->tx_frames) * FRAME);
         else if (beside == MIXED)
-            out[sent++] = level_of(m->sent + place * FRAME);
+            out[sent++] = level_of(h->mix_pcm + place * FRAME);
     }
     levels[0] = speech_level(in, received, (int)pause, (int)silence);
     levels[1] = speech_level(out, sent, (int)pause, (int)silence);
@@ -338,12 +342,33 @@ static void number(Hot *h, int64_t slot, uint32_t timestamp) {
     h->counters[slot * h->counter_columns + PACKETS_OUT]++;
 }
 
-// Takes the next frame out of the queue; the caller has seen that there is one.
-static const int16_t *queued(Hot *h, int64_t slot, int64_t now) {
-    int64_t tail = h->tx_tail[slot], place = slot * h->tx_frames + tail % h->tx_frames;
-    h->tx_sent[place] = now;
+// Whether there is a frame in the queue that may be played, in this mode; acquires it.
+static int has_queued(const Hot *h, int64_t slot, int mode) {
+    return !(mode & h->mode[slot] & HELD) && __atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) > h->tx_tail[slot];
+}
+
+// The next frame of the queue as it is played in this mode; `room` is for one that is not played in full.
+static const int16_t *queued(const Hot *h, int64_t slot, int mode, int16_t *room) {
+    const int16_t *pcm = h->tx_pcm + (slot * h->tx_frames + h->tx_tail[slot] % h->tx_frames) * FRAME;
+    if (!(mode | h->mode[slot])) return pcm;
+    const int32_t *ramp = h->ramps + (h->mode[slot] * MODES + mode) * FRAME;
+    for (int k = 0; k < FRAME; k++) room[k] = (int16_t)((pcm[k] * ramp[k]) >> UNIT);
+    return room;
+}
+
+// That frame has been played; one in which the audio faded out stays in the queue.
+static void taken(Hot *h, int64_t slot, int mode, int64_t now) {
+    int64_t tail = h->tx_tail[slot];
     h->left[slot] = tail;
-    return h->tx_pcm + place * FRAME;
+    if (mode == HELD) return;
+    h->tx_sent[slot * h->tx_frames + tail % h->tx_frames] = now;
+    __atomic_store_n(&h->tx_tail[slot], tail + 1, __ATOMIC_RELEASE);
+}
+
+// What leaves in this tick, where that is not simply a frame of the queue.
+static void note(Hot *h, int64_t slot, const int16_t *pcm) {
+    memcpy(h->mix_pcm + (slot * h->rx_frames + h->rx_head[slot] % h->rx_frames) * FRAME, pcm, FRAME * sizeof *pcm);
+    h->left[slot] = MIXED;
 }
 
 // Makes the next packet of those that send; time passes for all. Returns whether a marker is set anywhere.
@@ -355,14 +380,17 @@ int64_t hot_prepare(Hot *h, const int64_t *slots, int64_t count, int64_t now) {
         h->tx_timestamp[slot] = timestamp + FRAME;
         h->left[slot] = -1;
         if (!h->sending[slot]) continue;
-        int64_t tail = h->tx_tail[slot];
-        int talking = __atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) > tail;
+        int mode = h->tx_mode[slot], talking = has_queued(h, slot, mode);
         talk(h, slot, talking);
         any |= h->marked[slot];
         if (talking) {
-            encode(h, slot, queued(h, slot, now));
-            __atomic_store_n(&h->tx_tail[slot], tail + 1, __ATOMIC_RELEASE);
+            int16_t room[FRAME];
+            const int16_t *pcm = queued(h, slot, mode, room);
+            encode(h, slot, pcm);
+            taken(h, slot, mode, now);
+            if (pcm == room) note(h, slot, pcm);
         }
+        h->mode[slot] = (uint8_t)mode;
         number(h, slot, timestamp);
     }
     return any;
@@ -374,11 +402,11 @@ int64_t hot_prepare(Hot *h, const int64_t *slots, int64_t count, int64_t now) {
 void hot_say(Hot *h, Mixing *m, const int64_t *slots, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
         int64_t slot = slots[i], tail = h->tx_tail[slot], voice = m->nobody + 1 + slot;
-        if (!h->sending[slot] || m->waiting[slot] || tail == m->told[slot]) continue;
-        if (__atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) <= tail) continue;
-        m->told[slot] = tail;
-        const int16_t *from = h->tx_pcm + (slot * h->tx_frames + tail % h->tx_frames) * FRAME;
-        memcpy(m->frames + voice * FRAME, from, FRAME * sizeof *from);
+        int mode = h->tx_mode[slot];
+        if (!h->sending[slot] || m->waiting[slot] || tail == m->told[slot] || !has_queued(h, slot, mode)) continue;
+        if (mode != HELD) m->told[slot] = tail;
+        int16_t room[FRAME];
+        memcpy(m->frames + voice * FRAME, queued(h, slot, mode, room), sizeof room);
         m->played[voice]++;
     }
 }
@@ -432,18 +460,18 @@ int64_t hot_mix(Hot *h, Mixing *m, const int64_t *listeners, int64_t count, int6
         h->tx_timestamp[slot] = timestamp + FRAME;
         h->left[slot] = -1;
         if (!h->sending[slot]) continue;
-        int64_t tail = h->tx_tail[slot];
-        int own = !m->waiting[slot] && __atomic_load_n(&h->tx_head[slot], __ATOMIC_ACQUIRE) > tail;
+        int mode = h->tx_mode[slot], own = !m->waiting[slot] && has_queued(h, slot, mode);
         talk(h, slot, own || m->voiced[slot]);
         any |= h->marked[slot];
         if (own) {
-            const int16_t *said = queued(h, slot, now);
+            int16_t room[FRAME];
+            const int16_t *said = queued(h, slot, mode, room);
             for (int k = 0; k < FRAME; k++) pcm[k] = saturated(pcm[k] + said[k]);
-            __atomic_store_n(&h->tx_tail[slot], tail + 1, __ATOMIC_RELEASE);
+            taken(h, slot, mode, now);
         }
+        h->mode[slot] = (uint8_t)mode;
         encode(h, slot, pcm);
-        memcpy(m->sent + (slot * h->rx_frames + h->rx_head[slot] % h->rx_frames) * FRAME, pcm, sizeof pcm);
-        h->left[slot] = MIXED;
+        note(h, slot, pcm);
         number(h, slot, timestamp);
     }
     return any;

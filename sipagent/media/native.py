@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sipagent.media import levels
 from sipagent.media.batch import ROW, Batch
+from sipagent.media.ducking import RAMPS
 from sipagent.media.g711 import ALAW_TO_LINEAR, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_TO_LINEAR
 from sipagent.media.hot import Expected, HotPath, Ints
 from sipagent.media.jitter import JitterBuffer
@@ -22,7 +23,7 @@ from sipagent.media.shared import MAX_STRAYS, SharedPorts
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 9
+_LAYOUT = 10
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -30,8 +31,9 @@ _ARRAYS = (
     *("pcm", "arrived", "position", "solid", "end", "hot_in", "hot_out"),
     *("rx_pcm", "rx_flags", "rx_level", "rx_beside", "rx_arrival", "rx_head"),
     *("tx_pcm", "tx_sent", "tx_head", "tx_tail", "tx_ssrc", "tx_sequence", "tx_timestamp"),
-    *("packets", "sending", "alaw", "talking", "marked", "left"),
-    *("from_ulaw", "from_alaw", "to_ulaw", "to_alaw"),
+    *("tx_mode", "mix_pcm"),
+    *("packets", "sending", "alaw", "talking", "marked", "mode", "left"),
+    *("from_ulaw", "from_alaw", "to_ulaw", "to_alaw", "ramps"),
 )
 
 
@@ -59,7 +61,7 @@ _GROUP = {
 }
 _MIXING = (
     *("others", "taken", "played", "told", "silent", "pressed", "muting", "voiced", "waiting"),
-    *("frames", "sent", "arrival"),
+    *("frames", "arrival"),
 )
 
 
@@ -142,7 +144,7 @@ def load() -> ctypes.CDLL | None:
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, number
-    library.hot_levels.argtypes, library.hot_levels.restype = [pointer, pointer, *[number] * 6, pointer], None
+    library.hot_levels.argtypes, library.hot_levels.restype = [pointer, *[number] * 6, pointer], None
     return library
 
 
@@ -168,11 +170,11 @@ class NativePath(HotPath):
             **{"header": expected.header, "ssrc": expected.ssrc, "timestamp": expected.timestamp},
             **{"highest": reception.highest, "received": reception.received, "seen_at": reception.seen},
             **{name: getattr(buffer, name) for name in _ARRAYS[8:15]},
-            **{name: getattr(rings, name) for name in _ARRAYS[15:28]},
-            **{name: getattr(outgoing, name) for name in _ARRAYS[28:34]},
+            **{name: getattr(rings, name) for name in _ARRAYS[15:30]},
+            **{name: getattr(outgoing, name) for name in _ARRAYS[30:37]},
             **{"heard_ns": heard_ns, "counters": rings.counters},
             **{"from_ulaw": ULAW_TO_LINEAR, "from_alaw": ALAW_TO_LINEAR},
-            **{"to_ulaw": LINEAR_TO_ULAW, "to_alaw": LINEAR_TO_ALAW},
+            **{"to_ulaw": LINEAR_TO_ULAW, "to_alaw": LINEAR_TO_ALAW, "ramps": RAMPS},
         }
         for name, array in arrays.items():
             if not array.flags.c_contiguous:
@@ -297,7 +299,7 @@ class NativePath(HotPath):
         arrays: dict[str, NDArray[np.generic]] = {
             **{"others": mixing.others, "taken": mixing.taken, "played": mixing.count, "silent": mixing.silent},
             **{"told": mixing.told, "pressed": mixing.pressed, "muting": mixing.muting, "voiced": mixing.voiced},
-            **{"waiting": self._outgoing.waiting, "frames": mixing.narrow, "sent": self._rings.mix_pcm},
+            **{"waiting": self._outgoing.waiting, "frames": mixing.narrow},
             **{"arrival": np.zeros(capacity, np.int64), "ready": np.zeros(capacity, np.int64)},
             **{"rest": self._join_rest},
         }
@@ -364,7 +366,7 @@ class NativePath(HotPath):
         if self._rings.rate[slot] != RATE:
             return super().levels(slot)
         self._library.hot_levels(
-            *(self._pointer, self._mix_at, slot, levels.WINDOW, levels.EVERY),
+            *(self._pointer, slot, levels.WINDOW, levels.EVERY),
             *(levels.INVENTED, levels.PAUSE_DB, levels.SILENCE),
             ctypes.addressof(self._levels),
         )

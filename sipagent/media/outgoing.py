@@ -5,9 +5,10 @@ import secrets
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.media.ducking import TxMode, ducked
 from sipagent.media.g711 import ALAW_SILENCE, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_SILENCE
 from sipagent.media.rates import saturated
-from sipagent.media.rings import TX_FRAMES, Counter, Rings
+from sipagent.media.rings import MIXED, RX_FRAMES, TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, HEADER, PCMA, RtpPacket
 
 Ints = NDArray[np.int64]
@@ -36,7 +37,10 @@ class Outgoing:
         self.alaw = np.zeros(rings.capacity, np.bool_)
         self.talking = np.zeros(rings.capacity, np.bool_)  # the packet holds audio, not silence
         self.marked = np.zeros(rings.capacity, np.bool_)  # the packet has the marker bit set
-        self.left = np.full(rings.capacity, -1, np.int64)  # position of the frame that left in the newest tick
+        self.left = np.full(
+            rings.capacity, -1, np.int64
+        )  # position of the frame that left in the newest tick, or MIXED
+        self.mode = np.zeros(rings.capacity, np.uint8)  # of the newest tick, see `ducking.TxMode`
         self.waiting = np.zeros(rings.capacity, np.bool_)  # what is queued is not played for the time being
         self.some_marked = False
 
@@ -47,11 +51,13 @@ class Outgoing:
         rings.tx_sequence[slot] = secrets.randbits(16)
         rings.tx_timestamp[slot] = secrets.randbits(32)
         self.sending[slot] = False
+        self.mode[slot] = TxMode.FULL
 
     def resume(self, slot: int, gap_ns: int) -> None:
         """The stream another process left: the sequence goes on, the timestamp counts the frames not sent."""
         self.skip(np.array([slot]), max(gap_ns // FRAME_NS - 1, 0))
         self.sending[slot] = False
+        self.mode[slot] = self._rings.tx_mode[slot]
 
     def skip(self, slots: Ints, frames: int) -> None:
         """Time passed in which these slots were not served."""
@@ -83,8 +89,16 @@ class Outgoing:
         rings = self._rings
         tails = rings.tx_tail[sending]
         talking = rings.tx_head[sending] > tails
+        mode, before = rings.tx_mode[sending], self.mode[sending]
+        soft = mode | before != TxMode.FULL
+        talking &= mode & before != TxMode.HELD
         self._talk(sending, talking)
         self.left[slots] = -1
+        if soft.any():
+            own = soft & talking
+            self._load_ducked(sending[own], tails[own], mode[own], now_ns)
+            self.mode[sending] = mode
+            talking &= ~soft
         if talking.any():
             if talking.all():
                 self._load(sending, tails, now_ns)
@@ -101,14 +115,19 @@ class Outgoing:
         """
         rings = self._rings
         tails = rings.tx_tail[sending]
-        queued = (rings.tx_head[sending] > tails) & ~self.waiting[sending]
+        mode, before = rings.tx_mode[sending], self.mode[sending]
+        queued = (rings.tx_head[sending] > tails) & ~self.waiting[sending] & (mode & before != TxMode.HELD)
         self._talk(sending, voiced | queued)
         self.left[slots] = -1
         if queued.any():
             own, tails = sending[queued], tails[queued]
-            heard[queued] = saturated(heard[queued].astype(np.int32) + rings.tx_pcm[own, tails & _MASK])
-            rings.tx_sent[own, tails & _MASK] = now_ns
-            rings.tx_tail[own] = tails + 1
+            said = rings.tx_pcm[own, tails & _MASK]
+            if (mode | before).any():
+                said = ducked(said, before[queued], mode[queued])
+            heard[queued] = saturated(heard[queued].astype(np.int32) + said)
+            taken = mode[queued] != TxMode.HELD
+            self._taken(own[taken], tails[taken], now_ns)
+        self.mode[sending] = mode
         self.packets[sending, HEADER:] = self._encoded(sending, heard)
         self._number(slots, sending)
         return heard
@@ -127,19 +146,30 @@ class Outgoing:
         rings.counters[sending, Counter.PACKETS_OUT] += 1
 
     def take(self, slot: int, samples: int, now_ns: int) -> NDArray[np.int16] | None:
-        """The next queued frame of a line whose frames have so many samples; None when nothing is queued."""
+        """The next queued frame of a line whose frames have so many samples; None when there is none to play."""
         rings = self._rings
-        tail = int(rings.tx_tail[slot])
-        self.left[slot] = -1
-        if int(rings.tx_head[slot]) <= tail or self.waiting[slot]:
+        tail, mode, before = int(rings.tx_tail[slot]), int(rings.tx_mode[slot]), int(self.mode[slot])
+        self.left[slot], self.mode[slot] = -1, mode
+        if int(rings.tx_head[slot]) <= tail or self.waiting[slot] or mode & before == TxMode.HELD:
             return None
         wide = samples != FRAME
         place = tail & (_MASK >> 1 if wide else _MASK)
         pcm: NDArray[np.int16] = (rings.tx_wide if wide else rings.tx_pcm)[slot, place].copy()
-        rings.tx_sent[slot, place] = now_ns
-        rings.tx_tail[slot] = tail + 1
         self.left[slot] = tail
+        if mode or before:
+            pcm = ducked(pcm, before, mode)
+            self.note(slot, pcm)
+        if mode != TxMode.HELD:
+            rings.tx_sent[slot, place] = now_ns
+            rings.tx_tail[slot] = tail + 1
         return pcm
+
+    def note(self, slots: Ints | int, pcm: NDArray[np.int16]) -> None:
+        """What leaves on these lines in this tick, where that is not simply a frame of the queue."""
+        rings, wide = self._rings, pcm.shape[-1] != FRAME
+        places = rings.rx_head[slots] % (RX_FRAMES >> wide)
+        (rings.mix_wide if wide else rings.mix_pcm)[slots, places] = pcm
+        self.left[slots] = MIXED
 
     def begins(self, slot: int, talking: bool) -> bool:
         """Whether the next packet of a stream that is made packet by packet gets the marker; says so once."""
@@ -197,12 +227,22 @@ class Outgoing:
 
     def _load(self, slots: Ints, tails: Ints, now_ns: int) -> None:
         """Takes one queued frame of each of these slots."""
-        rings = self._rings
-        place = tails & _MASK
-        self.packets[slots, HEADER:] = self._encoded(slots, rings.tx_pcm[slots, place])
-        rings.tx_sent[slots, place] = now_ns
-        rings.tx_tail[slots] = tails + 1
+        self.packets[slots, HEADER:] = self._encoded(slots, self._rings.tx_pcm[slots, tails & _MASK])
+        self._taken(slots, tails, now_ns)
         self.left[slots] = tails
+
+    def _load_ducked(self, slots: Ints, tails: Ints, mode: NDArray[np.uint8], now_ns: int) -> None:
+        """The same where the frame is not played in full; one in which the audio fades out stays in the queue."""
+        pcm = ducked(self._rings.tx_pcm[slots, tails & _MASK], self.mode[slots], mode)
+        self.packets[slots, HEADER:] = self._encoded(slots, pcm)
+        self.note(slots, pcm)
+        taken = mode != TxMode.HELD
+        self._taken(slots[taken], tails[taken], now_ns)
+
+    def _taken(self, slots: Ints, tails: Ints, now_ns: int) -> None:
+        """These frames have left the queue."""
+        self._rings.tx_sent[slots, tails & _MASK] = now_ns
+        self._rings.tx_tail[slots] = tails + 1
 
     def _encoded(self, slots: Ints, pcm: NDArray[np.int16]) -> NDArray[np.uint8]:
         samples = pcm.view(np.uint16)

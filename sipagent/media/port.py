@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sipagent.core.events import MediaFigures
 from sipagent.media.codecs import CODECS
+from sipagent.media.ducking import TxMode
 from sipagent.media.protocol import MOST_HEARD, Command, Connect, Crypto, Hear, SendDigits
 from sipagent.media.quality import QualityFigures
 from sipagent.media.rings import FLAG_DIGIT, RX_FRAMES, TX_FRAMES, Counter, Rings
@@ -74,6 +75,7 @@ class MediaPort:
         self._heard: tuple[MediaPort, ...] = ()
         self._heard_said: tuple[MediaPort, ...] = ()
         self._hears_own, self._hears_keys = True, False
+        self._ducked = self._held = False
         self._final: MediaFigures | None = None
         self._at_close = (0, 0)  # written, played
 
@@ -234,6 +236,21 @@ class MediaPort:
         if self._final is not None or not self.written - kept <= position < self.played:
             return 0
         return int(self._rings.tx_sent[self.slot, position & (_TX_MASK if self.rate == RATE else _TX_MASK >> 1)])
+
+    def duck(self, on: bool) -> None:
+        """From the engine's next tick what is queued leaves at a lower level (-15 dB), or in full again."""
+        self._ducked = on
+        self._set_mode()
+
+    def hold(self, on: bool) -> None:
+        """From the engine's next tick silence leaves and what is queued stays, or goes on where it stopped."""
+        self._held = on
+        self._set_mode()
+
+    def _set_mode(self) -> None:
+        if self._final is None:
+            mode = TxMode.HELD if self._held else TxMode.DUCKED if self._ducked else TxMode.FULL
+            self._rings.tx_mode[self.slot] = mode
 
     async def flush(self) -> int:
         """Drops all that is queued; returns the position at which playing stopped.

@@ -28,11 +28,11 @@ FLAG_CONCEALED = 1  # a packet was missing when its time came; at least half of 
 FLAG_SILENCE = 2  # no audio is due: nothing received yet, hold, a pause the sender announced
 FLAG_DIGIT = 4  # a key is being pressed
 
-MIXED = -2  # in `rx_beside`: what left was a mix
+MIXED = -2  # in `rx_beside`: what left was a mix, or ducked
 
 _PAGE = 4096
 _MAGIC = 0x7369706D65646961  # "sipmedia"
-_LAYOUT = 3
+_LAYOUT = 4
 
 
 class Counter(IntEnum):
@@ -99,6 +99,7 @@ class Rings:
     srtp: NDArray[np.int64]  # [C, 5] how far each encrypted call has come (`srtp.Progress`); media writes
     tx_head: NDArray[np.int64]  # [C] position after the last queued frame; main writes
     tx_flush: NDArray[np.int64]  # [C] everything before this position is to be dropped; main writes
+    tx_mode: NDArray[np.uint8]  # [C] how loud what is queued leaves, see `ducking.TxMode`; main writes
     flushes: NDArray[np.int64]  # [1] counts them, so that media need not look at each slot every tick; main writes
     rx_flags: NDArray[np.uint8]  # [C, RX_FRAMES]
     rx_level: NDArray[np.uint8]  # [C, RX_FRAMES] -dBov of the frame, 0 loudest, 127 silence (as RFC 6465 counts)
@@ -107,7 +108,7 @@ class Rings:
     rx_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160]
     tx_sent: NDArray[np.int64]  # [C, TX_FRAMES] ns, 0 until sent; main clears, media sets
     tx_pcm: NDArray[np.int16]  # [C, TX_FRAMES, 160]
-    mix_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160] what was sent beside each received frame where it was a mix
+    mix_pcm: NDArray[np.int16]  # [C, RX_FRAMES, 160] what was sent beside each received frame where it was MIXED
 
     def __init__(self, fd: int, capacity: int) -> None:
         """Maps the memory; raises ValueError when `fd` holds another layout. The descriptor stays the caller's."""
@@ -136,6 +137,7 @@ class Rings:
         """A new call begins at position 0. Neither side may be using the slot."""
         for field in (self.rx_head, self.tx_tail, self.tx_cut, self.tx_head, self.tx_flush, self.ticked_ns):
             field[slot] = 0
+        self.tx_mode[slot] = 0
         self.counters[slot] = 0
         self.srtp[slot] = -1
         self.rate[slot] = RATE
@@ -185,6 +187,7 @@ def _fields(capacity: int) -> list[tuple[str, Any, tuple[int, ...]]]:
         ("tx_sequence", np.uint16, (capacity,)),
         ("tx_timestamp", np.uint32, (capacity,)),
         *((name, np.int64, (capacity,)) for name in ("ticked_ns", "tx_head", "tx_flush")),
+        ("tx_mode", np.uint8, (capacity,)),
         ("rate", np.int64, (capacity,)),
         ("srtp", np.int64, (capacity, 5)),
         ("flushes", np.int64, (1,)),

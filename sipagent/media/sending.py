@@ -108,7 +108,7 @@ class Sending:
         marker = outgoing.begins(slot, pcm is not None or (heard is not None and bool(mixing.voiced[slot])))
         if heard is not None:
             pcm = heard if pcm is None else saturated(pcm.astype(np.int32) + heard)
-            mixing.sent(slot, pcm)
+            outgoing.note(slot, pcm)
         if pcm is None:
             # An encoder with state has to hear the silence too.
             pcm = np.zeros(samples, np.int16)

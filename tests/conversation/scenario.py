@@ -38,6 +38,8 @@ class Wire:
         self.sent: dict[int, int] = {}
         self.on_wire: list[bool] = []  # per tick: did the agent's audio leave
         self._played = 0
+        self.ducked: list[bool] = []  # per tick
+        self._duck = self._hold = False
         self._flush_to = 0
         self._cut = 0
         self._flushed = asyncio.Event()
@@ -67,6 +69,12 @@ class Wire:
             return None
         return self.frames[self._played - 1][np.newaxis]
 
+    def duck(self, on: bool) -> None:
+        self._duck = on
+
+    def hold(self, on: bool) -> None:
+        self._hold = on
+
     async def flush(self) -> int:
         """Like the engine, obeys at its next tick."""
         self._flush_to = len(self.frames)
@@ -78,7 +86,8 @@ class Wire:
         if self._flush_to > self._played:
             self._cut, self._played = self._played, self._flush_to
         self._flushed.set()
-        if self._played < len(self.frames):
+        self.ducked.append(self._duck)
+        if self._played < len(self.frames) and not self._hold:
             self.sent[self._played] = self._clock()
             self._played += 1
             self.on_wire.append(True)

@@ -85,6 +85,8 @@ class Ring:
     def sent_beside(self, position: int, count: int) -> Pcm | None:
         return None
 
+    def duck(self, on: bool) -> None: ...
+    def hold(self, on: bool) -> None: ...
     async def flush(self) -> int:
         return self.played
 
