@@ -11,8 +11,9 @@ import numpy as np
 
 from sipagent.calls import sounds
 from sipagent.calls.leg import Leg, LegIdentity
+from sipagent.conversation import turn_end
 from sipagent.conversation.audio import frame_samples, join, whole_frames
-from sipagent.conversation.interfaces import AudioFrames, MakeDetector, Pcm
+from sipagent.conversation.interfaces import AudioFrames, MakeDetector, Pcm, Words
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.settings import ConversationSettings
@@ -83,7 +84,7 @@ class PhoneCall:
         self._listener: Listener | None = None
         if speech is not None and make_vad is not None:
             ears = LocalRecogniser(speech, _EARS)
-            self._listener = Listener(_EARS, make_vad, ears, self, on_partial=lambda text: None)
+            self._listener = Listener(_EARS, make_vad, ears, self, turn_end.make(_EARS))
         self._recognising: set[asyncio.Task[None]] = set()
         self._heard_speech = False  # since the phone last spoke
         self._speech_began_ns = 0
@@ -179,6 +180,15 @@ class PhoneCall:
 
     def speech_goes_on(self, heard: Heard) -> None:
         self._last_voiced_ns = clock.mono_ns()
+
+    def speech_paused(self, heard: Heard) -> None:
+        pass
+
+    def speech_resumed(self, heard: Heard) -> None:
+        pass
+
+    def words(self, heard: Heard, words: Words) -> None:
+        pass
 
     def speech_ended(self, heard: Heard) -> None:
         task = asyncio.create_task(self._recognise(heard))

@@ -7,6 +7,7 @@ change the rate in the middle of a call.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -75,6 +76,33 @@ class Transcript:
     confidence: float  # 0..1
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the caller has said so far in an utterance, as far as the recogniser can tell."""
+
+    text: str  # "" when it was no speech
+    confidence: float  # 0..1
+    paused: bool = False  # everything up to a pause of the caller, who has said nothing since
+    end_of_turn: bool = False  # the provider itself takes it for the end of the caller's turn
+
+
+OnWords = Callable[[Words], None]
+
+
+class Expecting(StrEnum):
+    """What the agent has asked for. Some answers are given in pieces with pauses between them, others in one."""
+
+    ANYTHING = "anything"
+    YES_NO = "yes_no"
+    CHOICE = "choice"
+    NUMBER = "number"  # how many: one number
+    DIGITS = "digits"  # a telephone or customer number, in groups
+    SPELLING = "spelling"  # letters, an e-mail address
+    DATE = "date"  # a day or a time
+    NAME = "name"
+    TEXT = "text"  # an account of something, in the caller's own words
+
+
 class Recognition(Protocol):
     """One utterance of the caller on its way to words."""
 
@@ -98,9 +126,13 @@ class Recognition(Protocol):
 
 
 class Recogniser(Protocol):
-    """Makes one Recognition per utterance. `on_partial` gets the words so far while the caller speaks."""
+    """Makes one Recognition per utterance.
 
-    def begin(self, on_partial: Callable[[str], None]) -> Recognition: ...
+    `on_words` gets the words so far, on the event loop: as they come while the caller speaks, and at every pause all up
+    to it.
+    """
+
+    def begin(self, on_words: OnWords) -> Recognition: ...
 
 
 class Tts(Protocol):
@@ -159,6 +191,11 @@ class Agent(Protocol):
     @property
     def intent(self) -> str:
         """Name of what the caller was last understood to want, "" when that is unknown or has no meaning here."""
+        ...
+
+    @property
+    def expecting(self) -> Expecting:
+        """What the caller's next words should answer; read when they begin to speak."""
         ...
 
     def respond(self, heard: str, history: "HistoryView") -> AsyncIterator[Piece]: ...

@@ -2,8 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from sipagent.conversation.endpointing import Change, Endpointer
 from sipagent.conversation.interfaces import (
     FRAME_MS,
     AudioFrames,
+    Expecting,
     MakeDetector,
     Pcm,
     Recogniser,
     Recognition,
     VoiceDetector,
+    Words,
 )
 from sipagent.conversation.settings import ConversationSettings
+from sipagent.conversation.turn_end import TurnEnd
 
 VOICED = 0.5  # of a detector that gives probabilities; decisions are 0 or 1
 
@@ -28,12 +31,13 @@ VOICED = 0.5  # of a detector that gives probabilities; decisions are 0 or 1
 class Heard:
     """One utterance of the caller. Times are monotonic ns on the machine's clock."""
 
-    recognition: Recognition
     started_ns: int  # when its first voiced packet came
+    recognition: Recognition = field(init=False)
     last_arrival_ns: int = 0  # when its last voiced packet came
     last_handed_ns: int = 0  # when that audio reached the conversation
     ended_ns: int = 0  # when it was decided that the caller had finished
     voiced_ms: int = 0
+    end: dict[str, Any] = field(default_factory=dict)  # how it was decided that it is over, for the record
 
 
 class ListenerEvents(Protocol):
@@ -44,7 +48,15 @@ class ListenerEvents(Protocol):
         """Each voiced frame of a running utterance; `heard.voiced_ms` has grown."""
         ...
 
+    def speech_paused(self, heard: Heard) -> None:
+        """The caller says nothing just now; `words` with all said so far will follow, or `speech_resumed`."""
+        ...
+
+    def speech_resumed(self, heard: Heard) -> None: ...
     def speech_ended(self, heard: Heard) -> None: ...
+    def words(self, heard: Heard, words: Words) -> None:
+        """Of an utterance that has not ended."""
+        ...
 
 
 class Listener:
@@ -54,7 +66,8 @@ class Listener:
         make_vad: MakeDetector,
         recogniser: Recogniser,
         events: ListenerEvents,
-        on_partial: Callable[[str], None],
+        turn_end: TurnEnd,
+        expecting: Callable[[], Expecting] = lambda: Expecting.ANYTHING,
     ) -> None:
         self._make_vad = make_vad
         self._vad: VoiceDetector | None = None
@@ -62,8 +75,9 @@ class Listener:
         self._echo = EchoGate()
         self._recogniser = recogniser
         self._events = events
-        self._on_partial = on_partial
-        self._endpointer = Endpointer(settings)
+        self._expecting = expecting
+        self._turn_end = turn_end
+        self._endpointer = Endpointer(settings, turn_end)
         self._preroll: deque[Pcm] = deque(maxlen=max(1, (settings.preroll_ms + settings.start_ms) // FRAME_MS))
         self._heard: Heard | None = None
 
@@ -99,7 +113,7 @@ class Listener:
         if heard is None:
             self._preroll.append(frame)
             if change is Change.STARTED:
-                heard = self._heard = Heard(self._recogniser.begin(self._on_partial), started_ns=arrival or now)
+                heard = self._begin(arrival or now)
                 for earlier in self._preroll:
                     heard.recognition.push(earlier)
                 self._preroll.clear()
@@ -112,12 +126,34 @@ class Listener:
             self._events.speech_goes_on(heard)
         if change is Change.PAUSED:
             heard.recognition.pause()
+            self._events.speech_paused(heard)
         elif change is Change.RESUMED:
             heard.recognition.resume()
+            self._events.speech_resumed(heard)
         elif change is Change.ENDED:
             heard.ended_ns = now
+            heard.end = self._reason(position)
             self._heard = None
             self._events.speech_ended(heard)
+
+    def _begin(self, started_ns: int) -> Heard:
+        heard = self._heard = Heard(started_ns)
+        heard.recognition = self._recogniser.begin(lambda words: self._words(heard, words))
+        self._endpointer.expecting = self._expecting()
+        return heard
+
+    def _words(self, heard: Heard, words: Words) -> None:
+        if heard is self._heard:  # else they come too late to matter: finish() will tell them
+            self._endpointer.hear(words)
+            self._events.words(heard, words)
+
+    def _reason(self, position: int) -> dict[str, Any]:
+        endpointer = self._endpointer
+        reason: dict[str, Any] = {"strategy": self._turn_end.name}
+        if endpointer.decided is None:
+            return reason | {"why": "length"}
+        silence_ms = (position - endpointer.last_voiced) * FRAME_MS
+        return reason | {"why": endpointer.decided.why, "wait_ms": endpointer.decided.ms, "silence_ms": silence_ms}
 
     def _mark_voiced(self, heard: Heard, arrival: int, now: int) -> None:
         heard.voiced_ms = self._endpointer.voiced_ms

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sipagent.conversation import turn as turns
+from sipagent.conversation import turn_end
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
@@ -27,6 +28,7 @@ from sipagent.conversation.interfaces import (
     Transcript,
     TransferCall,
     Tts,
+    Words,
 )
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.reply import Manners, Reply
@@ -105,7 +107,9 @@ class Session:
         self._history = history if history is not None else History()
         self._opening = manners.greeting if opening is None else opening
         self._speaker = Speaker(out, settings.ahead_ms)
-        self._listener = Listener(settings, make_vad, recogniser, self, self._partial)
+        self._listener = Listener(
+            settings, make_vad, recogniser, self, turn_end.make(settings), lambda: self._agent.expecting
+        )
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
         self._happenings: asyncio.Queue[Heard | _BargeIn | _FloorFree | SilenceAct | Outcome] = asyncio.Queue(
             HAPPENINGS
@@ -167,8 +171,15 @@ class Session:
     def speech_ended(self, heard: Heard) -> None:
         self._happen(heard)
 
-    def _partial(self, text: str) -> None:
-        self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=text))
+    def speech_paused(self, heard: Heard) -> None:
+        pass
+
+    def speech_resumed(self, heard: Heard) -> None:
+        pass
+
+    def words(self, heard: Heard, words: Words) -> None:
+        if not words.paused and words.text:
+            self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=words.text))
 
     def _happen(self, happening: Heard | _BargeIn | _FloorFree | SilenceAct | Outcome) -> None:
         with suppress(asyncio.QueueFull):  # cannot fill while run() lives; when it does not, nobody reads

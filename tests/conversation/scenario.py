@@ -7,7 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sipagent.conversation.interfaces import Agent, EndCall, HistoryView, Pcm, Piece, Text, Transcript
+from sipagent.conversation.interfaces import (
+    Agent,
+    EndCall,
+    Expecting,
+    HistoryView,
+    OnWords,
+    Pcm,
+    Piece,
+    Text,
+    Transcript,
+)
 from sipagent.conversation.session import Outcome, Session
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
@@ -113,7 +123,7 @@ class Words:
     begun: int = 0
     last: "Word | None" = None
 
-    def begin(self, on_partial: Callable[[str], None]) -> "Word":
+    def begin(self, on_words: OnWords) -> "Word":
         self.begun += 1
         said = self.texts[self.begun - 1] if self.begun <= len(self.texts) else ""
         self.last = Word(said)
@@ -156,6 +166,7 @@ class Echo:
     """An agent that repeats what it heard, and ends on "bye"."""
 
     intent = "echo"
+    expecting = Expecting.ANYTHING
 
     def __init__(self, delay: asyncio.Event | None = None) -> None:
         self.asked: list[str] = []

@@ -281,7 +281,7 @@ async def test_a_slow_recogniser_is_bridged_too():
     manners = AgentSpec(greeting="Hello.", filler="One moment, please.", filler_after_s=0.03)
     scene = Scene(Echo(), ["question"], manners=manners)
     begin = scene.words.begin
-    scene.words.begin = lambda on_partial: SlowWord(begin(on_partial).said)  # type: ignore[method-assign]
+    scene.words.begin = lambda on_words: SlowWord(begin(on_words).said)  # type: ignore[method-assign]
     await scene.until_quiet()
     await scene.says()
     await asyncio.sleep(0.08)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from sipagent.conversation.chat_model import ChatModel, Delta, Message, ToolCall, ToolSpec
-from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferPlan, plan_of
+from sipagent.conversation.interfaces import EndCall, Expecting, HistoryView, Piece, Text, TransferPlan, plan_of
 
 _ROLES = {"caller": "user", "agent": "assistant", "note": "system"}
 
@@ -21,6 +21,7 @@ class ChatAgent:
     """The agent of one call. Its only memory is the history of what was heard, so it has nothing to roll back."""
 
     intent = ""
+    expecting = Expecting.ANYTHING
 
     def __init__(
         self, model: ChatModel, prompt: str, greeting: str, transfer_targets: Mapping[str, str | TransferPlan]

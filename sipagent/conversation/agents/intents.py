@@ -9,10 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.conversation.agents import slots
-from sipagent.conversation.interfaces import EndCall, HistoryView, Piece, Text, TransferPlan, plan_of
+from sipagent.conversation.interfaces import EndCall, Expecting, HistoryView, Piece, Text, TransferPlan, plan_of
 
 # Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
 UNDERSTOOD = 0.45
+
+# The answer that a question for a slot of this kind gets.
+_EXPECTED = {
+    "day": Expecting.DATE,
+    "time": Expecting.DATE,
+    "number": Expecting.NUMBER,
+    "choice": Expecting.CHOICE,
+    "text": Expecting.TEXT,
+}
 
 
 class Slot(Protocol):
@@ -93,6 +102,12 @@ class IntentAgent:
         self._give_up = give_up
         self._state = _State()
         self.intent = ""
+
+    @property
+    def expecting(self) -> Expecting:
+        if not self._state.asking:
+            return Expecting.ANYTHING
+        return _EXPECTED[self._intents[self._state.intent].slots[self._state.asking].kind]
 
     def checkpoint(self) -> object:
         return self._state

@@ -5,11 +5,10 @@ caller pauses the utterance is decoded ahead; if the pause turns out to be the e
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from sipagent.conversation.audio import join
-from sipagent.conversation.interfaces import FRAME_MS, Pcm, Transcript
+from sipagent.conversation.interfaces import FRAME_MS, OnWords, Pcm, Transcript, Words
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError, SipagentError
 
@@ -35,8 +34,8 @@ class LocalRecogniser:
         self._settings = settings
         self._prompt = prompt
 
-    def begin(self, on_partial: Callable[[str], None]) -> "LocalRecognition":
-        return LocalRecognition(self._transcriber, self._settings, self._prompt, on_partial)
+    def begin(self, on_words: OnWords) -> "LocalRecognition":
+        return LocalRecognition(self._transcriber, self._settings, self._prompt, on_words)
 
 
 class LocalRecognition:
@@ -45,11 +44,11 @@ class LocalRecognition:
         transcriber: Transcriber,
         settings: ConversationSettings,
         prompt: str,
-        on_partial: Callable[[str], None],
+        on_words: OnWords,
     ) -> None:
         self._transcriber = transcriber
         self._prompt = prompt
-        self._on_partial = on_partial
+        self._on_words = on_words
         self._every = max(1, settings.partial_ms // FRAME_MS)
         self._frames: list[Pcm] = []  # bounded by the endpointer's max_utterance_s
         self._partial: asyncio.Task[None] | None = None
@@ -65,7 +64,7 @@ class LocalRecognition:
     def pause(self) -> None:
         if self._ahead is not None:
             self._ahead.cancel()
-        self._ahead = asyncio.create_task(self._decode(*join(self._frames)))
+        self._ahead = asyncio.create_task(self._decode_pause(*join(self._frames)))
         # Its failure is raised by finish(), or does not matter because the caller went on speaking.
         self._ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
 
@@ -93,10 +92,15 @@ class LocalRecognition:
             raise ProviderError("the recogniser dropped an utterance that it may not drop", retryable=True)
         return Transcript(recognised.text, recognised.confidence)
 
+    async def _decode_pause(self, pcm: Pcm, rate: int) -> Transcript:
+        said = await self._decode(pcm, rate)
+        self._on_words(Words(said.text, said.confidence, paused=True))
+        return said
+
     async def _decode_partial(self, pcm: Pcm, rate: int) -> None:
         try:
             recognised = await self._transcriber.transcribe(pcm, rate, prompt=self._prompt, droppable=True)
         except SipagentError:
             return  # a partial is a convenience; the final one reports what is wrong
         if recognised is not None and recognised.text:
-            self._on_partial(recognised.text)
+            self._on_words(Words(recognised.text, recognised.confidence))
