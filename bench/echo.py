@@ -23,6 +23,7 @@ from bench.vad import active_db, scaled
 from sipagent.conversation.echo_gate import EchoGate
 from sipagent.conversation.endpointing import Change, Endpointer
 from sipagent.conversation.settings import ConversationSettings
+from sipagent.conversation.turn_end import FixedSilence
 from sipagent.speech.settings import SpeechSettings, VadKind
 from sipagent.speech.vad import VoiceDetector, make_vad
 from tests.speech.prompts import Prompt, noise, prompts, through_ulaw
@@ -119,7 +120,7 @@ def gated(pcm: Pcm, sent: Pcm) -> tuple[Bools, float]:
 def barge_ins(decisions: Bools) -> list[int]:
     """Frames at which the caller would have taken the floor."""
     settings = ConversationSettings()
-    endpointer = Endpointer(settings)
+    endpointer = Endpointer(settings, FixedSilence(settings.endpointing_ms))
     found: list[int] = []
     pressed = False
     for i, decision in enumerate(decisions):

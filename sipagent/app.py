@@ -188,6 +188,7 @@ class Node:
             tts=self._phrases,
             recogniser=LocalRecogniser(self.speech, self.config.conversation),
             make_vad=vad,
+            turn_judge=self.speech,
             make_agent=self._brains.make,
             sip=self.config.sip,
             trunks=self.config.trunks,

@@ -11,13 +11,13 @@ import numpy as np
 
 from sipagent.calls import sounds
 from sipagent.calls.leg import Leg, LegIdentity
-from sipagent.conversation import turn_end
 from sipagent.conversation.audio import frame_samples, join, whole_frames
 from sipagent.conversation.interfaces import AudioFrames, MakeDetector, Pcm, Words
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.speaker import Speaker, Utterance
+from sipagent.conversation.turn_end import FixedSilence
 from sipagent.core import clock
 from sipagent.core.errors import ProviderError, SetupError, SipagentError
 from sipagent.core.events import EventHub, MediaFigures
@@ -84,7 +84,7 @@ class PhoneCall:
         self._listener: Listener | None = None
         if speech is not None and make_vad is not None:
             ears = LocalRecogniser(speech, _EARS)
-            self._listener = Listener(_EARS, make_vad, ears, self, turn_end.make(_EARS))
+            self._listener = Listener(_EARS, make_vad, ears, self, FixedSilence(_EARS.endpointing_ms))
         self._recognising: set[asyncio.Task[None]] = set()
         self._heard_speech = False  # since the phone last spoke
         self._speech_began_ns = 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
+from sipagent.conversation.prosody import TurnJudge
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
@@ -22,6 +23,7 @@ class Services:
     tts: Tts
     recogniser: Recogniser
     make_vad: MakeDetector
+    turn_judge: TurnJudge
     make_agent: Callable[[str, AgentSpec, CallControl], Awaitable[Agent]]  # by dialplan/agent name, for one call
     sip: SipSettings
     trunks: Sequence[TrunkSettings]

@@ -81,6 +81,7 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
         first_turn=call.turns,
         history=going_on.history,
         opening=going_on.opening,
+        judge=services.turn_judge,
     )
     leg, port = call.leg, call.leg.port
 

@@ -21,6 +21,8 @@ from sipagent.conversation.interfaces import (
     VoiceDetector,
     Words,
 )
+from sipagent.conversation.loudness import Loudness
+from sipagent.conversation.prosody import NoJudge, Prosody, TurnJudge
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.turn_end import TurnEnd
 
@@ -68,6 +70,7 @@ class Listener:
         events: ListenerEvents,
         turn_end: TurnEnd,
         expecting: Callable[[], Expecting] = lambda: Expecting.ANYTHING,
+        judge: TurnJudge | None = None,
     ) -> None:
         self._make_vad = make_vad
         self._vad: VoiceDetector | None = None
@@ -78,6 +81,8 @@ class Listener:
         self._expecting = expecting
         self._turn_end = turn_end
         self._endpointer = Endpointer(settings, turn_end)
+        self._prosody = Prosody(judge or NoJudge(), self._endpointer.sounds)
+        self._loudness = Loudness()
         self._preroll: deque[Pcm] = deque(maxlen=max(1, (settings.preroll_ms + settings.start_ms) // FRAME_MS))
         self._heard: Heard | None = None
 
@@ -103,12 +108,15 @@ class Listener:
     def take(self) -> Heard | None:
         """No more frames will come: the utterance that was being said, if any."""
         heard, self._heard = self._heard, None
+        self._prosody.forget()
         if heard is not None:
             heard.ended_ns = heard.last_handed_ns
         return heard
 
     def _frame(self, frame: Pcm, position: int, voiced: bool, arrival: int, now: int) -> None:
-        change = self._endpointer.push(position, voiced)
+        loud = self._loudness.push(frame, voiced)
+        change = self._endpointer.push(position, voiced, loud)
+        self._prosody.push(frame)
         heard = self._heard
         if heard is None:
             self._preroll.append(frame)
@@ -117,22 +125,26 @@ class Listener:
                 for earlier in self._preroll:
                     heard.recognition.push(earlier)
                 self._preroll.clear()
-                self._mark_voiced(heard, arrival, now)
+                self._mark_voiced(heard, arrival, now, loud=True)
                 self._events.speech_started(heard)
             return
         heard.recognition.push(frame)
         if voiced:
-            self._mark_voiced(heard, arrival, now)
+            self._mark_voiced(heard, arrival, now, loud=loud)
             self._events.speech_goes_on(heard)
         if change is Change.PAUSED:
             heard.recognition.pause()
+            self._prosody.pause()
             self._events.speech_paused(heard)
         elif change is Change.RESUMED:
             heard.recognition.resume()
+            self._prosody.cancel()
             self._events.speech_resumed(heard)
         elif change is Change.ENDED:
             heard.ended_ns = now
             heard.end = self._reason(position)
+            self._prosody.forget()
+            self._loudness.reset()
             self._heard = None
             self._events.speech_ended(heard)
 
@@ -155,7 +167,9 @@ class Listener:
         silence_ms = (position - endpointer.last_voiced) * FRAME_MS
         return reason | {"why": endpointer.decided.why, "wait_ms": endpointer.decided.ms, "silence_ms": silence_ms}
 
-    def _mark_voiced(self, heard: Heard, arrival: int, now: int) -> None:
+    def _mark_voiced(self, heard: Heard, arrival: int, now: int, *, loud: bool) -> None:
         heard.voiced_ms = self._endpointer.voiced_ms
+        if not loud:
+            return
         heard.last_arrival_ns = arrival or now
         heard.last_handed_ns = now

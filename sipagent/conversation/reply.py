@@ -9,6 +9,7 @@ from sipagent.conversation import chunking
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Agent, Piece, Text, Tts
 from sipagent.conversation.turn import Turn
+from sipagent.conversation.turn_strategies import TurnEndPlan
 from sipagent.core.errors import ProviderError
 from sipagent.core.ids import CallId
 
@@ -36,6 +37,10 @@ class Manners(Protocol):
     def apology(self) -> str: ...
     @property
     def interruptible(self) -> bool: ...
+    @property
+    def turn_end(self) -> str | TurnEndPlan:
+        """Who decides that the caller has finished: a strategy's name, or more about it."""
+        ...
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sipagent.conversation import turn as turns
-from sipagent.conversation import turn_end
+from sipagent.conversation import turn_strategies
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
@@ -31,6 +31,7 @@ from sipagent.conversation.interfaces import (
     Words,
 )
 from sipagent.conversation.listener import Heard, Listener
+from sipagent.conversation.prosody import TurnJudge
 from sipagent.conversation.reply import Manners, Reply
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.silence import SilenceAct, SilenceWatch
@@ -84,9 +85,11 @@ class Session:
         first_turn: int = 0,
         history: History | None = None,
         opening: str | None = None,
+        judge: TurnJudge | None = None,
         now: Callable[[], int] = clock.mono_ns,
     ) -> None:
-        """``history`` of a conversation that goes on after a pause, with ``opening`` in place of the greeting."""
+        """``history`` of a conversation that goes on after a pause, with ``opening`` in place of the greeting;
+        ``judge`` hears from the melody of speech whether the caller has finished."""
         self._now = now
         self._call_id = call_id
         self._agent = agent
@@ -108,7 +111,13 @@ class Session:
         self._opening = manners.greeting if opening is None else opening
         self._speaker = Speaker(out, settings.ahead_ms)
         self._listener = Listener(
-            settings, make_vad, recogniser, self, turn_end.make(settings), lambda: self._agent.expecting
+            settings,
+            make_vad,
+            recogniser,
+            self,
+            turn_strategies.make(manners.turn_end, settings),
+            lambda: self._agent.expecting,
+            judge,
         )
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
         self._happenings: asyncio.Queue[Heard | _BargeIn | _FloorFree | SilenceAct | Outcome] = asyncio.Queue(

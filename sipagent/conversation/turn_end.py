@@ -4,21 +4,25 @@ A strategy is asked at every silent frame how much silence it wants to see, as t
 same knowledge gets the same answer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from sipagent.conversation.interfaces import Expecting, Words
-from sipagent.conversation.settings import ConversationSettings
+
+USUAL_PAUSE_MS = 450.0  # a pause within a turn, of callers in general (geometric mean); see docs/turn-ends.md
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known about a caller who says nothing just now, in the midst of an utterance or behind it."""
 
-    silence_ms: int  # since the last voiced frame
+    silence_ms: int  # since the caller was last heard
     speech_ms: int  # voiced so far in this utterance
     words: Words | None = None  # of the whole utterance up to this pause; None until they are there
+    prosody: float | None = None  # 0..1, how much the melody of the speech sounds finished; None when nobody can tell
     expecting: Expecting = Expecting.ANYTHING
+    own_pause_ms: float = USUAL_PAUSE_MS  # what this caller's pauses within turns are like
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,32 @@ class FixedSilence:
         return self._wait
 
 
-def make(settings: ConversationSettings) -> TurnEnd:
-    """The strategy for one caller."""
-    return FixedSilence(settings.endpointing_ms)
+class Provider:
+    """The recogniser's own end of turn, where it tells one; without it a long silence."""
+
+    name = "provider"
+
+    def __init__(self, *, told_ms: int, longest_ms: int) -> None:
+        self._told = Wait(told_ms, "provider")
+        self._longest = Wait(longest_ms, "silence")
+
+    def wait(self, known: Known) -> Wait:
+        return self._told if known.words is not None and known.words.end_of_turn else self._longest
+
+
+class Patient:
+    """Another strategy, more patient or less: for callers who need time, and for answers that take some."""
+
+    def __init__(self, strategy: TurnEnd, factor: float, answers: Mapping[Expecting, float]) -> None:
+        """`factor` for every wait; `answers` has another for what is expected just then."""
+        self._strategy = strategy
+        self._factor = factor
+        self._answers = answers
+
+    @property
+    def name(self) -> str:
+        return self._strategy.name
+
+    def wait(self, known: Known) -> Wait:
+        wait = self._strategy.wait(known)
+        return Wait(round(wait.ms * self._factor * self._answers.get(known.expecting, 1.0)), wait.why)

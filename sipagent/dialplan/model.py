@@ -4,7 +4,7 @@ Every class is one YAML mapping; its field names are the keys a user writes. Unk
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -162,6 +162,20 @@ class ChatSpec(_Part, frozen=True):
     transfer_targets: dict[str, str | TransferSpec] = {}  # name the model uses: SIP URI or number, or more about it
 
 
+TurnEndName = Literal["adaptive", "silence", "words", "melody", "provider"]
+ExpectedName = Literal["anything", "yes_no", "choice", "number", "digits", "spelling", "date", "name", "text"]
+Patience = Annotated[float, msgspec.Meta(ge=0.25, le=5.0)]
+
+
+class TurnEndSpec(_Part, frozen=True):
+    """Who decides that the caller has finished, and how patiently."""
+
+    strategy: TurnEndName = "adaptive"
+    silence_ms: Annotated[int, msgspec.Meta(ge=0, le=5000)] = 0  # for `silence`; 0 is [conversation] endpointing_ms
+    patience: Patience = 1.0  # a factor for every wait
+    answers: dict[ExpectedName, Patience] = {}  # another while such an answer is expected
+
+
 class AgentSpec(_Part, frozen=True):
     """An agent: intents answered from this file, or a chat model, and its manners."""
 
@@ -180,6 +194,7 @@ class AgentSpec(_Part, frozen=True):
     apology: str = "Sorry, something went wrong here."
     transfer_failed: str = "I am sorry, {reason}. Can I help you with anything else?"  # back from a failed transfer
     interruptible: bool = True
+    turn_end: TurnEndName | TurnEndSpec = "silence"
     max_duration_s: float = 900.0
 
 

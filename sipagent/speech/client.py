@@ -19,10 +19,12 @@ from sipagent.speech.protocol import (
     Embed,
     Embedded,
     Failed,
+    JudgeTurn,
     Synthesize,
     Synthesized,
     Transcribe,
     Transcribed,
+    TurnJudged,
 )
 from sipagent.speech.settings import SpeechSettings
 
@@ -75,6 +77,7 @@ class SpeechClient:
         self._coming = 0  # workers on their way: while there is one, a request without a worker waits for it
         self._supervisors: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._judges_turns = False  # there is a model for it
 
     @property
     def pids(self) -> list[int]:
@@ -131,6 +134,15 @@ class SpeechClient:
             assert isinstance(reply, Embedded)
             parts.append(np.frombuffer(reply.vectors, np.float32).reshape(-1, reply.dimension))
         return np.concatenate(parts)
+
+    async def complete(self, pcm: NDArray[np.int16], rate: int) -> float | None:
+        """Probability that the pause behind this audio ends a turn; None when the workers are behind, or no model for
+        it is installed. Errors as `transcribe`."""
+        if not self._judges_turns:
+            return None
+        request = JudgeTurn(id=next(self._ids), pcm=pcm.astype(np.int16, copy=False).tobytes(), rate=rate)
+        reply = await self._ask(request, (TurnJudged, Dropped))
+        return reply.complete if isinstance(reply, TurnJudged) else None
 
     async def close(self) -> None:
         """Ends the workers, by force after 2 s; requests under way fail. May be called again."""
@@ -218,6 +230,7 @@ class SpeechClient:
         try:
             worker, loaded = await self._raise()
             self._ready.append(worker)
+            self._judges_turns = "turn" in loaded
             if not first.done():
                 first.set_result(loaded)
             for job in [job for job in self._jobs.values() if job.worker is None]:

@@ -18,7 +18,7 @@ from typing import Literal
 
 from sipagent.core.errors import SetupError
 
-Kind = Literal["stt", "tts", "vad", "embedding"]
+Kind = Literal["stt", "tts", "vad", "embedding", "turn"]
 INSTALL_COMMAND = "pip install 'sipagent[speech]'"
 PULL_COMMAND = "sipagent models pull"
 
@@ -134,6 +134,26 @@ CATALOGUE: dict[str, Model] = {
                 ),
             ),
             main="silero_vad.onnx",
+        ),
+        Model(
+            name="smart-turn-v3.2",
+            kind="turn",
+            what="Pipecat's smart-turn, hears whether a pause ends a turn",
+            source=InWheel(
+                requirement="pipecat-ai==1.14.0",
+                sha256="0352f504b44e78bdf524e45af4bc759601c835b9b7dc195efe5e03384b974a44",
+                member="pipecat/audio/turn/smart_turn/data/smart-turn-v3.2-cpu.onnx",
+            ),
+            package_licence="BSD-2-Clause",
+            licence="BSD-2-Clause",
+            files=(
+                ModelFile(
+                    name="smart-turn-v3.2-cpu.onnx",
+                    size=8679182,
+                    sha256="2bb026316b14a660486a75b1733cd3fbab8c2fd0314dc9af7be49f8cca967e4f",
+                ),
+            ),
+            main="smart-turn-v3.2-cpu.onnx",
         ),
         Model(
             name="use-m3",

@@ -32,13 +32,20 @@ class Embed(Request):
     texts: list[str]
 
 
+class JudgeTurn(Request):
+    """Does the pause behind this audio sound like the end of a turn?"""
+
+    pcm: bytes  # what was said up to the pause; its last 8 s matter
+    rate: int
+
+
 class Cancel(Request):
     """Drop the request of this id if it has not begun. It gets no answer then; a late one will be ignored."""
 
 
 class WorkerReady(Reply):
     pid: int
-    models: dict[str, str]  # what was loaded, by kind: "stt", "tts", "embedding"
+    models: dict[str, str]  # what was loaded, by kind: "stt", "tts", "embedding", "turn"
 
 
 class Transcribed(Reply):
@@ -58,8 +65,12 @@ class Embedded(Reply):
     dimension: int  # of a row
 
 
+class TurnJudged(Reply):
+    complete: float  # 0..1
+
+
 class Dropped(Reply):
-    """A droppable request that was not begun, because the recogniser is behind."""
+    """A droppable request that was not begun, because the worker is behind."""
 
 
 class Failed(Reply):
@@ -69,8 +80,8 @@ class Failed(Reply):
     retryable: bool = False
 
 
-AnyRequest = Transcribe | Synthesize | Embed | Cancel
-AnyReply = WorkerReady | Transcribed | Synthesized | Embedded | Dropped | Failed
+AnyRequest = Transcribe | Synthesize | Embed | JudgeTurn | Cancel
+AnyReply = WorkerReady | Transcribed | Synthesized | Embedded | TurnJudged | Dropped | Failed
 
 encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[AnyRequest] = msgspec.msgpack.Decoder(AnyRequest)

@@ -24,6 +24,9 @@ class SpeechSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     tts_voice: str = "en_US-joe-medium"
     # Name. Sentence vectors, by which the built-in agent tells what the caller wants.
     embedding_model: str = "use-m3"
+    # Path or name. Hears from the melody of speech whether a pause ends the caller's turn, which shortens or lengthens
+    # the silence that is waited for; 31 ms of a core per pause. Left out where it is not installed.
+    turn_model: str = "smart-turn-v3.2"
     # Which detector decides, per 20 ms, whether the caller is speaking. By bench/vad.py: "webrtc" takes key tones,
     # ringback and loud noise for speech; "silero" does not, for 50 to 120 µs a frame; "gated" hears as well as
     # "silero" (1 % missed on a clean line, 1 to 3 % in noise down to 5 dB) and costs 4 µs while the line is quiet.

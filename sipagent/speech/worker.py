@@ -1,7 +1,7 @@
 """The worker process: `python -m sipagent.speech.worker FD SETTINGS`, started and spoken to by `client.SpeechClient`.
 
 FD is its end of a socket pair, SETTINGS the `SpeechSettings` as JSON. It loads each chosen model once, tries each once,
-says WorkerReady, and answers until the socket closes. Recognition, synthesis and sentence vectors have a thread each:
+says WorkerReady, and answers until the socket closes. Each kind of work has a thread of its own:
 the libraries let go of the interpreter's lock while they compute.
 
 The number of threads of OpenMP and BLAS comes by environment variables, which the client sets: by the time this module
@@ -29,11 +29,13 @@ from sipagent.speech.protocol import (
     Embed,
     Embedded,
     Failed,
+    JudgeTurn,
     Request,
     Synthesize,
     Synthesized,
     Transcribe,
     Transcribed,
+    TurnJudged,
     WorkerReady,
 )
 from sipagent.speech.settings import SpeechSettings
@@ -101,16 +103,32 @@ def load_embedding(settings: SpeechSettings) -> Handler:
     return embed
 
 
+def load_turn(settings: SpeechSettings) -> Handler:
+    from sipagent.speech.smart_turn import SmartTurn
+
+    network = SmartTurn(models.locate(settings.turn_model, "turn", settings.model_dir), threads=settings.threads)
+
+    def judge(request: Request) -> AnyReply:
+        assert isinstance(request, JudgeTurn)
+        return TurnJudged(id=request.id, complete=network.judge(np.frombuffer(request.pcm, np.int16), request.rate))
+
+    judge(JudgeTurn(id=0, pcm=bytes(16000), rate=8000))
+    return judge
+
+
 LOADERS: dict[str, tuple[str, Callable[[SpeechSettings], Handler]]] = {
     "stt": ("stt_model", load_stt),
     "tts": ("tts_voice", load_tts),
     "embedding": ("embedding_model", load_embedding),
+    "turn": ("turn_model", load_turn),
 }
 
 
 def load(settings: SpeechSettings) -> dict[str, Handler]:
     """What answers each kind of request, for the kinds that have a model. The models load side by side."""
     chosen = {kind: loader for kind, (field, loader) in LOADERS.items() if getattr(settings, field)}
+    if not models.installed(settings.model_dir).get(settings.turn_model, True):
+        del chosen["turn"]  # the one model that conversations can do without
     with ThreadPoolExecutor(len(chosen) or 1) as pool:
         loading = {kind: pool.submit(loader, settings) for kind, loader in chosen.items()}
         return {kind: future.result() for kind, future in loading.items()}
@@ -153,6 +171,8 @@ class Worker:
                     self._put(lanes, "tts", request)
                 case Embed():
                     self._put(lanes, "embedding", request)
+                case JudgeTurn():
+                    self._put(lanes, "turn", request, droppable=True)
                 case Cancel():
                     for lane in lanes.values():
                         lane.cancel(request.id)

@@ -11,6 +11,7 @@ import pytest
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.services import Services
 from sipagent.calls.settings import LimitSettings
+from sipagent.conversation.prosody import NoJudge
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import CapacityError, ConfigError
 from sipagent.core.events import (
@@ -115,6 +116,7 @@ class World:
             events=self,
             tts=None,  # type: ignore[arg-type]
             recogniser=None,  # type: ignore[arg-type]
+            turn_judge=NoJudge(),
             make_vad=None,  # type: ignore[arg-type]
             make_agent=agent,
             sip=sip or SipSettings(),

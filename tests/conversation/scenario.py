@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from sipagent.conversation.interfaces import (
@@ -23,7 +24,7 @@ from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import Event, TurnEnded
 from sipagent.core.ids import CallId
-from sipagent.dialplan.model import AgentSpec
+from sipagent.dialplan.model import AgentSpec, TurnEndName, TurnEndSpec
 
 TICK_NS = 20_000_000
 
@@ -200,6 +201,7 @@ class Scene:
         voice: Voice | None = None,
         settings: ConversationSettings | None = None,
         rate: int = 8000,
+        turn_end: TurnEndName | TurnEndSpec = "silence",
     ) -> None:
         self.time = 1_000_000_000
         self.events: list[Event] = []
@@ -210,7 +212,7 @@ class Scene:
         self.session = Session(
             CallId("call_test"),
             agent=agent,
-            manners=manners or AgentSpec(greeting="Hello."),
+            manners=msgspec.structs.replace(manners or AgentSpec(greeting="Hello."), turn_end=turn_end),
             out=self.wire,
             make_vad=LoudnessVad,
             recogniser=self.words,

@@ -9,11 +9,12 @@ from sipagent.conversation.history import MAX_ENTRIES, History
 from sipagent.conversation.phrases import PhraseCache
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.silence import SilenceAct, SilenceWatch
+from sipagent.conversation.turn_end import FixedSilence
 from sipagent.core.errors import ProviderError
 
 
 def changes(pattern: str, settings: ConversationSettings) -> list[tuple[int, Change]]:
-    endpointer = Endpointer(settings)
+    endpointer = Endpointer(settings, FixedSilence(settings.endpointing_ms))
     found = [(i, endpointer.push(i, mark == "#")) for i, mark in enumerate(pattern)]
     return [(i, change) for i, change in found if change is not None]
 
@@ -44,7 +45,7 @@ def test_endpointer_cuts_an_endless_utterance():
 
 
 def test_endpointer_knows_where_speech_began_and_last_was():
-    endpointer = Endpointer(SETTINGS)
+    endpointer = Endpointer(SETTINGS, FixedSilence(SETTINGS.endpointing_ms))
     for i, mark in enumerate("....####.##."):
         endpointer.push(i, mark == "#")
     assert (endpointer.start, endpointer.last_voiced, endpointer.voiced_ms) == (4, 10, 120)

@@ -107,7 +107,7 @@ async def test_an_absurd_utterance_is_refused(client: SpeechClient) -> None:
 
 async def test_a_worker_killed_in_a_request_is_replaced_and_the_request_answered(local_models: None) -> None:
     events = Events()
-    speech = SpeechClient(SpeechSettings(workers=2, tts_voice="", embedding_model=""), events)
+    speech = SpeechClient(SpeechSettings(workers=2, tts_voice="", embedding_model="", turn_model=""), events)
     try:
         assert await speech.start() == {"stt": "whisper-tiny.en"}
         first, second = speech.pids

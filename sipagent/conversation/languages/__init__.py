@@ -79,6 +79,17 @@ class Spelling(_Part, frozen=True):
     symbols: dict[str, str]
 
 
+class TurnEnd(_Part, frozen=True):
+    """By which it is told whether a caller who pauses has finished. Phrases may have several words."""
+
+    open_endings: tuple[str, ...]  # no sentence ends on these
+    hesitations: tuple[str, ...]  # said while the rest is looked for
+    closings: tuple[str, ...]  # nobody goes on behind these
+    digits: tuple[str, ...]
+    address_endings: tuple[str, ...]  # the last part of an e-mail address
+    telephone_digits: tuple[int, ...]  # how many a whole telephone number has; empty where that differs
+
+
 class Language(_Part, frozen=True):
     code: str  # ISO 639-1
     answers: Answers
@@ -87,6 +98,7 @@ class Language(_Part, frozen=True):
     days: Days
     times: Times
     spelling: Spelling
+    turn_end: TurnEnd
     manners: dict[str, Any] = {}  # texts of an agent in place of the dialplan's English defaults, by its keys
 
 
