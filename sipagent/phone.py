@@ -121,7 +121,7 @@ class PhoneCall:
         start = self.leg.port.written
         self._queued |= {start + i: frame for i, frame in enumerate(padded.reshape(-1, frame_samples(rate)))}
         utterance = self._speaker.utterance()
-        adding = asyncio.create_task(utterance.add(text, padded, rate, clock.mono_ns()))
+        adding = asyncio.create_task(utterance.play(padded, rate, clock.mono_ns, text))
         while not adding.done() and not self.over:
             await self._next_tick()
         if self.over:

@@ -158,6 +158,7 @@ def turn_out(turn: TurnRecord) -> TurnOut:
         agent_started_at=turn.agent_started_at,
         ended_at=turn.ended_at,
         latency=None if turn.total_ms is None else _same_names(turn, LatencyOut),
+        details=turn.details,
     )
 
 

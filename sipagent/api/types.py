@@ -260,8 +260,10 @@ class LatencyOut(Response, kw_only=True, frozen=True):
     endpointing_ms: float | None
     stt_ms: float | None
     llm_ms: float | None
+    clause_ms: float | None
     tts_ms: float | None
     playout_ms: float | None
+    pacing_ms: float | None
     total_ms: float | None
 
 
@@ -278,6 +280,7 @@ class TurnOut(Response, kw_only=True, frozen=True):
     agent_started_at: Instant | None
     ended_at: Instant
     latency: LatencyOut | None
+    details: dict[str, Any]  # how the turn came about, each feature under its own key
 
 
 class TransferOut(Response, kw_only=True, frozen=True):

@@ -39,7 +39,7 @@ async def play(call: "Call", path: Path) -> None:
     pcm = await asyncio.to_thread(sounds.read_wav, path, rate)
     with _mouth(call, call.leg) as speaker:
         utterance = speaker.utterance()
-        await utterance.add("", pcm, rate, clock.mono_ns())
+        await utterance.play(pcm, rate, clock.mono_ns)
         utterance.complete()
         await utterance.played()
 
@@ -65,8 +65,7 @@ async def _speak(call: "Call", utterance: Utterance, text: str) -> None:
     try:
         for clause in chunking.split(text):
             rate = utterance.rate
-            pcm = await call.services.tts.synthesize(clause, rate)
-            await utterance.add(clause, pcm, rate, clock.mono_ns())
+            await utterance.say(clause, call.services.tts.speak(clause, rate), rate, clock.mono_ns)
         utterance.complete()
         await utterance.played()
     except ProviderError as error:

@@ -17,8 +17,10 @@ PARTS = (
     ("endpointing_ms", "wait", "yellow"),
     ("stt_ms", "hear", "green"),
     ("llm_ms", "think", "magenta"),
+    ("clause_ms", "phrase", "bright_magenta"),
     ("tts_ms", "voice", "cyan"),
-    ("playout_ms", "send", "red"),
+    ("playout_ms", "queue", "bright_red"),
+    ("pacing_ms", "send", "red"),
 )
 BAR_WIDTH = 20
 SHORT_ID = 8

@@ -1,11 +1,11 @@
 """Frames of 20 ms at 8 or 16 kHz, and how audio of one rate becomes audio of another."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import groupby
 
 import numpy as np
 
-from sipagent.conversation.interfaces import FRAME_MS, Pcm
+from sipagent.conversation.interfaces import FRAME_MS, Pcm, Speech, Timed
 from sipagent.core.resample import convert
 
 
@@ -33,3 +33,13 @@ def join(frames: Sequence[Pcm]) -> tuple[Pcm, int]:
         return runs[0], rate
     rates = [each for each, _ in groupby(rate_of(frame) for frame in frames)]
     return np.concatenate([convert(run, each, rate) for run, each in zip(runs, rates, strict=True)]), rate
+
+
+def pcm_of(piece: Speech) -> Pcm:
+    return piece.pcm if isinstance(piece, Timed) else piece
+
+
+async def collect(pieces: AsyncIterator[Speech]) -> Pcm:
+    """All of a clause in one piece."""
+    parts = [pcm_of(piece) async for piece in pieces]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int16)

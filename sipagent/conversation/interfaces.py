@@ -135,9 +135,27 @@ class Recogniser(Protocol):
     def begin(self, on_words: OnWords) -> Recognition: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Audio of a synthesis that knows where its words are.
+
+    Each of `words` is (index in the text after the word, sample at which the word ends), both counted from the start of
+    what was asked for.
+    """
+
+    pcm: Pcm
+    words: tuple[tuple[int, int], ...]
+
+
+Speech = Pcm | Timed
+
+
 class Tts(Protocol):
-    async def synthesize(self, text: str, rate: int) -> Pcm:
-        """One clause as audio of this rate. Raises ProviderError."""
+    def speak(self, text: str, rate: int) -> AsyncIterator[Speech]:
+        """One clause as audio of this rate, in pieces of any length as they come, the first as early as possible.
+
+        Raises ProviderError, also in the middle; closing the iterator cancels what is not made yet.
+        """
         ...
 
 
@@ -185,6 +203,35 @@ def plan_of(transfer: str | TransferPlan, whisper: str = "") -> TransferCall:
 Piece = Text | EndCall | TransferCall
 
 
+class Asked:
+    """What the caller said, put to the agent; perhaps before it is certain that the caller has finished.
+
+    An answer to words that were not the last is retracted: `respond` is cancelled, the agent rolled back, and nothing
+    of it may remain. So what has an effect outside of the agent's checkpoint (a tool, a request that changes something)
+    waits for `certain` first.
+    """
+
+    def __init__(self, text: str, history: "HistoryView", *, speculative: bool = False) -> None:
+        self.text = text
+        self.history = history
+        self._certain = asyncio.Event()
+        if not speculative:
+            self._certain.set()
+
+    @property
+    def speculative(self) -> bool:
+        """The caller may still go on."""
+        return not self._certain.is_set()
+
+    async def certain(self) -> None:
+        """Returns once the caller's turn is over; does not when the caller goes on, for then `respond` is cancelled."""
+        await self._certain.wait()
+
+    def settle(self) -> None:
+        """By the session: the turn is over, and these were its words."""
+        self._certain.set()
+
+
 class Agent(Protocol):
     """The brain of one call. Gets what was heard, answers with pieces; its speech is the session's matter."""
 
@@ -198,7 +245,7 @@ class Agent(Protocol):
         """What the caller's next words should answer; read when they begin to speak."""
         ...
 
-    def respond(self, heard: str, history: "HistoryView") -> AsyncIterator[Piece]: ...
+    def respond(self, asked: Asked) -> AsyncIterator[Piece]: ...
 
     def checkpoint(self) -> object:
         """The agent's memory of the call, to be handed back to `rollback` when its answer was never heard."""

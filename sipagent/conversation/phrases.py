@@ -1,9 +1,11 @@
 """Synthesised texts, kept: greetings and fixed answers are spoken on every call and need to be made only once."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
-from sipagent.conversation.interfaces import Pcm, Tts
+from sipagent.conversation.audio import collect
+from sipagent.conversation.interfaces import Pcm, Speech, Tts
+from sipagent.conversation.streams import closing
 from sipagent.core.errors import ProviderError
 from sipagent.core.resample import convert
 
@@ -19,12 +21,15 @@ class PhraseCache:
         self._kept: OrderedDict[str, dict[int, Pcm]] = OrderedDict()  # by text, then by rate
         self._bytes = 0
 
-    async def synthesize(self, text: str, rate: int) -> Pcm:
+    async def speak(self, text: str, rate: int) -> AsyncIterator[Speech]:
         kept = self._kept.get(text)
         if kept is not None:
             self._kept.move_to_end(text)
-            return kept[rate]
-        return await self._tts.synthesize(text, rate)
+            yield kept[rate]
+            return
+        async with closing(self._tts.speak(text, rate)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def prepare(self, texts: Iterable[str]) -> int:
         """Makes and keeps these, for both kinds of line; returns how many could not be made."""
@@ -33,7 +38,7 @@ class PhraseCache:
             if text in self._kept:
                 continue
             try:
-                wide = await self._tts.synthesize(text, WIDE)
+                wide = await collect(self._tts.speak(text, WIDE))
             except ProviderError:
                 failed += 1
                 continue

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from sipagent.conversation import chunking
 from sipagent.conversation.history import History
-from sipagent.conversation.interfaces import Agent, Piece, Text, Tts
+from sipagent.conversation.interfaces import Agent, Asked, Piece, Text, Tts
+from sipagent.conversation.streams import all_of
 from sipagent.conversation.turn import Turn
 from sipagent.conversation.turn_strategies import TurnEndPlan
 from sipagent.core.errors import ProviderError
@@ -97,20 +98,22 @@ class Reply:
         clauses = chunking.split(self._manners.filler)
         rate = turn.utterance.rate
         try:
-            spoken = [await self._tts.synthesize(clause, rate) for clause in clauses]
+            spoken = [[piece async for piece in self._tts.speak(clause, rate)] for clause in clauses]
         except ProviderError as error:
             self._problem("tts", error)
             return
         if not turn.utterance.first_write_ns:
+            turn.answer_ns = turn.answer_ns or self._now()
             turn.clause_ns = turn.clause_ns or self._now()
-            for clause, pcm in zip(clauses, spoken, strict=True):
-                await turn.utterance.add(clause, pcm, rate, self._now())
+            for clause, pieces in zip(clauses, spoken, strict=True):
+                await turn.utterance.say(clause, all_of(pieces), rate, self._now)
 
     async def _think(self, turn: Turn, answer: _Answer, history: History) -> None:
         """The agent's pieces as clauses into the queue."""
         chunker = chunking.Chunker()
         try:
-            async for piece in self._agent.respond(turn.caller_text, history):
+            async for piece in self._agent.respond(Asked(turn.caller_text, history)):
+                turn.answer_ns = turn.answer_ns or self._now()
                 if isinstance(piece, Text):
                     for clause in chunker.push(piece.text):
                         await answer.clauses.put(clause)
@@ -148,7 +151,7 @@ class Reply:
         turn.clause_ns = turn.clause_ns or self._now()
         rate = turn.utterance.rate
         try:
-            pcm = await self._tts.synthesize(clause, rate)
+            await turn.utterance.say(clause, self._tts.speak(clause, rate), rate, self._now)
         except ProviderError as error:
             self._problem("tts", error)
             if turn.apologising:
@@ -156,5 +159,3 @@ class Reply:
                 return
             turn.apologising = True
             await self.speak(turn, self._manners.apology)
-            return
-        await turn.utterance.add(clause, pcm, rate, self._now())

@@ -5,22 +5,29 @@ caller does) and wakes whoever waits for room or for the end of an utterance.
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from sipagent.conversation.audio import frame_samples, whole_frames
-from sipagent.conversation.interfaces import FRAME_MS, AudioOut, Pcm
+import numpy as np
+
+from sipagent.conversation.audio import frame_samples, pcm_of, whole_frames
+from sipagent.conversation.interfaces import FRAME_MS, AudioOut, Pcm, Speech
+from sipagent.conversation.streams import all_of, closing
 from sipagent.core.resample import convert
 
+FRAMES_PER_LETTER = 3.3  # of speech at about 15 letters a second, for a clause that is cut before all of it was made
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Clause:
     text: str
     start: int  # frame position on the wire
-    end: int
+    end: int  # of what has been queued
+    whole: bool = False  # all of it has been
 
 
 class Utterance:
-    """One thing the agent says: clauses are added as they are synthesised, and it can be cut short.
+    """One thing the agent says: clauses are queued as they are synthesised, and it can be cut short.
 
     Awaiting `played` never raises because of an interruption; `interrupted` and `heard_text` tell.
     """
@@ -32,7 +39,8 @@ class Utterance:
         self._cut: int | None = None
         self.interrupted = False
         self._first_sent_ns = 0
-        self.first_write_ns = 0  # monotonic, when the first audio was queued
+        self.first_audio_ns = 0  # monotonic, when the first audio was there
+        self.first_write_ns = 0  # and when it was queued
 
     @property
     def rate(self) -> int:
@@ -50,11 +58,11 @@ class Utterance:
         limit = self._speaker.out.played if self._cut is None else self._cut
         heard: list[str] = []
         for clause in self._clauses:
-            if clause.end <= limit:
+            if clause.whole and clause.end <= limit:
                 heard.append(clause.text)
                 continue
             if clause.start < limit:
-                share = (limit - clause.start) / (clause.end - clause.start)
+                share = (min(limit, clause.end) - clause.start) / self._length(clause)
                 heard.append(_words_within(clause.text, share))
             break
         return " ".join(part for part in heard if part)
@@ -77,27 +85,51 @@ class Utterance:
             return True
         return self._complete and (not self._clauses or self._speaker.out.played >= self._clauses[-1].end)
 
-    async def add(self, text: str, pcm: Pcm, rate: int, now: int) -> None:
-        """Queues one clause; waits while more than the limit is queued. Without effect once interrupted.
+    async def say(self, text: str, pieces: AsyncIterator[Speech], rate: int, now: Callable[[], int]) -> None:
+        """Queues one clause as its audio of `rate` comes; reads no further while more than the limit is queued.
 
-        Audio of another rate than the wire's by then is converted.
+        Audio of another rate than the wire's by then is converted. Once interrupted, nothing more is read. Raises what
+        the pieces raise; what came before that is spoken.
         """
+        clause = _Clause(text, 0, 0)
+        rest = np.zeros(0, np.int16)
+        async with closing(pieces) as stream:
+            async for piece in stream:
+                self.first_audio_ns = self.first_audio_ns or now()
+                rest = np.concatenate([rest, pcm_of(piece)])
+                whole = len(rest) - len(rest) % frame_samples(rate)
+                await self._queue(clause, rest[:whole], rate, now)
+                rest = rest[whole:]
+                if self.interrupted:
+                    return
+        await self._queue(clause, whole_frames(rest, rate), rate, now)
+        clause.whole = not self.interrupted
+
+    async def play(self, pcm: Pcm, rate: int, now: Callable[[], int], text: str = "") -> None:
+        """Queues a recording, of which `text` is what it says."""
+        await self.say(text, all_of([pcm]), rate, now)
+
+    async def _queue(self, clause: _Clause, pcm: Pcm, rate: int, now: Callable[[], int]) -> None:
+        """Whole frames of the clause."""
         out = self._speaker.out
-        await self._speaker.room()
-        if self.interrupted or not len(pcm):
-            return
-        rest = whole_frames(pcm, rate)
-        start = out.written
-        self.first_write_ns = self.first_write_ns or now
-        self._clauses.append(_Clause(text, start, start + len(rest) // frame_samples(rate)))
-        while True:
-            rest, rate = convert(rest, rate, out.rate), out.rate
-            rest = rest[out.write(rest) :]
-            if not len(rest):
-                return
-            await self._speaker.next_tick()  # a clause longer than the ring: the rest follows as it plays
-            if self.interrupted:
-                return
+        if len(pcm):
+            await self._speaker.room()
+        while len(pcm) and not self.interrupted:
+            self.first_write_ns = self.first_write_ns or now()
+            if clause not in self._clauses:
+                clause.start = clause.end = out.written
+                self._clauses.append(clause)
+            pcm, rate = convert(pcm, rate, out.rate), out.rate
+            taken = out.write(pcm)
+            clause.end += taken // frame_samples(rate)
+            pcm = pcm[taken:]
+            if len(pcm):
+                await self._speaker.next_tick()  # more than the ring holds: the rest follows as it plays
+
+    def _length(self, clause: _Clause) -> float:
+        """Frames that the clause takes; estimated while it is not all there."""
+        known = clause.end - clause.start
+        return known if clause.whole else max(known, len(clause.text) * FRAMES_PER_LETTER)
 
     def complete(self) -> None:
         """No more clauses will be added."""

@@ -1,7 +1,8 @@
 """One turn of a conversation: what the caller said, what the agent made of it, and when."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sipagent.conversation.listener import Heard
 from sipagent.conversation.speaker import Utterance
@@ -22,12 +23,14 @@ class Turn:
     caller_text: str = ""
     confidence: float = 0.0
     words_ns: int = 0  # when the caller's words were final
-    clause_ns: int = 0  # when the agent's first clause was there
+    answer_ns: int = 0  # when the first words of the agent's answer were there
+    clause_ns: int = 0  # when its first clause was
     intent: str = ""
     ending: bool = False  # the call ends after it: it may not be interrupted
     apologising: bool = False
     announced: bool = False  # that it can be heard
     over: bool = False  # written down, or retracted
+    details: dict[str, Any] = field(default_factory=dict)  # how it came about, each feature under its own key
 
     @property
     def started_ns(self) -> int:
@@ -51,11 +54,12 @@ def ended(turn: Turn, call_id: CallId, index: int, now: Stamp, *, interrupted: b
         started_at=now.at_mono(turn.started_ns or sent_ns or now.mono),
         agent_started_at=now.at_mono(sent_ns) if sent_ns else None,
         latency=latency(turn),
+        details=turn.details,
     )
 
 
 def latency(turn: Turn) -> TurnLatency | None:
-    """The contiguous parts from the caller's last speech packet to the agent's first packet.
+    """The contiguous parts from the caller's last voiced packet to the agent's first.
 
     None when the agent spoke first, or was not heard.
     """
@@ -68,7 +72,9 @@ def latency(turn: Turn) -> TurnLatency | None:
         heard.last_handed_ns,
         heard.ended_ns,
         turn.words_ns,
+        turn.answer_ns,
         turn.clause_ns,
+        turn.utterance.first_audio_ns,
         turn.utterance.first_write_ns,
         sent_ns,
     ]
@@ -80,7 +86,9 @@ def latency(turn: Turn) -> TurnLatency | None:
         endpointing_ms=parts[1],
         stt_ms=parts[2],
         llm_ms=parts[3],
-        tts_ms=parts[4],
-        playout_ms=parts[5],
+        clause_ms=parts[4],
+        tts_ms=parts[5],
+        playout_ms=parts[6],
+        pacing_ms=parts[7],
         total_ms=(instants[-1] - instants[0]) / 1e6,
     )

@@ -185,14 +185,19 @@ class AgentInterrupted(CallEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnLatency:
-    """From the caller's last speech packet to the agent's first, in ms; the parts add up to the total."""
+    """From the arrival of the caller's last voiced packet to the agent's first voiced packet on the wire, in ms.
 
-    jitter_buffer_ms: float = 0.0  # packet's arrival until handed to main
+    The parts follow one another and add up to the total.
+    """
+
+    jitter_buffer_ms: float = 0.0  # until the packet's audio was handed to main
     endpointing_ms: float = 0.0  # until it was decided that the caller had finished
     stt_ms: float = 0.0  # until the words were final
-    llm_ms: float = 0.0  # until the agent's first clause was there
-    tts_ms: float = 0.0  # until its first audio was there
-    playout_ms: float = 0.0  # until that audio was on the wire
+    llm_ms: float = 0.0  # until the first words of the answer were there
+    clause_ms: float = 0.0  # until its first clause was
+    tts_ms: float = 0.0  # until that clause's first audio was
+    playout_ms: float = 0.0  # until that audio was next in the queue to the wire
+    pacing_ms: float = 0.0  # until its first voiced packet left
     total_ms: float = 0.0
 
 
@@ -219,6 +224,8 @@ class TurnEnded(CallEvent):
     started_at: Stamp  # the caller's first speech, or the agent's for a greeting
     agent_started_at: Stamp | None  # None when nothing was heard
     latency: TurnLatency | None  # None when the agent spoke first or was never heard
+    # How it came about, as JSON types, each feature under its own key: "end", "barge_in", "speculation", "tools", ...
+    details: dict[str, Any] = field(default_factory=dict, metadata=PRIVATE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -124,6 +124,10 @@ class SpeechClient:
         reply = await self._ask(request, (Synthesized,))
         assert isinstance(reply, Synthesized)
         return np.frombuffer(reply.pcm, np.int16)
+
+    async def speak(self, text: str, rate: int) -> AsyncIterator[NDArray[np.int16]]:
+        """As `synthesize`: the local voices make a clause in one piece."""
+        yield await self.synthesize(text, rate)
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row of unit length per text: shape (n, dimension). Errors as `transcribe`."""

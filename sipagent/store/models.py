@@ -142,9 +142,12 @@ class Turn(Base):
     endpointing_ms: Mapped[float | None]
     stt_ms: Mapped[float | None]
     llm_ms: Mapped[float | None]
+    clause_ms: Mapped[float | None]
     tts_ms: Mapped[float | None]
     playout_ms: Mapped[float | None]
+    pacing_ms: Mapped[float | None]
     total_ms: Mapped[float | None]
+    details: Mapped[dict[str, Any]]
 
     __table_args__ = (
         # the turns of one call in order

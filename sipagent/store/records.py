@@ -92,9 +92,12 @@ class TurnRecord(msgspec.Struct, kw_only=True, frozen=True):
     endpointing_ms: float | None
     stt_ms: float | None
     llm_ms: float | None
+    clause_ms: float | None
     tts_ms: float | None
     playout_ms: float | None
+    pacing_ms: float | None
     total_ms: float | None
+    details: dict[str, Any]
 
 
 class TransferRecord(msgspec.Struct, kw_only=True, frozen=True):

@@ -214,6 +214,7 @@ def _turn(event: TurnEnded) -> Turn:
         started_at=event.started_at.wall,
         agent_started_at=event.agent_started_at.wall if event.agent_started_at else None,
         ended_at=event.at.wall,
+        details=event_data(event)["details"],
         **(asdict(event.latency) if event.latency else {}),
     )
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from sipagent.conversation.interfaces import (
     Agent,
+    Asked,
     EndCall,
     Expecting,
-    HistoryView,
     OnWords,
     Pcm,
     Piece,
@@ -156,11 +156,11 @@ class Voice:
     broken: set[str] = field(default_factory=set)
     made: list[str] = field(default_factory=list)
 
-    async def synthesize(self, text: str, rate: int) -> Pcm:
+    async def speak(self, text: str, rate: int) -> AsyncIterator[Pcm]:
         if text in self.broken:
             raise ProviderError("the voice is broken", retryable=False)
         self.made.append(text)
-        return np.full(len(text) * 60 * rate // 1000, 5000, np.int16)
+        yield np.full(len(text) * 60 * rate // 1000, 5000, np.int16)
 
 
 class Echo:
@@ -180,7 +180,8 @@ class Echo:
     def rollback(self, state: object) -> None:
         self.rolled_back += 1
 
-    async def respond(self, heard: str, history: HistoryView) -> AsyncIterator[Piece]:
+    async def respond(self, asked: Asked) -> AsyncIterator[Piece]:
+        heard = asked.text
         self.asked.append(heard)
         if self._delay is not None:
             await self._delay.wait()

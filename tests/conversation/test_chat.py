@@ -11,7 +11,7 @@ from aiohttp import web
 from sipagent.conversation.agents.chat import ChatAgent
 from sipagent.conversation.chat_model import ChatModel, Delta, Message, Part, ToolCall, Usage
 from sipagent.conversation.history import History
-from sipagent.conversation.interfaces import EndCall, Piece, Text, TransferCall
+from sipagent.conversation.interfaces import Asked, EndCall, Piece, Text, TransferCall
 from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.core.errors import ProviderError
 from sipagent.dialplan.model import TransferSpec
@@ -81,7 +81,7 @@ def agent(model: ChatModel) -> ChatAgent:
 
 
 async def respond(chat: ChatAgent, heard: str, history: History | None = None) -> list[Piece]:
-    return [piece async for piece in chat.respond(heard, history or History())]
+    return [piece async for piece in chat.respond(Asked(heard, history or History()))]
 
 
 async def test_text_streams_and_the_request_has_history_tools_and_key(server):
@@ -247,7 +247,7 @@ async def test_nobody_at_the_address(unused_tcp_port):
 async def test_giving_up_cancels_the_request(server):
     fake, model = server
     fake.scripts.append([delta(content="One "), "hang"])
-    replies = agent(model).respond("hello", History())
+    replies = agent(model).respond(Asked("hello", History()))
     assert await anext(replies) == Text("One ")
     await replies.aclose()
     await asyncio.wait_for(fake.disconnected.wait(), 5)

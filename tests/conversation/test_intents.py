@@ -5,7 +5,7 @@ import pytest
 
 from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
 from sipagent.conversation.history import History
-from sipagent.conversation.interfaces import EndCall, Text, TransferCall
+from sipagent.conversation.interfaces import Asked, EndCall, Text, TransferCall
 from sipagent.dialplan.model import IntentSpec, SlotSpec, TransferSpec
 
 MANAGER = TransferSpec(target="2000", whisper="Wants {day}.")
@@ -47,7 +47,7 @@ def agent():
 
 
 async def ask(agent, text):
-    return [piece async for piece in agent.respond(text, History())]
+    return [piece async for piece in agent.respond(Asked(text, History()))]
 
 
 async def test_answers_what_it_knows(agent):

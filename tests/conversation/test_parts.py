@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sipagent.conversation import chunking
+from sipagent.conversation.audio import collect
 from sipagent.conversation.endpointing import Change, Endpointer
 from sipagent.conversation.history import MAX_ENTRIES, History
 from sipagent.conversation.phrases import PhraseCache
@@ -108,19 +109,19 @@ async def test_phrases_are_made_once():
     class Counting:
         made = 0
 
-        async def synthesize(self, text, rate):
+        async def speak(self, text, rate):
             if text == "broken":
                 raise ProviderError("no", retryable=False)
             self.made += 1
-            return np.zeros(rate // 50, np.int16)
+            yield np.zeros(rate // 50, np.int16)
 
     voice = Counting()
     cache = PhraseCache(voice)
     assert await cache.prepare(["a", "b", "a", "broken"]) == 1
-    assert len(await cache.synthesize("a", 8000)) == 160
-    assert len(await cache.synthesize("a", 16_000)) == 320
-    await cache.synthesize("b", 8000)
+    assert len(await collect(cache.speak("a", 8000))) == 160
+    assert len(await collect(cache.speak("a", 16_000))) == 320
+    await collect(cache.speak("b", 8000))
     assert voice.made == 2
-    await cache.synthesize("c", 8000)
-    await cache.synthesize("c", 8000)
+    await collect(cache.speak("c", 8000))
+    await collect(cache.speak("c", 8000))
     assert voice.made == 4  # what was not prepared is not kept: callers' names do not pile up

@@ -53,8 +53,10 @@ async def test_latency_parts_add_up_from_the_callers_last_packet_to_the_agents_f
         latency.endpointing_ms,
         latency.stt_ms,
         latency.llm_ms,
+        latency.clause_ms,
         latency.tts_ms,
         latency.playout_ms,
+        latency.pacing_ms,
     )
     assert sum(parts) == pytest.approx(latency.total_ms)
     assert latency.jitter_buffer_ms == pytest.approx(40)  # the scene's packets arrive two ticks before they are played
@@ -226,7 +228,7 @@ async def test_a_call_that_ends_in_mid_sentence_records_what_was_heard():
 
 async def test_an_error_in_the_agent_is_not_swallowed():
     class Broken(Echo):
-        async def respond(self, heard, history):
+        async def respond(self, asked):
             raise RuntimeError("bug")
             yield
 

@@ -95,7 +95,7 @@ async def speak(ring: Ring, pcm: Pcm, rate: int, change_to: int = 0) -> str:
     """Plays it, the line changing its rate after 10 frames; what was heard of it."""
     speaker = Speaker(ring, 5000)
     utterance = speaker.utterance()
-    adding = asyncio.create_task(utterance.add("two words", pcm, rate, 1))
+    adding = asyncio.create_task(utterance.play(pcm, rate, lambda: 1, "two words"))
     await asyncio.sleep(0)
     ring.rate = change_to or ring.rate
     while not adding.done():

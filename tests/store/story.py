@@ -137,6 +137,7 @@ class Story:
                 started_at=self.at(t),
                 agent_started_at=self.at(t + 1.5),
                 latency=latency,
+                details={"end": {"strategy": "silence", "at": self.at(t)}} if said else {},
             ),
         ]
 

@@ -20,7 +20,7 @@ from sipagent.store.records import RecordUnavailable
 from .story import Story
 
 TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events", "sip_messages"}
-NEWEST = "0003"
+NEWEST = "0004"
 
 
 def tables(url: str) -> set[str]:
@@ -74,6 +74,35 @@ def test_transfers_of_before_are_kept_as_steps(empty_url: str) -> None:
         ("one", "completed", True),
         ("two", "requested", False),
     ]
+
+
+def test_turns_of_before_keep_their_latency_and_its_sum(empty_url: str) -> None:
+    upgrade(empty_url, "0003")
+    engine = make_engine(empty_url)
+    call = "INSERT INTO calls (id, node, direction, from_number, to_number, trunk, state, setup_at, properties) VALUES"
+    turn = (
+        "INSERT INTO turns (id, call_id, turn_index, caller_text, agent_text, heard_text, intent, interrupted,"
+        " started_at, ended_at, llm_ms, playout_ms, total_ms) VALUES"
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(call + " ('c', '', 'inbound', '', '', '', 'ended', '2026-01-01 10:00:00', '{}')")
+        for name, parts in (("one", "30.0, 12.0, 42.0"), ("two", "NULL, NULL, NULL")):
+            connection.exec_driver_sql(
+                turn + f" ('{name}', 'c', 0, '', 'a', 'a', '', false, '2026-01-01 10:00:00', '2026-01-01 10:00:01',"
+                f" {parts})"
+            )
+    engine.dispose()
+    upgrade(empty_url)
+    latencies = "SELECT llm_ms, {} playout_ms, {} total_ms FROM turns ORDER BY id"
+    now = rows(empty_url, latencies.format("clause_ms,", "pacing_ms,"))
+    assert now == [(30.0, 0.0, 12.0, 0.0, 42.0), (None,) * 5]
+    assert [details for (details,) in rows(empty_url, "SELECT CAST(details AS TEXT) FROM turns")] == ["{}", "{}"]
+    engine = make_engine(empty_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE turns SET clause_ms = 5, pacing_ms = 7, total_ms = 54 WHERE id = 'one'")
+    engine.dispose()
+    downgrade(empty_url, "0003")
+    assert rows(empty_url, latencies.format("", "")) == [(35.0, 19.0, 54.0), (None,) * 3]
 
 
 def test_the_newest_revision_is_what_the_models_say(url: str) -> None:

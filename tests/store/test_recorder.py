@@ -85,6 +85,9 @@ async def test_a_whole_call_becomes_its_rows(url: str, queries: Queries) -> None
     greeting, hours = full.turns
     assert (greeting.turn_index, greeting.caller_text, greeting.total_ms) == (0, "", None)
     assert (hours.turn_index, hours.caller_text, hours.intent) == (1, "when do you open", "hours")
+    assert greeting.details == {}
+    assert hours.details["end"]["strategy"] == "silence"
+    assert hours.details["end"]["at"].endswith("+00:00")  # whatever is in it is plain by then
     assert (hours.endpointing_ms, hours.stt_ms, hours.total_ms) == (300.0, 80.0, 500.0)
     assert hours.agent_started_at == START + timedelta(seconds=7.5)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from sipagent.conversation.chat_model import ChatModel, Delta, Message, ToolCall, ToolSpec
-from sipagent.conversation.interfaces import EndCall, Expecting, HistoryView, Piece, Text, TransferPlan, plan_of
+from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, TransferPlan, plan_of
 
 _ROLES = {"caller": "user", "agent": "assistant", "note": "system"}
 
@@ -58,11 +58,11 @@ class ChatAgent:
     def rollback(self, state: object) -> None:
         pass
 
-    async def respond(self, heard: str, history: HistoryView) -> AsyncGenerator[Piece, None]:
+    async def respond(self, asked: Asked) -> AsyncGenerator[Piece, None]:
         messages = [Message("system", self._system)]
-        for entry in history.entries:
+        for entry in asked.history.entries:
             messages.append(Message(_ROLES[entry.speaker], entry.text))
-        messages.append(Message("user", heard))
+        messages.append(Message("user", asked.text))
         action: Piece | None = None
         spoken = False
         async for part in self._model.stream(messages, self._tools):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.conversation.agents import slots
-from sipagent.conversation.interfaces import EndCall, Expecting, HistoryView, Piece, Text, TransferPlan, plan_of
+from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, TransferPlan, plan_of
 
 # Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
 UNDERSTOOD = 0.45
@@ -116,8 +116,8 @@ class IntentAgent:
         assert isinstance(state, _State)
         self._state = state
 
-    async def respond(self, heard: str, history: HistoryView) -> AsyncIterator[Piece]:
-        state = self._state
+    async def respond(self, asked: Asked) -> AsyncIterator[Piece]:
+        state, heard = self._state, asked.text
         if state.asking:
             filled = self._fill(state, heard)
             if filled != state:
