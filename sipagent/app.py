@@ -32,12 +32,14 @@ from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
+from sipagent.sip.edge import tls_of
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.locate import DnsResolver, Locator
 from sipagent.sip.names import HostsFile, name_servers
 from sipagent.sip.nat import Nat
 from sipagent.sip.protocol import AnyFact, LaneReady, OptionsResult, RegistrationResult
 from sipagent.sip.registrar import Registrar
+from sipagent.sip.tls_check import CertificateCheck
 from sipagent.sip.trunk_watch import TrunkWatch
 from sipagent.sip.trunks import out_of_reach
 from sipagent.speech.client import SpeechClient
@@ -202,7 +204,10 @@ class Node:
         locator = Locator(
             DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile(), ipv6=bool(self.config.sip.host6)
         )
-        self.trunks = TrunkWatch(self.registry.trunks, self.lane, self.hub, locator)
+        tls = tls_of(self.config.sip)
+        certificates = CertificateCheck(tls) if tls is not None else None
+        self.trunks = TrunkWatch(self.registry.trunks, self.lane, self.hub, locator, certificates=certificates)
+        self.trunks.on_trusted = self.lane.trust
         await self.trunks.prepare()
         self._connect_lane()
 
@@ -278,7 +283,9 @@ class Node:
         self.lane.on_lost = self.registry.on_lane_lost
         self.lane.on_ready = self._lane_ready
         self.lane.on_registration = self._registration
+        self.lane.on_tls_trouble = self.trunks.suspect
         self.registrar.servers = self.trunks.servers
+        self.registrar.distrust = self.trunks.distrust
         self.trunks.registrations = lambda: self.registrar.states
         self.trunks.on_moved = self.registrar.address_changed
 

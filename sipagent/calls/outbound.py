@@ -67,7 +67,7 @@ class Outbound:
         self.opening = 0  # ports on their way: they count as legs already
 
     def attempts(self, request: PlaceRequest) -> Sequence[Attempt]:
-        """The ways to go, in order. Raises ConfigError when there is none."""
+        """The ways to go, in order. Raises ConfigError or CapacityError when there is none."""
         own = OUR_HEADERS if request.ours else ()
         for name, value in request.headers.items():
             if name.lower() not in own and not identity.settable(name, value):
@@ -79,6 +79,8 @@ class Outbound:
             if not any(identity.permitted({name: ""}, (*trunk.headers_out, *own)) for trunk in trunks):
                 raise ConfigError(f"no trunk lets the header `{name[:64]}` out: add it to its `headers_out`")
         ways = routing.candidates(request.target, trunks, self._trunks.states, random.random, named=bool(request.trunk))
+        if not ways and (distrust := [why for trunk in trunks if (why := self._trunks.health[trunk.name].distrust)]):
+            raise CapacityError(f"no trunk can be used: {'; '.join(distrust)}")
         if not ways:
             raise ConfigError("no trunk takes this number: none places calls, or its prefix is in no trunk's `rates`")
         return [Attempt(way.trunk.name, way.uri, tuple(way.route), way.server) for way in ways]

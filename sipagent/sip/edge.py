@@ -160,6 +160,10 @@ class Edge:
             folder=self._folder,
         )
         self._process: asyncio.subprocess.Process | None = None
+        self.on_tls_trouble: Callable[[], None] = lambda: (
+            None
+        )  # a connection failed; who it was to, the log does not say
+        self._trusted: frozenset[str] = frozenset()
         self._listed: dict[int, int] = {}  # lanes in the file, port to calls
         self._up: set[int] = set()
         self._draining = False
@@ -211,6 +215,12 @@ class Edge:
         if self.pid:
             self._write()
             self._terminate()
+
+    async def trust(self, uris: frozenset[str]) -> None:
+        """Requests of trunks go over TLS to these servers alone (`Server.uri`)."""
+        before, self._trusted = self._trusted, uris
+        if self.pid:
+            await self._tell_trusted(uris - before, before - uris)
 
     async def release(self, call_ids: Iterable[str]) -> None:
         """These calls (SIP Call-IDs) ended with their lane: they no longer count."""
@@ -288,12 +298,15 @@ class Edge:
             await process.wait()
             raise SetupError(f"the edge (Kamailio) did not start: {said[-1] if said else 'it says nothing'}")
         await self._tell_states()
+        await self._tell_trusted(self._trusted, frozenset())
         if self._draining:
             await self.drain()
         log.info("edge is up", extra={"pid": process.pid, "lanes": len(self._listed)})
         self._events.emit(ProcessStarted(at=now(), process="edge", pid=process.pid))
 
     def _note(self, line: str) -> None:
+        if " ERROR: tls " in line:
+            self.on_tls_trouble()
         if not self._closing and self._lines.admit(mono_ns()):
             log.warning("edge", extra={"line": line, "others": self._lines.take_suppressed()})
 
@@ -332,6 +345,12 @@ class Edge:
         for port in self._listed:
             state = "ap" if port in self._up else "ip"
             await self._ask("dispatcher.set_state", [state, GROUP, f"sip:{_LOOPBACK}:{port}"])
+
+    async def _tell_trusted(self, new: frozenset[str], gone: frozenset[str]) -> None:
+        for uri in new:
+            await self._ask("htable.sets", ["trusted", uri, "1"])
+        for uri in gone:
+            await self._ask("htable.delete", ["trusted", uri])
 
     async def _ask(self, method: str, parameters: list[str | int]) -> Any:
         """Kamailio's answer to a JSON-RPC request; None when there was none in time, or an error."""

@@ -164,6 +164,7 @@ def _modules(plan: Plan) -> str:
         "htable": [
             ("htable", f"in=>size=12;autoexpire={_CALL_EXPIRES_S};"),
             ("htable", "node=>size=2;"),
+            ("htable", "trusted=>size=6;"),
         ],
     }
     if plan.inside:
@@ -292,8 +293,9 @@ def _node(plan: Plan) -> str:
     host, _, port = plan.inside.rpartition(":")
     fronts = " || ".join(f'$si == "{front}"' for front in plan.fronts)
     believe = f"if (({fronts}) && $hdr({SOURCE}) != $null) $var(source) = $hdr({SOURCE});\n  " if fronts else ""
-    # Names the server wanted (SNI). The chain is verified; Kamailio 5.6 compares no names.
-    name = '  if (!($rd =~ "^[0-9.]+$")) $xavp(tls=>server_name) = $rd;\n' if plan.tls else ""
+    # Names the server wanted (SNI). The chain is verified; Kamailio 5.6 compares no names, which main does beforehand
+    # (tls_check.py): a trunk's request goes to no server that main has not found good.
+    name = '  if (!($var(host) =~ "^[0-9.]+$|:")) $xavp(tls=>server_name) = $var(host);\n' if plan.tls else ""
     return f"""\
 route[ARRIVED] {{
   if ($Ri == "{host}" && $Rp == {port}) route(LANE);
@@ -352,6 +354,7 @@ route[LANE] {{
     sl_send_reply("481", "Call/Transaction Does Not Exist");
     exit;
   }}
+  $var(host) = $rd;
   if (has_totag()) {{
     route(ENDED);
   }} else {{
@@ -367,7 +370,11 @@ route[LANE] {{
     }} else record_route();
     t_set_fr(0, {FAR_SILENT_MS});
     t_on_failure("FAR");
-    if ($hdr(X-Sipagent-Route) != $null) $du = $hdr(X-Sipagent-Route);
+    if ($du != $null) $var(host) = $(du{{uri.host}});
+    if ($hdr(X-Sipagent-Route) != $null) {{
+      $du = $hdr(X-Sipagent-Route);
+      if ($du =~ ";transport=tls" && $sht(trusted=>$du) == $null) route(UNREACHABLE);
+    }}
   }}
   remove_hf("X-Sipagent-Route");
   add_local_rport();  # a NAT's port, not ours, is where answers must go (RFC 3581)

@@ -74,6 +74,8 @@ class LanePool:
         self.on_ready: Callable[[LaneReady], None] | None = None
         # Our learned public address as this host sees it, "" for none; may look the host up.
         self.public_towards: Callable[[str], str] = lambda _host: ""
+        self.on_tls_trouble: Callable[[], None] = lambda: None  # see Edge
+        self._trusted: frozenset[str] = frozenset()
         self._learned = ""  # that address
         self.notice = ""  # what the operator should know: less capacity than wanted, and what to type
         self.edge: Edge | None = None
@@ -202,6 +204,8 @@ class LanePool:
             return False
         try:
             self.edge = Edge(settings, self._events, self._folder)
+            self.edge.on_tls_trouble = lambda: self.on_tls_trouble()
+            await self.edge.trust(self._trusted)
             if self._learned:
                 self.edge.readdress(self._learned)
         except EdgeMissing as missing:
@@ -348,6 +352,12 @@ class LanePool:
             return ""  # PJSIP knows from the registrar, and the port besides
         settings = msgspec.structs.replace(self.settings, public_host=self.settings.public_host or learned)
         return contact_towards(peer, settings) if self.edge is not None or learned else ""
+
+    def trust(self, uris: frozenset[str]) -> None:
+        """The servers that trunks' requests may go to over TLS."""
+        self._trusted = uris
+        if self.edge is not None:
+            self._do(self.edge.trust(uris))
 
     def learned_address(self, host: str) -> None:
         """The world sees us as this, and no public_host is set: Contact follows, and what the edge says of itself."""

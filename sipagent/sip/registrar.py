@@ -34,6 +34,7 @@ class Registrar:
             trunk.name: RegistrationPolicy(trunk.name, random=random.random) for trunk in trunks if trunk.registers
         }
         self.servers: Callable[[str], Sequence[Server]] = lambda _trunk: ()  # of a trunk's registrar, the best first
+        self.distrust: Callable[[str], str] = lambda _trunk: ""  # why nothing may be sent to a trunk
         self._at: dict[str, int] = {}  # which of them, by trunk
         self._added: dict[str, AddAccount] = {}  # as the lane knows them
         self._told: dict[str, tuple[RegistrationState, int, int]] = {}
@@ -105,6 +106,8 @@ class Registrar:
                 policy.end()
                 self._changed.set()
             return
+        if not fact.answered and self._barred(policy):
+            return
         others = len(self.servers(fact.account)) - 1
         policy.result(
             status=fact.status,
@@ -169,12 +172,19 @@ class Registrar:
                             now=at,
                         )
                         self._tell(policy)
-                    if policy.due(at):
+                    waits = policy.due(at) or policy.state is RegistrationState.REGISTERING
+                    if waits and not self._barred(policy) and policy.due(at):
                         policy.begin(at)
                         self._add(self._trunks[policy.trunk])
                         self._lane.send(Register(account=policy.trunk))
                         self._tell(policy)
             await asyncio.sleep(_TICK_S)
+
+    def _barred(self, policy: RegistrationPolicy) -> bool:
+        why = self.distrust(policy.trunk)
+        if why and policy.bar(why):
+            self._tell(policy)
+        return bool(why)
 
     def _tell(self, policy: RegistrationPolicy) -> None:
         """One event for each change; a refresh that went well is none."""

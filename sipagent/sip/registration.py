@@ -155,6 +155,18 @@ class RegistrationPolicy:
         self._next_try = now + pause
         self._sentence = f"{what}: {advice}"
 
+    def bar(self, why: str) -> bool:
+        """Nothing may be sent to the registrar, nor does what comes back of what was count; whether that is news.
+
+        The try stays due, for the moment when it may.
+        """
+        news = (self.state, self._sentence) != (RegistrationState.UNREACHABLE, why)
+        self.state = RegistrationState.UNREACHABLE
+        self._status, self._reason, self._sentence = 0, why, why
+        self._expires_s = 0
+        self._begun, self._next_try = None, 0.0
+        return news
+
     def lost(self, now: float, why: str) -> None:
         """The process that held the registration is gone: try again as soon as there is another."""
         # A pause after a refusal is kept: a lane that dies every minute must not become a password hammer.

@@ -82,10 +82,11 @@ def _by_server(
     number: str, trunk: TrunkSettings, view: TrunkView | None, price: float, random: Callable[[], float]
 ) -> list[Attempt]:
     wanted = for_trunk(number, trunk)
-    servers: list[Server | None] = list(in_order(view.usable, random)[:MAX_PER_TRUNK]) if view is not None else []
+    last_resort = view.last_resort if view is not None else (None,)
+    servers = list(in_order(view.usable, random)[:MAX_PER_TRUNK]) if view is not None else []
     return [
         Attempt(trunk=trunk, number=wanted, uri=trunk.target_uri(wanted), server=server, cost=price)
-        for server in servers or [None]
+        for server in servers or last_resort
     ]
 
 

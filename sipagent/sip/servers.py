@@ -25,10 +25,14 @@ class Server:
         return f"{host}:{self.port}" + ("" if self.transport == "udp" else f" over {self.transport.upper()}")
 
     @property
-    def route(self) -> str:
-        """The URI that sends a request here; PJSIP follows it and does not show it (`hide`)."""
+    def uri(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"sip:{host}:{self.port};transport={self.transport};lr;hide"
+        return f"sip:{host}:{self.port};transport={self.transport}"
+
+    @property
+    def route(self) -> str:
+        """What sends a request here; PJSIP follows it and does not show it (`hide`)."""
+        return f"{self.uri};lr;hide"
 
 
 def in_order(servers: Iterable[Server], random: Callable[[], float]) -> list[Server]:

@@ -119,6 +119,9 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 
     # "udp", "tcp" or "tls"; "" is what DNS says (NAPTR and SRV, RFC 3263), else UDP. TLS goes through the edge.
     transport: TransportName = ""
+    # With TLS: the name that a server's certificate must bear; "" is the trunk's host (its outbound proxy's, where it
+    # has one), "*" takes any name that a trusted authority vouches for, and so whoever can get a certificate.
+    tls_name: str = ""
     outbound_proxy: str = ""  # SIP URI or host[:port] that every request goes to first; "" goes straight to the trunk
     # Seconds between the OPTIONS that tell whether each server of the trunk answers; 0 sends none: the trunk then
     # counts as up until a call or the registration fails.
@@ -197,7 +200,14 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     @property
     def first_hop(self) -> str:
         """The URI whose servers every call goes to: the outbound proxy, or where calls are sent; "" for neither."""
-        return with_transport(_as_uri(self.outbound_proxy or self.outbound_host), self.transport)
+        # A registrar that is given as `sips:` or with its transport says as much for the calls.
+        own = self.transport or ("" if self.outbound_proxy or self.domain else transport_of(_as_uri(self.registrar)))
+        return with_transport(_as_uri(self.outbound_proxy or self.outbound_host), own)
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is spoken to over TLS."""
+        return transport_of(self.first_hop) == "tls"
 
     @property
     def inbound_user(self) -> str:
@@ -217,6 +227,14 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         if number.lower().startswith(("sip:", "sips:")):
             return number
         return with_transport(f"sip:{quote(number, safe=USER_SAFE)}@{self.outbound_host}", self.transport)
+
+
+def transport_of(uri: str) -> str:
+    """What the SIP URI names, in small letters: "" leaves it to DNS."""
+    if uri.lower().startswith("sips:"):
+        return "tls"
+    found = re.search(r";transport=(\w+)", uri.partition("?")[0].lower())
+    return found.group(1) if found else ""
 
 
 USER_SAFE = "+*-_.!~'()&=$,"  # RFC 3261 section 25.1, user; "#" is not among them

@@ -13,6 +13,10 @@ from sipagent.sip.servers import Server
 FAILURES_TO_DOWN = 2
 ANSWER_S = 4.0  # an OPTIONS not answered by then has failed; PJSIP itself waits 32 s
 RECHECK_S = 5.0  # after a failure the next OPTIONS comes sooner
+CERTIFICATE_S = 300.0  # between two looks at a certificate; the edge verifies its chain at each connection
+DISTRUST_S = 5.0  # after a look that found something wrong, and ever more slowly up to that
+SUSPECT_S = 3.0  # a suspicion asks no sooner than so long after the last look
+UNASKED = "its certificate has not been looked at yet"
 _LOST = (RegistrationState.REFUSED, RegistrationState.UNREACHABLE)
 
 
@@ -33,6 +37,8 @@ class TrunkView:
     since: float
     servers: tuple[ServerView, ...] = ()
     usable: tuple[Server, ...] = ()  # the servers that are up
+    # Where to go when none is up: what we know may be old. None is where DNS leads whoever sends it.
+    last_resort: tuple[Server | None, ...] = (None,)
 
 
 @dataclass(slots=True)
@@ -42,19 +48,30 @@ class _ServerState:
     sent_at: float | None = None  # the OPTIONS that is out
     token: int = 0
     next_at: float = 0.0
+    distrust: str = ""  # why its certificate forbids to speak to it
+    looked_at: float = float("-inf")  # its certificate
+    look_at: float = 0.0
+    pause: float = DISTRUST_S
 
     @property
     def up(self) -> bool:
-        return self.failures < FAILURES_TO_DOWN
+        return self.failures < FAILURES_TO_DOWN and not self.distrust
+
+    @property
+    def trouble(self) -> str:
+        return self.distrust or self.reason
 
 
 @dataclass(slots=True)
 class TrunkHealth:
-    """One trunk. ``options_s``: 0 sends no OPTIONS. ``spread``: 0..1, where in the first interval this trunk begins."""
+    """One trunk. ``options_s``: 0 sends no OPTIONS. ``spread``: 0..1, where in the first interval this trunk begins.
+    ``secure``: nothing may be sent to a server before its certificate is found good.
+    """
 
     trunk: str
     options_s: float
     spread: float = 0.0
+    secure: bool = False
     _servers: dict[Server, _ServerState] = field(default_factory=dict)
     _unresolved: str = ""
     _registration: RegistrationState | None = None
@@ -70,8 +87,43 @@ class TrunkHealth:
             known = self._servers
             # Gently: not all trunks of a node at the same moment.
             first = now + self.spread * min(self.options_s, 2.0)
-            self._servers = {server: known.get(server, _ServerState(next_at=first)) for server in servers}
+            distrust = UNASKED if self.secure else ""
+            self._servers = {
+                server: known.get(server, _ServerState(next_at=first, distrust=distrust)) for server in servers
+            }
         self._settle(now)
+
+    def to_look_at(self, now: float) -> list[Server]:
+        """The servers whose certificate is to be asked for now."""
+        return [server for server, state in self._servers.items() if now >= state.look_at] if self.secure else []
+
+    def looked_at(self, server: Server, trusted: bool | None, sentence: str, now: float) -> None:
+        """What its certificate is worth; None: it could not be asked, and what was known of it stands."""
+        state = self._servers.get(server)
+        if state is None:
+            return
+        if trusted is not None or state.distrust:
+            state.distrust = "" if trusted else sentence
+        state.looked_at = now
+        state.look_at = now + (CERTIFICATE_S if trusted else state.pause)
+        state.pause = DISTRUST_S if trusted else min(state.pause * 2, CERTIFICATE_S)
+        self._settle(now)
+
+    def suspect(self, now: float) -> None:
+        """A connection over TLS has failed: its certificate is looked at again soon."""
+        for state in self._servers.values():
+            state.look_at = min(state.look_at, max(now, state.looked_at + SUSPECT_S))
+
+    @property
+    def distrust(self) -> str:
+        """Why no server of it may be spoken to; "" where one may, or where there is nothing to trust."""
+        if not self.secure:
+            return ""
+        if not self._servers:
+            return self._unresolved or "its servers are not known yet"
+        if any(not state.distrust for state in self._servers.values()):
+            return ""
+        return "; ".join(state.distrust for state in self._servers.values())
 
     def registration(self, state: RegistrationState | None, sentence: str, now: float) -> None:
         """``None``: the trunk takes no registration."""
@@ -82,7 +134,11 @@ class TrunkHealth:
         """The servers to send OPTIONS to now."""
         if not self.options_s:
             return []
-        return [server for server, state in self._servers.items() if state.sent_at is None and now >= state.next_at]
+        return [
+            server
+            for server, state in self._servers.items()
+            if state.sent_at is None and now >= state.next_at and not state.distrust
+        ]
 
     def asked(self, server: Server, token: int, now: float) -> None:
         state = self._servers[server]
@@ -128,6 +184,10 @@ class TrunkHealth:
         """All of them, those that are up first."""
         return sorted(self._servers, key=lambda server: (not self._servers[server].up, server.priority))
 
+    def trusted(self) -> list[Server]:
+        """Those that may be spoken to, in that order."""
+        return [server for server in self.servers() if not self._servers[server].distrust]
+
     def view(self) -> TrunkView:
         return TrunkView(
             trunk=self.trunk,
@@ -135,10 +195,11 @@ class TrunkHealth:
             reason=self._reason(),
             since=self._since,
             servers=tuple(
-                ServerView(address=server.address, up=state.up, reason=state.reason)
+                ServerView(address=server.address, up=state.up, reason=state.trouble)
                 for server, state in self._servers.items()
             ),
             usable=tuple(server for server, state in self._servers.items() if state.up),
+            last_resort=tuple(self.trusted()) if self.secure else (None,),
         )
 
     def _good(self, state: _ServerState, now: float) -> None:
@@ -166,8 +227,8 @@ class TrunkHealth:
         if self._state is TrunkState.UP:
             return ""
         parts = [self._unresolved] if self._unresolved else []
-        parts += [state.reason for state in self._servers.values() if not state.up]
-        if self._registration in _LOST:
+        parts += [state.trouble for state in self._servers.values() if not state.up]
+        if self._registration in _LOST and self._registration_reason not in parts:
             parts.append(self._registration_reason)
         return "; ".join(parts)
 

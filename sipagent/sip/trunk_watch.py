@@ -18,6 +18,7 @@ from sipagent.sip.registration import RegistrationView
 from sipagent.sip.routing import route_to
 from sipagent.sip.servers import Server
 from sipagent.sip.settings import TrunkSettings
+from sipagent.sip.tls_check import CertificateCheck
 from sipagent.sip.trunks import Trunks, as_network
 
 log = logging.getLogger("sipagent.sip")
@@ -50,9 +51,16 @@ class TrunkWatch:
         locator: Locator,
         *,
         source: Callable[[str], str] = source_address,
+        certificates: CertificateCheck | None = None,
     ) -> None:
+        """``certificates``: None where no trunk is spoken to over TLS."""
         self.registrations: Callable[[], Mapping[str, RegistrationView]] = dict
         self.on_moved: Callable[[Collection[str]], None] = lambda _trunks: None
+        # Hears of all servers (URIs) whose certificates are good for a trunk, whenever that changes.
+        self.on_trusted: Callable[[frozenset[str]], None] = lambda _uris: None
+        self._certificates = certificates
+        self._trusted: frozenset[str] = frozenset()
+        self._asking: dict[str, asyncio.Task[None]] = {}  # for certificates, by trunk
         self._trunks = trunks
         self._lane = lane
         self._events = events
@@ -84,7 +92,7 @@ class TrunkWatch:
 
     async def close(self) -> None:
         self._end_netlink()
-        tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._looking.values()]
+        tasks: list[asyncio.Task[Any]] = [*self._tasks, *self._looking.values(), *self._asking.values()]
         if self._peers_task is not None:
             tasks.append(self._peers_task)
         for task in tasks:
@@ -97,10 +105,21 @@ class TrunkWatch:
         self._tell()
 
     def servers(self, trunk: str) -> list[Server]:
-        """To register at, those that answer first; none where calls go elsewhere than to the registrar."""
+        """To register at, those that answer first; none where calls go elsewhere than to the registrar, nor any whose
+        certificate is not good.
+        """
         settings = self._trunks[trunk]
         elsewhere = settings.domain and settings.domain not in settings.registrar and not settings.outbound_proxy
-        return self._trunks.health[trunk].servers() if settings.registers and not elsewhere else []
+        return self._trunks.health[trunk].trusted() if settings.registers and not elsewhere else []
+
+    def distrust(self, trunk: str) -> str:
+        """Why nothing may be sent to this trunk, as a sentence; "" when it may."""
+        return self._trunks.health[trunk].distrust
+
+    def suspect(self) -> None:
+        """The edge complains of TLS."""
+        for health in self._trunks.health.values():
+            health.suspect(_seconds())
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -108,6 +127,7 @@ class TrunkWatch:
         while True:
             at = _seconds()
             self._renew_names(at)
+            self._look_at_certificates(at)
             self._ask_servers(at)
             if at >= self._addresses_at:
                 self._addresses_at = at + _ADDRESSES_EVERY_S
@@ -142,6 +162,32 @@ class TrunkWatch:
         else:
             health.located(servers, "", _seconds())
             self._look_at[name] = _seconds() + held_s
+            await self._ask_certificates(trunk)
+
+    def _look_at_certificates(self, at: float) -> None:
+        for trunk in self._trunks.settings:
+            task = self._asking.get(trunk.name)
+            if self._trunks.health[trunk.name].to_look_at(at) and (task is None or task.done()):
+                work = self._ask_certificates(trunk)
+                self._asking[trunk.name] = asyncio.get_running_loop().create_task(work, name=f"tls/{trunk.name}")
+
+    async def _ask_certificates(self, trunk: TrunkSettings) -> None:
+        health = self._trunks.health[trunk.name]
+        servers = health.to_look_at(_seconds())
+        if not servers or self._certificates is None:
+            return
+        host = message.parse_address(f"<{trunk.first_hop}>").host
+        verdicts = await asyncio.gather(*(self._certificates.ask(server, host, trunk.tls_name) for server in servers))
+        for server, verdict in zip(servers, verdicts, strict=True):
+            health.looked_at(server, verdict.trusted, verdict.sentence, _seconds())
+        self._tell_trusted()
+
+    def _tell_trusted(self) -> None:
+        healths = (self._trunks.health[trunk.name] for trunk in self._trunks.settings if trunk.secure)
+        trusted = frozenset(server.uri for health in healths for server in health.trusted())
+        if trusted != self._trusted:
+            self._trusted = trusted
+            self.on_trusted(trusted)
 
     def _ask_servers(self, at: float) -> None:
         ready = self._lane.ready

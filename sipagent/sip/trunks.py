@@ -101,7 +101,8 @@ class Trunks:
         self._authenticator = Authenticator()
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address: since when, how many
         self.health = {
-            trunk.name: TrunkHealth(trunk.name, trunk.options_s, spread=_spread(trunk.name)) for trunk in settings
+            trunk.name: TrunkHealth(trunk.name, trunk.options_s, spread=_spread(trunk.name), secure=trunk.secure)
+            for trunk in settings
         }
         for trunk in settings:
             use = self._use[trunk.name]
@@ -268,6 +269,8 @@ def out_of_reach(trunk: TrunkSettings, sip: SipSettings) -> str:
                 f"trunk `{trunk.name}` is to be spoken to over TLS, which the edge does: set `tls_certificate` and "
                 "`tls_key` in [sip]"
             )
+        if secure and not trunk.secure:
+            return f"trunk `{trunk.name}` registers over TLS and calls go elsewhere without it: make them two trunks"
         if ":" in address.host and not sip.host6:
             return f"trunk `{trunk.name}` has an IPv6 address, which only the edge can reach: set `host6` in [sip]"
     return ""

@@ -1,12 +1,17 @@
 """Signalling by TLS through the edge, with certificates that both sides check, and SRTP with the keys it carries."""
 
+import asyncio
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from sipagent.core.states import RegistrationState
+from sipagent.core.errors import CapacityError
+from sipagent.core.states import RegistrationState, TrunkState
 from sipagent.core.termination import Cause, EndedBy
 from tests.interop.agreement import agree
 from tests.interop.audio import seconds_of, spoken
@@ -77,13 +82,44 @@ async def test_asterisk_calls_by_tls_and_srtp(pbx: Pbx, safe: Node) -> None:
     assert len(theirs) > 30 and seconds_of(spoken(theirs), PBX_HZ) == 0
 
 
-async def test_a_registrar_whose_certificate_we_do_not_trust_gets_no_password(pbx: Pbx) -> None:
-    node = Node(trunk(pbx), PLAN, sip=settings(pbx, "stranger"))
+@pytest.mark.parametrize(
+    ("authority", "more", "says"),
+    [("stranger", "", "`tls_ca`"), ("authority", 'tls_name = "carrier.example"', "not for carrier.example")],
+    ids=["untrusted", "another's name"],
+)
+async def test_a_registrar_whose_certificate_is_not_good_gets_nothing_and_we_say_why(
+    pbx: Pbx, authority: str, more: str, says: str
+) -> None:
+    node = Node(trunk(pbx) + more, PLAN, sip=settings(pbx, authority))
     seen = len(pbx.log())
     try:
         await node.start(registered=False)
-        await until(lambda: "unknown ca" in pbx.log()[seen:], "TLS alert that says why", 10)
-        assert node.app.registrar.states["safe"].state is not RegistrationState.REGISTERED
-        assert "REGISTER sip:" not in pbx.log()[seen:]
+
+        def told() -> bool:
+            view = node.app.registrar.states["safe"]
+            return view.state is RegistrationState.UNREACHABLE and says in view.sentence
+
+        await until(told, "sentence that says what to do", 1)
+        state = node.app.registry.trunks.states["safe"]
+        assert state.state is TrunkState.DOWN and says in state.reason
+        with pytest.raises(CapacityError, match="the certificate of"):
+            await node.call("shortsafe", "safe")
+        await asyncio.sleep(1)
+        assert not re.search(r"(REGISTER|OPTIONS|INVITE) sips?:", pbx.log()[seen:])
     finally:
         await node.app.close()
+
+
+async def test_a_certificate_that_turns_bad_is_seen_when_the_edge_complains(pbx: Pbx) -> None:
+    file = pbx.papers.folder / "changing.pem"
+    file.write_text(Path(pbx.papers.certificate("authority")).read_text())
+    async with Node(trunk(pbx) + "options_s = 1", PLAN, sip=settings(pbx, "changing")) as node:
+        file.write_text(Path(pbx.papers.certificate("stranger")).read_text())
+        edge = node.app.lane.edge
+        assert edge is not None
+        os.kill(edge.pid, signal.SIGTERM)  # it reads its certificates anew and finds the trunk's no longer good
+
+        def told() -> bool:
+            return "`tls_ca`" in node.app.registry.trunks.states["safe"].reason
+
+        await until(told, "sentence that says what to do", 15)
