@@ -44,8 +44,8 @@ class Papers:
 
     def _make(self, name: str, *args: str) -> None:
         subprocess.run(
-            ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={name}", "-keyout", self.key(name)]
-            + ["-out", self.certificate(name), *args],
+            ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj"]
+            + [f"/CN={name}", "-keyout", self.key(name), "-out", self.certificate(name), *args],
             check=True,
             capture_output=True,
         )
