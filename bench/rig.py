@@ -123,8 +123,8 @@ def build() -> Path:
     return program
 
 
-async def measure(subject: Subject, load: Load) -> Result:
-    """One run of the generator; under "figures" what the subject counted meanwhile."""
+async def measure(subject: Subject, load: Load, extra: Sequence[object] = ()) -> Result:
+    """One run of the generator, with these arguments more; under "figures" what the subject counted meanwhile."""
     with tempfile.NamedTemporaryFile("w", suffix=".ports") as ports:
         ports.write("\n".join(map(str, subject.ports)))
         ports.flush()
@@ -136,6 +136,7 @@ async def measure(subject: Subject, load: Load) -> Result:
             "-f",
             *(["-x"] if load.bridged else []),
             *(word for pid in subject.pids for word in ("-c", pid)),
+            *extra,
         ]
         generator = await asyncio.create_subprocess_exec(build(), *map(str, arguments), stdout=asyncio.subprocess.PIPE)
         assert generator.stdout is not None

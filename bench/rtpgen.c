@@ -11,6 +11,8 @@
 //   -k CORE  pin to this core            -f       SCHED_FIFO 20
 //   -J MS    random delay up to MS per packet     -L PCT   random loss in per cent
 //   -x       streams are bridged in pairs: what 2i sends is looked for in what 2i+1 gets, and the other way round
+//   -u FILE  µ-law audio that every stream sends instead of marks, over and over, each from a place of its own
+//   -l FILE  where loud packets are written down meanwhile: see `Loud`
 //
 // Two measures of evenness, both by the kernel's stamps of arrival, so that they do not depend on when they are read:
 // "pacing" is how far the interval to the packet before is from 20 ms; "off schedule" is how far a packet is from the
@@ -58,6 +60,7 @@ typedef struct {
     struct sockaddr_in to;
     u64 last_rx, first_rx;  // ns
     u32 sent, returned, filler, duplicate, broken_seq;
+    u64 sent_packets;
     u64 sent_at[WINDOW];    // ns by sequence number
     u8 measured[WINDOW], seen[WINDOW];
     float *offsets;         // ms from the schedule through the first packet measured
@@ -65,6 +68,7 @@ typedef struct {
 } Stream;
 
 typedef struct { int stream; u16 seq; u32 ts; } Due;
+typedef struct { u64 at; u32 stream, received; } Loud;  // CLOCK_REALTIME; a packet above -45 dBFS, sent or received
 typedef struct { Due *items; int count, room; } Slot;
 typedef struct { u32 bins[BINS]; u64 total; double unit, greatest; } Histogram;  // all in ms
 
@@ -75,7 +79,10 @@ static Histogram pacing = {.unit = 1e-3}, schedule_error = {.unit = 1e-3}, round
                  own_lateness = {.unit = 1e-3};
 static u64 late_5ms, late_10ms, late_40ms, off_5ms, off_10ms, own_late_1ms, own_late_5ms, received;
 static enum { WARMING, MEASURING, OVER } phase;
-static u8 tone[PAYLOAD];
+static u8 tone[PAYLOAD], *speech;
+static long speech_packets;
+static FILE *loud_log;
+static double squares[256];  // of each code, linear
 
 static u64 clock_ns(clockid_t which) {
     struct timespec t;
@@ -128,6 +135,29 @@ static void make_tone(void) {
         for (int mask = 0x4000; exponent > 0 && !(magnitude & mask); mask >>= 1) exponent--;
         tone[i] = ~(sign << 7 | exponent << 4 | (magnitude >> (exponent + 3) & 15));
     }
+}
+
+static void read_speech(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (!file || fseek(file, 0, SEEK_END) || !(speech_packets = ftell(file) / PAYLOAD)) {
+        fprintf(stderr, "rtpgen: no audio in %s\n", path);
+        exit(1);
+    }
+    rewind(file);
+    speech = allocate(speech_packets, PAYLOAD);
+    if (fread(speech, PAYLOAD, speech_packets, file) != (size_t)speech_packets) exit(1);
+    for (int i = 0; i < 256; i++) {
+        u8 code = ~i;
+        double magnitude = ((((code & 15) << 3) + 132) << (code >> 4 & 7)) - 132;
+        squares[i] = magnitude * magnitude;
+    }
+}
+
+static void note_loud(const u8 *payload, int stream, int received, u64 at) {
+    double sum = 0;
+    for (int i = 0; i < PAYLOAD; i++) sum += squares[payload[i]];
+    Loud loud = {at, stream, received};
+    if (sum / PAYLOAD > 184.0 * 184.0) fwrite(&loud, sizeof loud, 1, loud_log);
 }
 
 static u8 check_byte(u16 seq) { return seq ^ seq >> 8 ^ 0x5a; }
@@ -188,6 +218,7 @@ static void echoed(Stream *stream, const u8 *packet, ssize_t length, u64 at) {
     u16 rx_seq = packet[2] << 8 | packet[3];
     u32 rx_ts = (u32)packet[4] << 24 | packet[5] << 16 | packet[6] << 8 | packet[7];
     if (phase == MEASURING) time_echo(stream, rx_seq, rx_ts, at);
+    if (loud_log) note_loud(packet + 12, stream - streams, 1, at);
     stream->rx_seq = rx_seq;
     stream->rx_any = 1;
     stream->last_rx = at;
@@ -308,6 +339,11 @@ static int send_due(Slot *slot, u64 target) {
         build(packet, stream, due.seq, due.ts);
         u64 present = clock_ns(CLOCK_REALTIME);
         stream->sent_at[due.seq % WINDOW] = present;
+        if (speech) {
+            long place = (stream->sent_packets++ + due.stream * 7919l) % speech_packets;
+            memcpy(packet + 12, speech + place * PAYLOAD, PAYLOAD);
+            if (loud_log) note_loud(packet + 12, due.stream, 0, present);
+        }
         if (phase == MEASURING) {
             double late = present > target ? (present - target) / 1e6 : 0;
             note(&own_lateness, late);
@@ -331,7 +367,7 @@ int main(int argc, char **argv) {
     int jitter_ms = 0;
     double loss = 0;
     const char *ports_path = NULL;
-    for (int option; (option = getopt(argc, argv, "n:d:w:s:P:c:k:fxJ:L:")) != -1;) switch (option) {
+    for (int option; (option = getopt(argc, argv, "n:d:w:s:P:c:k:fxJ:L:u:l:")) != -1;) switch (option) {
         case 'n': count = atoi(optarg); break;
         case 'd': seconds = atoi(optarg); break;
         case 'w': warm_up = atoi(optarg); break;
@@ -343,6 +379,8 @@ int main(int argc, char **argv) {
         case 'x': crossed = 1; break;
         case 'J': jitter_ms = atoi(optarg); break;
         case 'L': loss = atof(optarg) / 100; break;
+        case 'u': read_speech(optarg); break;
+        case 'l': loud_log = fopen(optarg, "w"); break;
         default: return 2;
     }
     FILE *ports = ports_path ? fopen(ports_path, "r") : NULL;
@@ -395,6 +433,7 @@ int main(int argc, char **argv) {
         refused += send_due(&wheel[tick % WHEEL], target + to_wall);
         receive(poll_fd, target + 1000000ull);
     }
+    if (loud_log) fclose(loud_log);
     i64 step = (i64)(clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC)) - to_wall;
 
     u64 sent = 0, returned = 0, filler = 0, duplicate = 0, broken = 0;

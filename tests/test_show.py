@@ -23,3 +23,11 @@ async def test_legs_and_every_step_of_a_transfer(tmp_path: Path) -> None:
     ]
     assert steps[-1][3] == "486"
     assert any(line.startswith(f"leg {story.leg_id}  in  ") for line in lines)
+
+
+async def test_a_turn_shows_how_it_came_about(tmp_path: Path) -> None:
+    story = Story()
+    await record(tmp_path, [*story.arrives(), *story.turn(2, said="when do you open")])
+    lines = show(tmp_path).stdout.splitlines()
+    assert any("wait 300" in line and "voice 120" in line for line in lines)
+    assert any(line.strip().startswith("end: strategy silence") for line in lines)

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -52,12 +53,32 @@ def turn_lines(turn: TurnRecord, full_ms: float) -> RenderableType:
     if turn.total_ms is not None:
         parts = {name: getattr(turn, name) for name, _, _ in PARTS}
         lines.append(Text.assemble("    ", latency_bar(parts, full_ms)))
+    if turn.details:
+        told = plain("    " + _told(turn.details))
+        told.stylize("dim")
+        lines.append(told)
     spoken = Text.assemble(("  agent  ", "bold cyan"), plain(turn.heard_text))
     if turn.interrupted:
         spoken.append(" ‖ interrupted, not heard:", "yellow")
         spoken.append(turn.agent_text.removeprefix(turn.heard_text), "dim")
     lines.append(spoken)
     return Group(*lines)
+
+
+def _told(details: Mapping[str, Any]) -> str:
+    """How the turn came about, in one line: what each feature has to say about it."""
+    return "; ".join(f"{name}: {_value(value)}" for name, value in details.items())
+
+
+def _value(value: Any) -> str:
+    match value:
+        case Mapping():
+            return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
+        case list():
+            return " / ".join(_value(item) for item in value)
+        case bool():
+            return "yes" if value else "no"
+    return str(value)
 
 
 def full_scale(turns: list[TurnRecord]) -> float:

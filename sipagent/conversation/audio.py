@@ -4,9 +4,20 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sipagent.conversation.interfaces import FRAME_MS, Pcm, Speech, Timed
 from sipagent.core.resample import convert
+
+# Mean square above which a frame sounds like speech: -45 dBFS. G.711's own noise is at -70, a quiet talker at -45.
+SPEECH_POWER = 184.0**2
+
+
+def powers(frames: Pcm) -> NDArray[np.float32]:
+    """Mean square of each frame (n, samples)."""
+    samples = frames.astype(np.float32)
+    means: NDArray[np.float32] = np.einsum("ij,ij->i", samples, samples) / np.float32(max(1, frames.shape[1]))
+    return means
 
 
 def frame_samples(rate: int) -> int:

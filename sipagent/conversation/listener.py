@@ -39,6 +39,7 @@ class Heard:
     last_handed_ns: int = 0  # when that audio reached the conversation
     ended_ns: int = 0  # when it was decided that the caller had finished
     voiced_ms: int = 0
+    text: str | None = None  # what was said, once that is final
     end: dict[str, Any] = field(default_factory=dict)  # how it was decided that it is over, for the record
 
 

@@ -1,20 +1,17 @@
 """From the words of a caller to the wire: the answer by clauses, and what is said when something is slow or fails."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from sipagent.conversation import chunking
-from sipagent.conversation.history import History
-from sipagent.conversation.interfaces import Agent, Asked, Piece, Text, Tts
+from sipagent.conversation.answer import Answer, Clause
+from sipagent.conversation.interfaces import Agent, Asked, Piece, Speech, Tts
 from sipagent.conversation.streams import all_of
 from sipagent.conversation.turn import Turn
 from sipagent.conversation.turn_strategies import TurnEndPlan
 from sipagent.core.errors import ProviderError
 from sipagent.core.ids import CallId
-
-CLAUSES_AHEAD = 8  # clauses of an answer that may wait for synthesis; the agent waits beyond that
 
 
 class Manners(Protocol):
@@ -44,15 +41,6 @@ class Manners(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Answer:
-    """Clauses on their way from the agent to synthesis; None is the end."""
-
-    clauses: "asyncio.Queue[str | None]" = field(default_factory=lambda: asyncio.Queue(CLAUSES_AHEAD))
-    action: Piece | None = None
-    error: ProviderError | None = None
-
-
 class Reply:
     """How one agent answers in one call.
 
@@ -80,14 +68,33 @@ class Reply:
         self._failed = failed
         self._now = now
 
-    async def answer(self, turn: Turn, history: History) -> Piece | None:
+    def begin(self, asked: Asked, rate: Callable[[], int]) -> Answer:
+        """An answer for the wire's `rate`, not under way yet."""
+        return Answer(self._agent, asked, self._tts, rate=rate, now=self._now, name=self._call_id)
+
+    async def speak_answer(self, turn: Turn, answer: Answer) -> Piece | None:
         """Says the agent's answer; returns what the agent wants done after it, if anything."""
-        answer = _Answer()
-        async with asyncio.TaskGroup() as tasks:
-            thinking = tasks.create_task(self._think(turn, answer, history), name=f"{self._call_id}/agent")
-            await self._speak_answer(turn, answer)
-            thinking.cancel()
+        try:
+            while (clause := await self._next(answer)) is not None:
+                turn.answer_ns = turn.answer_ns or answer.answer_ns
+                turn.clause_ns = turn.clause_ns or answer.clause_ns
+                await self._say(turn, clause.text, clause, clause.rate)
+            if answer.error is not None:
+                raise answer.error
+        except ProviderError as error:
+            self._problem("agent", error)
+            await self.apologise(turn)
+        finally:
+            await answer.stop()
+            turn.intent = answer.intent
         return answer.action
+
+    async def _next(self, answer: Answer) -> Clause | None:
+        try:
+            async with asyncio.timeout(self._limit_s):
+                return await answer.next()
+        except TimeoutError as error:
+            raise ProviderError("no answer within the limit", retryable=True) from error
 
     async def apologise(self, turn: Turn) -> None:
         await self.speak(turn, self._manners.apology)
@@ -108,54 +115,20 @@ class Reply:
             for clause, pieces in zip(clauses, spoken, strict=True):
                 await turn.utterance.say(clause, all_of(pieces), rate, self._now)
 
-    async def _think(self, turn: Turn, answer: _Answer, history: History) -> None:
-        """The agent's pieces as clauses into the queue."""
-        chunker = chunking.Chunker()
-        try:
-            async for piece in self._agent.respond(Asked(turn.caller_text, history)):
-                turn.answer_ns = turn.answer_ns or self._now()
-                if isinstance(piece, Text):
-                    for clause in chunker.push(piece.text):
-                        await answer.clauses.put(clause)
-                else:
-                    answer.action = piece
-        except ProviderError as error:
-            answer.error = error
-        turn.intent = self._agent.intent
-        for clause in chunker.flush():
-            await answer.clauses.put(clause)
-        await answer.clauses.put(None)
-
-    async def _speak_answer(self, turn: Turn, answer: _Answer) -> None:
-        """Clauses to the wire as they come."""
-        while True:
-            try:
-                clause = await asyncio.wait_for(answer.clauses.get(), self._limit_s)
-            except TimeoutError:
-                self._problem("agent", ProviderError("no answer within the limit", retryable=True))
-                await self.speak(turn, self._manners.apology)
-                return
-            if clause is None:
-                break
-            await self._say(turn, clause)
-        if answer.error is not None:
-            self._problem("agent", answer.error)
-            await self.speak(turn, self._manners.apology)
-
     async def speak(self, turn: Turn, text: str) -> None:
         """A whole text of the manners; by clauses, as it was prepared."""
         for clause in chunking.split(text):
-            await self._say(turn, clause)
+            turn.clause_ns = turn.clause_ns or self._now()
+            rate = turn.utterance.rate
+            await self._say(turn, clause, self._tts.speak(clause, rate), rate)
 
-    async def _say(self, turn: Turn, clause: str) -> None:
-        turn.clause_ns = turn.clause_ns or self._now()
-        rate = turn.utterance.rate
+    async def _say(self, turn: Turn, clause: str, pieces: AsyncIterator[Speech], rate: int) -> None:
         try:
-            await turn.utterance.say(clause, self._tts.speak(clause, rate), rate, self._now)
+            await turn.utterance.say(clause, pieces, rate, self._now)
         except ProviderError as error:
             self._problem("tts", error)
             if turn.apologising:
                 self._failed()
                 return
             turn.apologising = True
-            await self.speak(turn, self._manners.apology)
+            await self.apologise(turn)

@@ -5,7 +5,7 @@
 
 A turn is a task: words → agent → clauses → synthesis → wire. It ends by itself or the caller takes the floor: then what
 was heard goes into the history, or, when nothing was heard yet, the turn is retracted without trace and its words are
-answered together with what follows.
+answered together with what follows. At a pause of the caller the answer may be begun before it is a turn (Speculation).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
     Agent,
+    Asked,
     AudioFrames,
     AudioOut,
     EndCall,
@@ -36,6 +37,7 @@ from sipagent.conversation.reply import Manners, Reply
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.silence import SilenceAct, SilenceWatch
 from sipagent.conversation.speaker import Speaker
+from sipagent.conversation.speculation import Speculation
 from sipagent.conversation.turn import Turn
 from sipagent.core import clock
 from sipagent.core.errors import ProviderError
@@ -67,6 +69,21 @@ class _BargeIn:
 
 class _FloorFree:
     """The agent's turn is over, and the caller said something during it that waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Paused:
+    """The caller has paused after these words, and may have finished."""
+
+    heard: Heard
+    words: str
+
+
+class _Resumed:
+    """The caller goes on after a pause."""
+
+
+_Happening = Heard | _Paused | _Resumed | _BargeIn | _FloorFree | SilenceAct | Outcome
 
 
 class Session:
@@ -120,9 +137,10 @@ class Session:
             judge,
         )
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
-        self._happenings: asyncio.Queue[Heard | _BargeIn | _FloorFree | SilenceAct | Outcome] = asyncio.Queue(
-            HAPPENINGS
+        self._speculation = Speculation(
+            agent, lambda asked: self._replies.begin(asked, lambda: out.rate), settings.speculations, now=now
         )
+        self._happenings: asyncio.Queue[_Happening] = asyncio.Queue(HAPPENINGS)
         self._turn: Turn | None = None
         self._carried: list[Heard] = []  # utterances of a retracted turn
         self._pressed: Heard | None = None  # the utterance that has already been announced as a barge-in
@@ -184,13 +202,15 @@ class Session:
         pass
 
     def speech_resumed(self, heard: Heard) -> None:
-        pass
+        self._happen(_Resumed())
 
     def words(self, heard: Heard, words: Words) -> None:
-        if not words.paused and words.text:
+        if words.paused:
+            self._happen(_Paused(heard, words.text))
+        elif words.text:
             self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=words.text))
 
-    def _happen(self, happening: Heard | _BargeIn | _FloorFree | SilenceAct | Outcome) -> None:
+    def _happen(self, happening: _Happening) -> None:
         with suppress(asyncio.QueueFull):  # cannot fill while run() lives; when it does not, nobody reads
             self._happenings.put_nowait(happening)
 
@@ -205,6 +225,7 @@ class Session:
                         await self._speaker.next_tick()
                     self._begin(tasks, [], [self._opening])
                 outcome = await self._converse(tasks)
+                await self._speculation.retract()
                 if self._turn is not None and self._turn.task is not None:
                     self._turn.task.cancel()
             return outcome
@@ -213,6 +234,7 @@ class Session:
 
     async def _conclude(self) -> None:
         """Writes down what was going on: the turn that was cut off, and words that the caller said last."""
+        await self._speculation.retract()
         unread = self._carried
         turn = self._turn
         if turn is not None and turn.heard and not turn.caller_text:
@@ -233,8 +255,9 @@ class Session:
             last = self._new_turn(unread, ending=True)
             try:
                 async with asyncio.timeout(LAST_WORDS_S):
-                    if await self._recognise(last):
-                        self._end_turn(last, interrupted=False)
+                    await self._recognise(last)
+                if last.caller_text:
+                    self._end_turn(last, interrupted=False)
             except TimeoutError:
                 self._problem(
                     "stt", ProviderError("the caller's last words were not recognised in time", retryable=False)
@@ -250,6 +273,12 @@ class Session:
                     return happening
                 case _BargeIn():
                     await self._give_floor()
+                case _Paused(heard, words):
+                    if self._turn is None and not heard.ended_ns:
+                        await self._speculation.begin(tasks, self._with_carried(words), self._history)
+                case _Resumed():
+                    if self._turn is None:
+                        await self._speculation.retract()
                 case _FloorFree():
                     if self._turn is None and self._carried and not self._listener.hearing:
                         self._begin(tasks, self._take_carried(), [])
@@ -267,6 +296,11 @@ class Session:
                     if self._turn is None:
                         self._begin(tasks, [], [self._manners.goodbye], Outcome(Ending.CALLER_SILENT))
 
+    def _with_carried(self, words: str) -> str:
+        """All that the caller has said in this turn, "" when that is not known yet."""
+        before = [heard.text for heard in self._carried]
+        return "" if None in before else " ".join([*filter(None, before), words])
+
     def _take_carried(self) -> list[Heard]:
         carried, self._carried = self._carried, []
         return carried
@@ -276,10 +310,10 @@ class Session:
         if turn is None or turn.over or turn.ending or not self._manners.interruptible:
             return
         if not turn.utterance.audible and turn.heard:
-            self._agent.rollback(turn.checkpoint)
             self._carried = turn.heard
             turn.over = True
             await self._stop(turn)
+            self._agent.rollback(turn.checkpoint)
             self._turn = None
             return
         await self._stop(turn)
@@ -292,6 +326,7 @@ class Session:
         assert turn.task is not None
         turn.task.cancel()
         await asyncio.wait([turn.task])
+        await self._speculation.retract()  # where the turn had not come to adopt it
         await turn.utterance.interrupt()
 
     # --- a turn ---
@@ -300,14 +335,14 @@ class Session:
         self, tasks: asyncio.TaskGroup, heard: list[Heard], texts: Iterable[str], then: Outcome | None = None
     ) -> None:
         turn = self._turn = self._new_turn(heard, ending=then is not None)
-        work = self._answer(turn) if heard else self._announce(turn, texts, then)
+        work = self._answer(tasks, turn) if heard else self._announce(turn, texts, then)
         turn.task = tasks.create_task(work, name=f"{self._call_id}/turn")
 
     def _new_turn(self, heard: list[Heard], *, ending: bool) -> Turn:
         return Turn(
             id=new_turn_id(),
             heard=heard,
-            checkpoint=self._agent.checkpoint(),
+            checkpoint=self._speculation.checkpoint,
             utterance=self._speaker.utterance(),
             ending=ending,
         )
@@ -318,26 +353,32 @@ class Session:
             await self._replies.speak(turn, text)
         await self._finish(turn, then)
 
-    async def _answer(self, turn: Turn) -> None:
+    async def _answer(self, tasks: asyncio.TaskGroup, turn: Turn) -> None:
         """Words, then the agent's answer; something is said in time, whatever takes long."""
-        async with asyncio.TaskGroup() as tasks:
-            bridge = tasks.create_task(self._replies.bridge(turn), name=f"{self._call_id}/filler")
-            then = await self._reply(turn)
+        async with asyncio.TaskGroup() as both:
+            bridge = both.create_task(self._replies.bridge(turn), name=f"{self._call_id}/filler")
+            then = await self._reply(tasks, turn)
             bridge.cancel()
         if turn.words_ns and not turn.caller_text and not turn.utterance.text:  # it was no speech
             self._turn = None
         else:
             await self._finish(turn, then)
 
-    async def _reply(self, turn: Turn) -> Outcome | None:
+    async def _reply(self, tasks: asyncio.TaskGroup, turn: Turn) -> Outcome | None:
         try:
-            if not await self._recognise(turn):
-                return None
+            await self._recognise(turn)
         except ProviderError as error:
             self._problem("stt", error)
+            await self._speculation.adopt("", turn.details)
             await self._replies.apologise(turn)
             return None
-        match await self._replies.answer(turn, self._history):
+        answer = await self._speculation.adopt(turn.caller_text, turn.details)
+        if not turn.caller_text:
+            return None
+        if answer is None:
+            answer = self._replies.begin(Asked(turn.caller_text, self._history), lambda: turn.utterance.rate)
+            answer.begin(tasks)
+        match await self._replies.speak_answer(turn, answer):
             case EndCall():
                 return Outcome(Ending.HANGUP)
             case TransferCall() as transfer:
@@ -345,13 +386,16 @@ class Session:
             case _:
                 return None
 
-    async def _recognise(self, turn: Turn) -> bool:
-        """Fills in the caller's words; False when there were none. Raises ProviderError."""
-        transcripts: list[Transcript] = [await heard.recognition.finish() for heard in turn.heard]
+    async def _recognise(self, turn: Turn) -> None:
+        """Fills in the caller's words, if there were any. Raises ProviderError."""
+        transcripts: list[Transcript] = []
+        for heard in turn.heard:
+            transcripts.append(await heard.recognition.finish())
+            heard.text = transcripts[-1].text
         turn.words_ns = self._now()
         spoken = [t for t in transcripts if t.text]
         if not spoken:
-            return False
+            return
         turn.caller_text = " ".join(t.text for t in spoken)
         turn.confidence = min(t.confidence for t in spoken)
         self._silence.caller_spoke()
@@ -367,7 +411,6 @@ class Session:
                 confidence=turn.confidence,
             )
         )
-        return True
 
     async def _finish(self, turn: Turn, then: Outcome | None) -> None:
         turn.ending = then is not None

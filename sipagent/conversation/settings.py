@@ -11,6 +11,7 @@ class ConversationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     partial_ms: int = 500  # how often the words so far are recognised while the caller speaks
     max_utterance_s: float = 28.0  # a longer one is cut here: the recogniser's window
     preroll_ms: int = 240  # audio before the detected start that still belongs to the utterance
+    speculations: int = 2  # answers begun at pauses of one turn before it is sure that the caller has finished; 0: none
     ahead_ms: int = 5000  # audio queued beyond which synthesis waits, so that an interruption wastes little
     reply_limit_s: float = 10.0  # an agent that has said nothing by then gets its apology spoken instead
     lead_ms: int = 200  # between the answer and the first word, while the far end's audio path opens

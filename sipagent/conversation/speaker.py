@@ -6,30 +6,42 @@ caller does) and wakes whoever waits for room or for the end of an utterance.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from sipagent.conversation.audio import frame_samples, pcm_of, whole_frames
-from sipagent.conversation.interfaces import FRAME_MS, AudioOut, Pcm, Speech
-from sipagent.conversation.streams import all_of, closing
+from sipagent.conversation import alignment
+from sipagent.conversation.audio import SPEECH_POWER, frame_samples, pcm_of, powers, whole_frames
+from sipagent.conversation.interfaces import FRAME_MS, AudioOut, Pcm, Speech, Timed
+from sipagent.conversation.pauses import Pauses
+from sipagent.conversation.streams import closing
 from sipagent.core.resample import convert
-
-FRAMES_PER_LETTER = 3.3  # of speech at about 15 letters a second, for a clause that is cut before all of it was made
 
 
 @dataclass(slots=True, eq=False)
 class _Clause:
     text: str
-    start: int  # frame position on the wire
-    end: int  # of what has been queued
+    start: int = -1  # frame position on the wire, -1 while nothing is queued
+    end: int = -1  # of what has been queued
     whole: bool = False  # all of it has been
+    sounds: list[bool] = field(default_factory=list)  # of each queued frame
+    words: list[tuple[int, float]] = field(default_factory=list)  # where the voice tells: index in the text, frame
+
+    def heard(self, limit: int) -> str:
+        """Its words that had left when the wire stood at `limit`."""
+        if self.whole and self.end <= limit:
+            return self.text
+        played = min(limit, self.end) - self.start
+        if not self.words:
+            return alignment.words_within(self.text, self.sounds, played, whole=self.whole)
+        return self.text[: max([index for index, frame in self.words if frame <= played], default=0)].strip()
 
 
 class Utterance:
     """One thing the agent says: clauses are queued as they are synthesised, and it can be cut short.
 
-    Awaiting `played` never raises because of an interruption; `interrupted` and `heard_text` tell.
+    Awaiting `played` never raises because of an interruption; `interrupted` and `heard_text` tell. Times are monotonic
+    ns, 0 until they are known.
     """
 
     def __init__(self, speaker: "Speaker") -> None:
@@ -37,10 +49,12 @@ class Utterance:
         self._clauses: list[_Clause] = []
         self._complete = False
         self._cut: int | None = None
+        self._voiced = -1  # frame position of the first that sounds like speech
+        self._sent_ns = 0
         self.interrupted = False
-        self._first_sent_ns = 0
-        self.first_audio_ns = 0  # monotonic, when the first audio was there
-        self.first_write_ns = 0  # and when it was queued
+        self.first_audio_ns = 0  # when the first audio was there
+        self.first_write_ns = 0  # when it was queued
+        self.due_ns = 0  # when nothing was before it in the queue any more
 
     @property
     def rate(self) -> int:
@@ -54,30 +68,24 @@ class Utterance:
 
     @property
     def heard_text(self) -> str:
-        """What left on the wire; a clause cut in the middle counts by the share of its audio, in whole words."""
+        """What left on the wire, cut at the word."""
         limit = self._speaker.out.played if self._cut is None else self._cut
-        heard: list[str] = []
-        for clause in self._clauses:
-            if clause.whole and clause.end <= limit:
-                heard.append(clause.text)
-                continue
-            if clause.start < limit:
-                share = (min(limit, clause.end) - clause.start) / self._length(clause)
-                heard.append(_words_within(clause.text, share))
-            break
+        heard = [clause.heard(limit) for clause in self._clauses if clause.start < limit]
         return " ".join(part for part in heard if part)
 
     @property
     def audible(self) -> bool:
         """Some of it has left on the wire."""
-        return bool(self._clauses) and self._speaker.out.played > self._clauses[0].start
+        return self._voiced >= 0 and self._speaker.out.played > self._voiced
 
     @property
     def first_sent_ns(self) -> int:
-        """Monotonic ns at which its first packet left, 0 before that."""
-        if not self._first_sent_ns and self._clauses:  # remembered: the wire forgets it after 20 s
-            self._first_sent_ns = self._speaker.out.sent_at(self._clauses[0].start)
-        return self._first_sent_ns
+        """When its first voiced packet left."""
+        if not self._sent_ns and self._voiced >= 0:  # remembered: the wire forgets it after 20 s
+            sent_at = self._speaker.out.sent_at
+            self._sent_ns = sent_at(self._voiced)
+            self.due_ns = max(self.first_write_ns, sent_at(self._clauses[0].start - 1))
+        return self._sent_ns
 
     @property
     def done(self) -> bool:
@@ -91,45 +99,58 @@ class Utterance:
         Audio of another rate than the wire's by then is converted. Once interrupted, nothing more is read. Raises what
         the pieces raise; what came before that is spoken.
         """
-        clause = _Clause(text, 0, 0)
+        clause, pauses = _Clause(text), Pauses(text)
+        samples = frame_samples(rate)
         rest = np.zeros(0, np.int16)
         async with closing(pieces) as stream:
             async for piece in stream:
                 self.first_audio_ns = self.first_audio_ns or now()
-                rest = np.concatenate([rest, pcm_of(piece)])
-                whole = len(rest) - len(rest) % frame_samples(rate)
-                await self._queue(clause, rest[:whole], rate, now)
+                rest = np.concatenate([rest, pcm_of(piece)]) if len(rest) else pcm_of(piece)
+                whole = len(rest) - len(rest) % samples
+                frames = pauses.push(rest[:whole].reshape(-1, samples))
+                if isinstance(piece, Timed):
+                    clause.words += [(index, sample / samples - pauses.dropped) for index, sample in piece.words]
+                await self._queue(clause, frames, rate, now)
                 rest = rest[whole:]
                 if self.interrupted:
                     return
-        await self._queue(clause, whole_frames(rest, rate), rate, now)
+        frames = pauses.push(whole_frames(rest, rate).reshape(-1, samples))
+        await self._queue(clause, np.concatenate([frames, pauses.finish(samples)]), rate, now)
         clause.whole = not self.interrupted
+        self._settle()
 
     async def play(self, pcm: Pcm, rate: int, now: Callable[[], int], text: str = "") -> None:
-        """Queues a recording, of which `text` is what it says."""
-        await self.say(text, all_of([pcm]), rate, now)
+        """Queues a recording as it is; `text` is what it says."""
+        frames = whole_frames(pcm, rate).reshape(-1, frame_samples(rate))
+        clause = _Clause(text)
+        await self._queue(clause, frames, rate, now)
+        clause.whole = not self.interrupted
+        self._settle()
 
-    async def _queue(self, clause: _Clause, pcm: Pcm, rate: int, now: Callable[[], int]) -> None:
-        """Whole frames of the clause."""
-        out = self._speaker.out
-        if len(pcm):
+    def _settle(self) -> None:
+        """What is too quiet for speech all through is heard from its first frame on."""
+        if self._voiced < 0 and self._clauses:
+            self._voiced = self._clauses[0].start
+
+    async def _queue(self, clause: _Clause, frames: Pcm, rate: int, now: Callable[[], int]) -> None:
+        if len(frames):
             await self._speaker.room()
+        out, pcm = self._speaker.out, frames.reshape(-1)
         while len(pcm) and not self.interrupted:
-            self.first_write_ns = self.first_write_ns or now()
-            if clause not in self._clauses:
+            if clause.start < 0:
                 clause.start = clause.end = out.written
                 self._clauses.append(clause)
             pcm, rate = convert(pcm, rate, out.rate), out.rate
-            taken = out.write(pcm)
-            clause.end += taken // frame_samples(rate)
-            pcm = pcm[taken:]
+            sounds = powers(pcm.reshape(-1, frame_samples(rate))) > SPEECH_POWER
+            taken = out.write(pcm) // frame_samples(rate)
+            self.first_write_ns = self.first_write_ns or now()
+            if self._voiced < 0 and sounds[:taken].any():
+                self._voiced = clause.end + int(sounds.argmax())
+            clause.sounds += sounds[:taken].tolist()
+            clause.end += taken
+            pcm = pcm[taken * frame_samples(rate) :]
             if len(pcm):
                 await self._speaker.next_tick()  # more than the ring holds: the rest follows as it plays
-
-    def _length(self, clause: _Clause) -> float:
-        """Frames that the clause takes; estimated while it is not all there."""
-        known = clause.end - clause.start
-        return known if clause.whole else max(known, len(clause.text) * FRAMES_PER_LETTER)
 
     def complete(self) -> None:
         """No more clauses will be added."""
@@ -167,16 +188,3 @@ class Speaker:
     async def room(self) -> None:
         while self.out.queued > self._ahead:
             await self.next_tick()
-
-
-def _words_within(text: str, share: float) -> str:
-    """The leading words that take up this share of the text's length (speech runs roughly evenly over letters)."""
-    budget = share * len(text)
-    words: list[str] = []
-    used = 0
-    for word in text.split():
-        used += len(word) + 1
-        if used > budget + 1:
-            break
-        words.append(word)
-    return " ".join(words)

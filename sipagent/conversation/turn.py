@@ -75,7 +75,7 @@ def latency(turn: Turn) -> TurnLatency | None:
         turn.answer_ns,
         turn.clause_ns,
         turn.utterance.first_audio_ns,
-        turn.utterance.first_write_ns,
+        turn.utterance.due_ns,
         sent_ns,
     ]
     for i in range(1, len(instants)):  # a step that was skipped, or came after a filler, took no time

@@ -16,9 +16,11 @@ from sipagent.conversation.interfaces import (
     OnWords,
     Pcm,
     Piece,
+    Speech,
     Text,
     Transcript,
 )
+from sipagent.conversation.interfaces import Words as WordsSoFar
 from sipagent.conversation.session import Outcome, Session
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
@@ -118,35 +120,47 @@ class LoudnessVad:
 
 @dataclass
 class Words:
-    """What the n-th utterance will be recognised as; an exception is raised instead."""
+    """What the n-th utterance will be recognised as; an exception is raised instead.
 
-    texts: list[str | Exception]
+    Of a list, one text more is known at each pause; with `final_differs` the last only when all is over.
+    """
+
+    texts: list[str | list[str] | Exception]
+    final_differs: bool = False
     begun: int = 0
     last: "Word | None" = None
 
     def begin(self, on_words: OnWords) -> "Word":
         self.begun += 1
         said = self.texts[self.begun - 1] if self.begun <= len(self.texts) else ""
-        self.last = Word(said)
+        self.last = Word(said, on_words, self.final_differs)
         return self.last
 
 
 @dataclass
 class Word:
-    said: str | Exception
+    said: str | list[str] | Exception
+    on_words: OnWords = lambda words: None
+    final_differs: bool = False
+    pauses: int = 0
     frames: list[Pcm] = field(default_factory=list)
 
     def push(self, frame: Pcm) -> None:
         self.frames.append(frame)
 
-    def pause(self) -> None: ...
+    def pause(self) -> None:
+        self.pauses += 1
+        if isinstance(self.said, list):
+            texts = self.said[:-1] if self.final_differs else self.said
+            self.on_words(WordsSoFar(texts[min(self.pauses, len(texts)) - 1], 0.9, paused=True))
+
     def resume(self) -> None: ...
     def cancel(self) -> None: ...
 
     async def finish(self) -> Transcript:
         if isinstance(self.said, Exception):
             raise self.said
-        return Transcript(self.said, 0.9)
+        return Transcript(self.said[-1] if isinstance(self.said, list) else self.said, 0.9)
 
 
 @dataclass
@@ -156,7 +170,7 @@ class Voice:
     broken: set[str] = field(default_factory=set)
     made: list[str] = field(default_factory=list)
 
-    async def speak(self, text: str, rate: int) -> AsyncIterator[Pcm]:
+    async def speak(self, text: str, rate: int) -> AsyncIterator[Speech]:
         if text in self.broken:
             raise ProviderError("the voice is broken", retryable=False)
         self.made.append(text)
@@ -196,7 +210,7 @@ class Scene:
     def __init__(
         self,
         agent: Agent,
-        texts: Sequence[str | Exception],
+        texts: Sequence[str | list[str] | Exception],
         *,
         manners: AgentSpec | None = None,
         voice: Voice | None = None,
