@@ -118,6 +118,8 @@ class Engine:
         library = native.load() if settings.accelerate else None
         self._hot = HotPath(*state) if library is None else native.NativePath(library, *state)
         lines.reports.levels = self._hot.levels
+        if isinstance(self._hot, native.NativePath):
+            self._hot.look_for(lines.looks)
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
         self._simple = False  # all calls are such that the compiled path may run their ticks by itself
@@ -179,6 +181,8 @@ class Engine:
                 hot.finish_sending(self._sockets)
                 self._tick(now, late, (int(run.at), int(run.kept), hot.left_of_shared(self._sockets)))
                 return self._next(int(run.deadline))
+            case native.Needed.DUE:
+                self._lines.looks.decide(hot.left_of_looks(), now)
             case native.Needed.PLAYED:
                 hot.finish(self._sockets, now)
                 os.eventfd_write(self._wake, 1)
@@ -374,7 +378,7 @@ class Engine:
             }
             limits |= {"passes": PASSES, "drain": DRAIN_TICKS}
             joins = [group.join for group in self._groups]
-            self._hot.settle([group.lists() for group in self._groups], joins, self._sockets, limits)
+            self._hot.settle([group.lists() for group in self._groups], joins, slots, self._sockets, limits)
 
     def _obey(self, command: AnyCommand, now: int) -> None:
         match command:

@@ -10,7 +10,7 @@ continues needs nothing of this: `hot_in` and `hot_out` say of which slots the e
 take frames, and what is written then suffices to go on from.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ _QUIET = 100.0  # RMS of audio in which a cut is not heard
 _URGENT = 6  # frames that the delay must be wrong by for a cut in speech
 _ALIKE = 0.9  # normalised correlation that such a cut wants
 _FORCED = 12  # so many frames leave no choice
-_PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
+PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
 _MOST_PATIENCE_NS = 1_600_000_000
 _NEVER = np.iinfo(np.int64).max
 
@@ -93,12 +93,17 @@ class JitterBuffer:
         self._stretch = np.zeros(capacity, np.int64)  # samples by which the delay should grow, or shrink if negative
         self._barren = np.zeros(capacity, np.bool_)  # no place for it was found: the next look will try again
         self._wanted = np.zeros(capacity, np.int64)  # samples to stretch, at the last look
-        self._patience_ns = np.full(capacity, _PATIENCE_NS, np.int64)  # until the next try to stretch
+        self._patience_ns = np.full(capacity, PATIENCE_NS, np.int64)  # until the next try to stretch
         self._look_ns = np.zeros(capacity, np.int64)  # when that is
         self._marked_to = np.zeros(capacity, np.int64)
         self._kind = np.zeros(self.arrived.shape, np.uint8)  # flags of blocks that no audio will come for
         self._noise = ComfortNoise(capacity)
         self._noisy = np.zeros(capacity, np.bool_)
+
+    def looked_at(self) -> dict[str, NDArray[Any]]:
+        """What `native_looks.h` knows, by its names."""
+        mine = {"known": self._known, "live": self._live, "due": self._due, "wanted": self._wanted}
+        return mine | {"stretch": self._stretch, "patience": self._patience_ns} | self.lateness.looked_at()
 
     # ---- the stream ----
 
@@ -204,17 +209,21 @@ class JitterBuffer:
         return Played(pcm, flags, arrival)
 
     def adapt(self, slots: Ints, now_ns: int, ticked_ns: Ints) -> None:
-        """To be called every 200 ms with all connected slots: learns how late packets come, decides who stretches.
+        """To be called every 200 ms with all connected slots. `ticked_ns`: when each was played last."""
+        self.learn(slots, ticked_ns)
+        self.decide(slots, now_ns)
 
-        `ticked_ns`: when each was played last.
-        """
+    def learn(self, slots: Ints, ticked_ns: Ints) -> None:
+        """How late packets have come since the last call."""
         known = self._known[slots]
         slots, ticked_ns = slots[known], ticked_ns[known]
-        if not len(slots):
-            return
-        self.lateness.ticked(slots[ticked_ns > 0], ticked_ns[ticked_ns > 0])
-        self.lateness.learn(slots, self.arrived, self.solid[slots], self._ns, self.block)
-        running = slots[self._live[slots] & (self._due[slots] == 0)]
+        if len(slots):
+            self.lateness.ticked(slots[ticked_ns > 0], ticked_ns[ticked_ns > 0])
+            self.lateness.learn(slots, self.arrived, self.solid[slots], self._ns, self.block)
+
+    def decide(self, slots: Ints, now_ns: int) -> None:
+        """Who stretches, after `learn`."""
+        running = slots[self._known[slots] & self._live[slots] & (self._due[slots] == 0)]
         if not len(running):
             return
         spare = self.end[running] - self.position[running]
@@ -223,7 +232,7 @@ class JitterBuffer:
                 self._skip(int(slot), int(self.end[slot]), 0)
         change = self.lateness.change(running, self.position[running], spare, now_ns)
         other = running[change != self._wanted[running]]
-        self._patience_ns[other], self._look_ns[other] = _PATIENCE_NS, 0
+        self._patience_ns[other], self._look_ns[other] = PATIENCE_NS, 0
         self._wanted[running] = change
         self._stretch[running] = change
         # Where no place for a stretch is found, looking for one in every frame would cost more than the delay is worth.
@@ -232,7 +241,7 @@ class JitterBuffer:
         self.hot_out[looks] = self._barren[looks] = False
         self._look_ns[looks] = now_ns + self._patience_ns[looks]
         self._patience_ns[looks] = np.minimum(2 * self._patience_ns[looks], _MOST_PATIENCE_NS)
-        self._patience_ns[running[~wants]] = _PATIENCE_NS
+        self._patience_ns[running[~wants]] = PATIENCE_NS
         played_ns = now_ns - self.lateness.since(running, now_ns)
         delay = played_ns - self._arrival(running, self.position[running])
         heard = (delay >= 0) & (delay < 2_000_000_000)
@@ -373,7 +382,7 @@ class JitterBuffer:
             if sign > 0:
                 self._write(slots[rows], at[rows] + lag, changed, at[rows] + lag + self.frame)
             left = wants[rows] + sign * lag
-            self._patience_ns[slots[rows]] = _PATIENCE_NS
+            self._patience_ns[slots[rows]] = PATIENCE_NS
             self._stretch[slots[rows]] = np.where(np.abs(left) < self.rate // 1000, 0, left)
             column = Counter.ACCELERATED_MS if sign > 0 else Counter.EXPANDED_MS
             self._counters[slots[rows], column] += lag * 1000 // self.rate

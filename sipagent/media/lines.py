@@ -5,17 +5,16 @@
 
 import random
 import socket
-import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sipagent.media.batch import ROW, Stray
 from sipagent.media.codecs import CODECS, LONGEST_PAYLOAD, Codec
 from sipagent.media.hot import Expected
 from sipagent.media.jitter import JitterBuffer
 from sipagent.media.line import NO_TONE, Line
+from sipagent.media.looks import Looks
 from sipagent.media.mixing import Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.ports import PortAllocator
@@ -24,7 +23,6 @@ from sipagent.media.protocol import (
     Connect,
     Digit,
     Hear,
-    LineTrouble,
     Notice,
     OpenPort,
     PortClosed,
@@ -32,7 +30,6 @@ from sipagent.media.protocol import (
     PortOpened,
     Resumed,
     SendDigits,
-    Silent,
     SourceChanged,
 )
 from sipagent.media.reception import Reception
@@ -54,12 +51,9 @@ from sipagent.media.telephone_event import (
     Press,
 )
 from sipagent.media.tones import ToneDetector
-from sipagent.media.watch import Watch
 
 BIND_TRIES = 16
-LOOK_NS = 200_000_000  # between two looks at a slot
-LOOKED_AT = 200  # slots at once: fewer and the looks cost more, more and a tick gets long
-WATCH_NS = 100_000_000
+EXPIRE_NS = 100_000_000  # between two looks at unfinished keys
 _DIGIT_AHEAD = 480  # samples: a key's updates come every 20 to 50 ms, and until the next one it is still pressed
 
 
@@ -94,22 +88,20 @@ class Lines:
         self.narrow = JitterBuffer(rings.capacity, 8000, *limits)
         self.wide = JitterBuffer(rings.capacity, 16000, *limits)
         self.expected = Expected(rings.capacity)
-        self._troubles = Watch(rings)
-        self.reports = Reports(rings, self.reception, sockets, self._troubles, settings.playout_max_ms, notify)
+        self.heard_ns = np.zeros(rings.capacity, np.int64)
+        buffers, limit_s = (self.narrow, self.wide), settings.media_timeout_s
+        self.looks = Looks(rings, self.reception, *buffers, outgoing, self.heard_ns, limit_s, notify)
+        self.is_wide, self.receiving = self.looks.is_wide, self.looks.receiving
+        troubles = self.looks.troubles
+        self.reports = Reports(rings, self.reception, sockets, troubles, settings.playout_max_ms, notify)
         self.mixing = Mixing(rings, outgoing)
         self._sending = Sending(rings, sockets, outgoing, self.mixing, notify, self._regroup)
         self.by_packet = self._sending.by_packet
         self.detectors = (ToneDetector(rings.capacity, 8000), ToneDetector(rings.capacity, 16000))
-        self.is_wide = np.zeros(rings.capacity, np.bool_)
         self.listening = np.zeros(rings.capacity, np.bool_)  # for keys pressed as tones
-        self.receiving = np.zeros(rings.capacity, np.bool_)
-        self.heard_ns = np.zeros(rings.capacity, np.int64)
-        self._told_silent = np.zeros(rings.capacity, np.bool_)
-        self._looked_ns = self._watched_ns = 0
-        self._part = 0  # of the slots, that was looked at last
-        self._pausing = np.zeros(rings.capacity, np.bool_)  # the newest packet was comfort noise
         self._resting: dict[tuple[int, Address | None], int] = {}  # shared port and address -> ns until when, in order
         self._pressing: set[int] = set()  # slots with an unfinished telephone-event
+        self._expired_ns = 0
         self.slots = np.zeros(0, np.int64)
         self.changed = True  # since the engine grouped its slots: which there are, and how they are served
 
@@ -147,8 +139,8 @@ class Lines:
             if line.opened.resume:
                 self._resume(slot, now_ns)
             self._rings.ticked_ns[slot] = now_ns
-            self._pausing[slot] = False
-            self._troubles.start(slot, now_ns)
+            self.looks.pausing[slot] = False
+            self.looks.troubles.start(slot, now_ns)
             self._sockets.listen(slot)
         started_receiving = command.receive and not self.receiving[slot]
         payload_types = frozenset(
@@ -166,7 +158,7 @@ class Lines:
             self._sockets.latch(slot, line.opened.source)
         if started_receiving:
             self.heard_ns[slot] = now_ns
-            self._told_silent[slot] = False
+            self.looks.told_silent[slot] = False
         elif not command.receive:
             self.reception.stop(slot)
             self._buffer(slot).reset(slot)
@@ -300,49 +292,17 @@ class Lines:
 
     def watch(self, now_ns: int) -> None:
         """Every tick: what is due, a part of the slots at a time, so that many calls make no tick much longer."""
-        slots = self.slots
-        self.reports.watch(slots, now_ns)
-        parts = self._parts
-        if now_ns - self._looked_ns >= LOOK_NS // parts:
-            self._looked_ns = now_ns
-            self._part = (self._part + 1) % parts
-            self._look(slots[self._part :: parts], now_ns)
-        if now_ns - self._watched_ns >= WATCH_NS:
-            self._watched_ns = now_ns
-            self._count(slots, now_ns)
-
-    @property
-    def _parts(self) -> int:
-        """In how many parts the slots are looked at."""
-        return len(self.slots) // LOOKED_AT + 1
+        self.reports.watch(self.slots, now_ns)
+        self.looks.watch(self.slots, now_ns)
+        if self._pressing and now_ns - self._expired_ns >= EXPIRE_NS:
+            self._expired_ns = now_ns
+            for slot in tuple(self._pressing):
+                self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
 
     def due_ns(self) -> int:
-        """When `watch` has something to do."""
-        return min(self._looked_ns + LOOK_NS // self._parts, self._watched_ns + WATCH_NS, self.reports.earliest_ns)
-
-    def _count(self, slots: NDArray[np.int64], now_ns: int) -> None:
-        """Unfinished digits, derived figures, silent peers."""
-        for slot in tuple(self._pressing):
-            self._pressed(slot, self._lines[slot].events.expire(now_ns), now_ns)
-        self.reception.publish(slots)
-        self._rings.header[Header.CPU_NS] = time.process_time_ns()
-        limit = self._settings.media_timeout_s
-        if not limit:
-            return
-        quiet = (now_ns - self.heard_ns[slots] > limit * 1e9) & self.receiving[slots]
-        for slot in slots[quiet & ~self._told_silent[slots]]:
-            self._notify(Silent(slot=int(slot), seconds=float((now_ns - self.heard_ns[slot]) / 1e9)))
-        self._told_silent[slots] = quiet
-
-    def _look(self, slots: NDArray[np.int64], now_ns: int) -> None:
-        """How late packets have been lately, and whether something is wrong."""
-        for buffer, part in ((self.narrow, slots[~self.is_wide[slots]]), (self.wide, slots[self.is_wide[slots]])):
-            if len(part):
-                self.reception.measure(part, buffer)
-                buffer.adapt(part, now_ns, self._rings.ticked_ns[part])
-        flags = (self.receiving[slots], self.outgoing.sending[slots], self._pausing[slots], self.is_wide[slots])
-        for slot, trouble, active, seconds in self._troubles.look(slots, *flags, now_ns):
-            self._notify(LineTrouble(slot=slot, kind=trouble.name.lower(), active=active, seconds=seconds))
+        """When `watch` has something to do besides looks."""
+        earliest = self.reports.earliest_ns
+        return min(self._expired_ns + EXPIRE_NS, earliest) if self._pressing else earliest
 
     def _bind(self, slot: int, wanted: int, now_ns: int) -> int | str:
         """The port bound, or the sentence why there is none."""
@@ -498,12 +458,12 @@ class Lines:
     def _take_noise(self, slot: int, packet: RtpPacket, now_ns: int) -> None:
         buffer = self._buffer(slot)
         if packet.ssrc == self.reception.ssrc[slot] and buffer.anchored(slot):
-            self._pausing[slot] = True
+            self.looks.pausing[slot] = True
             buffer.noise(slot, packet.timestamp, packet.payload, now_ns)
 
     def _play_later(self, slot: int, line: Line, packet: RtpPacket, now_ns: int) -> None:
         buffer = self._buffer(slot)
-        self._pausing[slot] = False
+        self.looks.pausing[slot] = False
         accepted = self.reception.accept(slot, packet.sequence)
         if accepted.restarted:
             buffer.reset(slot)

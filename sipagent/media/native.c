@@ -9,13 +9,14 @@
 #include <math.h>
 #include <netinet/in.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 10, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 11, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
 enum { VOICES = 16, MIXED = -2 };
@@ -96,8 +97,6 @@ typedef struct {
     int64_t kept, strays, foreign;
 } Shared;
 
-int64_t hot_layout(void) { return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run) + sizeof(Mixing) + sizeof(Shared)); }
-
 static inline uint32_t big32(const uint8_t *at) {
     return (uint32_t)at[0] << 24 | at[1] << 16 | at[2] << 8 | at[3];
 }
@@ -106,6 +105,12 @@ static inline int64_t clock_ns(clockid_t which) {
     struct timespec t;
     clock_gettime(which, &t);
     return t.tv_sec * (int64_t)SECOND + t.tv_nsec;
+}
+
+#include "native_looks.h"
+
+int64_t hot_layout(void) {
+    return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run) + sizeof(Mixing) + sizeof(Shared) + sizeof(Looks));
 }
 
 // Whether the packet was as expected; then it is in the jitter buffer.
@@ -258,9 +263,9 @@ int64_t hot_receive_shared(Hot *h, Shared *s) {
 
 // -dBov, as levels.level counts.
 static uint8_t level_of(const int16_t *pcm) {
-    float power = 1e-3f;
-    for (int k = 0; k < FRAME; k++) power += (float)pcm[k] * (float)pcm[k];
-    float level = rintf(112.345f - 10.0f * log10f(power));
+    int64_t power = 0;  // of integers: sums of floats keep an order, which takes four times as long
+    for (int k = 0; k < FRAME; k++) power += (int32_t)pcm[k] * pcm[k];
+    float level = rintf(112.345f - 10.0f * log10f((float)power + 1e-3f));
     return level < 0 ? 0 : level > 127 ? 127 : (uint8_t)level;
 }
 
@@ -560,7 +565,7 @@ static void unmark(Hot *h, const int64_t *slots, int64_t count, const int64_t *f
 enum { DUE, RECEIVED, PLAYED, BEHIND, ASKED };
 
 // Ticks until the engine is needed, and why it is:
-//   DUE       the time is `until`; a tick is complete
+//   DUE       the time is `until`, or something follows from a look (`rest` of the looks); a tick is complete
 //   ASKED     a tick is due, and before it main wants something, or a stranger has sent something
 //   RECEIVED  a tick has sent (but for `unsent`, and for those that hear others) and received, and what it has received
 //             needs a look: packets that are not as expected. The shared ports have been read; each other socket has
@@ -568,7 +573,7 @@ enum { DUE, RECEIVED, PLAYED, BEHIND, ASKED };
 //   PLAYED    a tick is complete but for those of `unsent` and `rest`, and, when `rest` of the mixing has some, for
 //             the packets of listeners and for the frames of those that are joined
 //   BEHIND    the schedule has to start over
-int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s) {
+int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s, Looks *l) {
     for (;;) {
         int64_t now = clock_ns(CLOCK_MONOTONIC);
         if (now < r->deadline) {
@@ -630,6 +635,6 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s) {
         if (r->unsent_count || r->rest_count || m->rest_count) return PLAYED;
         uint64_t one = 1;
         if (played && write((int)r->wake, &one, sizeof one) < 0) {}  // full: main has been told often enough
-        if (now >= r->until) return DUE;
+        if (look(h, l, r->header, r->ticked, now) || now >= r->until) return DUE;
     }
 }

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.media import levels
+from sipagent.media import levels, native_looks
 from sipagent.media.batch import ROW, Batch
 from sipagent.media.ducking import RAMPS
 from sipagent.media.g711 import ALAW_TO_LINEAR, LINEAR_TO_ALAW, LINEAR_TO_ULAW, ULAW_TO_LINEAR
 from sipagent.media.hot import Expected, HotPath, Ints
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.looks import Looks
 from sipagent.media.mixing import Join, Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.reception import SEEN, Reception
@@ -23,7 +24,7 @@ from sipagent.media.shared import MAX_STRAYS, SharedPorts
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 10
+_LAYOUT = 11
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -123,7 +124,8 @@ def load() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(LIBRARY))
         library.hot_layout.restype = ctypes.c_int64
-        fits = library.hot_layout() == _LAYOUT * 100000 + sum(map(ctypes.sizeof, (_Hot, _Run, _Mixing, _Shared)))
+        structures = (_Hot, _Run, _Mixing, _Shared, native_looks.Structure)
+        fits = library.hot_layout() == _LAYOUT * 100000 + sum(map(ctypes.sizeof, structures))
     except (OSError, AttributeError):
         return None
     if not fits:
@@ -133,7 +135,7 @@ def load() -> ctypes.CDLL | None:
         ("hot_ingest", [pointer] * 5 + [number, pointer]),
         ("hot_receive", [pointer, ctypes.c_int, *[pointer] * 5, number, pointer]),
         ("hot_receive_shared", [pointer, pointer]),
-        ("hot_run", [pointer] * 4),
+        ("hot_run", [pointer] * 5),
         ("hot_say", [pointer] * 3 + [number]),
         ("hot_join", [pointer] * 3 + [number]),
         ("hot_mix", [pointer] * 3 + [number] * 2),
@@ -144,6 +146,7 @@ def load() -> ctypes.CDLL | None:
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, number
+    library.hot_look.argtypes, library.hot_look.restype = [*[pointer] * 4, *[number] * 3], None
     library.hot_levels.argtypes, library.hot_levels.restype = [pointer, *[number] * 6, pointer], None
     return library
 
@@ -312,10 +315,12 @@ class NativePath(HotPath):
         self,
         groups: list[dict[str, Ints]],
         joins: list[Join | None],
+        slots: Ints,
         sockets: CallSockets,
         limits: dict[str, int],
     ) -> None:
-        """The calls that `run` serves, by phase. `groups` and `limits`: fields of Group and of Run."""
+        """The calls that `run` serves, all and by phase. `groups` and `limits`: fields of Group and of Run."""
+        self._looks.settle(slots)
         run, rings, batch = self.state, self._rings, sockets.batch
         self._joins = joins
         for group, lists in zip(run.groups, groups, strict=True):
@@ -339,7 +344,12 @@ class NativePath(HotPath):
         """Ticks until something is needed that only the engine can do."""
         if sockets.shared is not None:
             self._look_up(sockets.shared)
-        return Needed(self._library.hot_run(self._pointer, self._run_at, self._mix_at, self._shared_at))
+        return Needed(self._library.hot_run(self._pointer, self._run_at, self._mix_at, self._shared_at, self._looks.at))
+
+    def look_for(self, looks: Looks) -> None:
+        """From now on these looks are taken here."""
+        self._looks = native_looks.NativeLooks(self._library, self._pointer, looks)
+        looks.learn = self._looks.learn
 
     def finish(self, sockets: CallSockets, now_ns: int) -> None:
         """After `PLAYED`: those of the tick that were not simply to be sent, or played."""
@@ -351,6 +361,10 @@ class NativePath(HotPath):
             join = self._joins[self.state.phase]
             assert join is not None
             self._converse(join, sockets, now_ns)
+
+    def left_of_looks(self) -> Ints:
+        """After `DUE`: slots of which something follows from the last look."""
+        return self._looks.rest
 
     def finish_sending(self, sockets: CallSockets) -> None:
         """After `RECEIVED` too."""

@@ -3,7 +3,7 @@
 A packet that simply follows the one before is accepted by `hot` in arrays; all others come here one by one.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ _BLOCKS = 32  # looked at by `measure`: more than come between two looks
 _WINDOW = np.arange(-_BLOCKS, 0)
 _DECAY = (15 / 16) ** np.arange(_BLOCKS + 1)
 _ROWS = np.arange(8192)  # more than there can be slots
-_MAX_CHANGE_NS = 1_000_000_000  # of transit; beyond, the timestamps have started over
+MAX_CHANGE_NS = 1_000_000_000  # of transit; beyond, the timestamps have started over
 
 
 class Accepted(NamedTuple):
@@ -45,6 +45,13 @@ class Reception:
         self._transit = np.zeros(capacity, np.int64)  # A.8, ns
         self._arrival = np.zeros(capacity, np.int64)  # ns, of the newest packet measured; 0 for none
         self._jitter = np.zeros(capacity, np.float64)  # ns
+
+    def looked_at(self) -> dict[str, NDArray[Any]]:
+        """What `native_looks.h` knows, by its names."""
+        return {
+            **{"stream": self.ssrc, "first": self._first, "lost_before": self._lost_before, "jitter": self._jitter},
+            **{"measured": self._measured, "transit": self._transit, "came_last": self._arrival},
+        }
 
     def reset(self, slot: int) -> None:
         self.ssrc[slot] = -1
@@ -115,7 +122,7 @@ class Reception:
         known = np.logical_or.accumulate(first, axis=1)
         known[:, 1:] = known[:, :-1]
         known[:, 0] = False
-        counts = first & (known | (self._arrival[slots] > 0)[:, None]) & (change < _MAX_CHANGE_NS)
+        counts = first & (known | (self._arrival[slots] > 0)[:, None]) & (change < MAX_CHANGE_NS)
         # J += (|D| - J) / 16 for each in turn, summed up.
         after = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
         self._jitter[slots] *= _DECAY[after[:, 0]]

@@ -6,7 +6,7 @@ While the SDP lets no audio in (hold), none is missed.
 """
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,13 @@ class Watch:
         self._sent = np.zeros(rings.capacity, np.int64)  # packets sent by then
         self._unheard = np.zeros(rings.capacity, np.bool_)
         self._hears_ns = np.full(rings.capacity, -HEARS_NS, np.int64)
+
+    def looked_at(self) -> dict[str, NDArray[Any]]:
+        """What `native_looks.h` knows, by its names."""
+        return {
+            **{"active": self._active, "right": self._right_ns, "wrong": self._wrong_ns, "sounded": self._sounded},
+            **{"unheard": self._unheard, "packets": self._packets, "came": self._came_ns, "hears": self._hears_ns},
+        }
 
     def start(self, slot: int, now_ns: int) -> None:
         """The slot's first connection: nothing is known of it."""

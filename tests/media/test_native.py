@@ -8,10 +8,12 @@ import socket
 import numpy as np
 import pytest
 
-from sipagent.media import native
+from sipagent.media import native, watch
 from sipagent.media.batch import Batch
+from sipagent.media.g711 import ULAW_TO_LINEAR
 from sipagent.media.hot import Expected, HotPath
 from sipagent.media.jitter import JitterBuffer
+from sipagent.media.looks import EVERY_NS, Looks
 from sipagent.media.mixing import Mixing
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.protocol import Hear
@@ -50,6 +52,13 @@ class Twin:
         self.mixing = Mixing(self.rings, self.outgoing)
         state = (self.rings, self.expected, self.reception, self.buffer, self.outgoing, self.heard_ns, self.mixing)
         self.path = make(*state)
+        self.told = []
+        buffers, limit_s = (self.buffer, JitterBuffer(SLOTS, 16000, 20, 200, self.rings.counters)), 1.5
+        self.looks = Looks(
+            self.rings, self.reception, *buffers, self.outgoing, self.heard_ns, limit_s, self.told.append
+        )
+        if isinstance(self.path, native.NativePath):
+            self.path.look_for(self.looks)
         for slot in range(SLOTS):
             self.rings.reset(slot)
             self.rings.tx_ssrc[slot], self.rings.tx_sequence[slot] = 900 + slot, 65530
@@ -63,7 +72,7 @@ class Twin:
         packet = RtpPacket.parse(data)
         accepted = self.reception.accept(slot, packet.sequence)
         if accepted.fresh:
-            pcm = np.frombuffer(packet.payload, np.uint8).astype(np.int16)
+            pcm = ULAW_TO_LINEAR[np.frombuffer(packet.payload, np.uint8)]
             self.buffer.insert(slot, packet.timestamp, pcm, accepted.contiguous, stamp)
         self.expected.packet(slot, packet.payload_type, packet.ssrc, self.buffer.timestamp_at_end(slot))
 
@@ -183,6 +192,57 @@ def test_both_paths_do_the_same(twins, seed):
             for one, other in zip(levels[:SLOTS], levels[SLOTS:], strict=True):
                 assert one == pytest.approx(other, abs=0.5)
     assert twins[1].rings.counters[:, Counter.PACKETS_IN].min() > 100, "the paths had something to do"
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Troubles are seen sooner, so that a test of seconds has some."""
+    for name, seconds in (("AFTER", 0.9), ("HEARD_AFTER", 0.5), ("ENDS", 0.5), ("HEARS", 2), ("PAUSE", 1)):
+        monkeypatch.setattr(watch, f"{name}_NS", int(seconds * 1e9))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_look_at_the_lines_alike(hasty, twins, seed):
+    choose, noise = random.Random(seed), np.random.default_rng(seed)
+    slots, left, muted = np.arange(SLOTS), 0, set[int]()
+    for tick, now, batch in traffic(choose, noise, seed % 2):
+        if tick % 60 == 0:  # some send nothing for a while, some silence, some announce it, some are on hold
+            gone = set(choose.sample(range(SLOTS), 2))
+            muted = set(choose.sample(range(SLOTS), 3)) if tick % 120 == 0 else muted
+            pausing, receiving = noise.random(SLOTS) < 0.3, noise.random(SLOTS) < 0.8
+            for twin in twins:
+                twin.looks.pausing[:], twin.looks.receiving[:] = pausing, receiving
+        if tick % 50 == 25:
+            for slot in slots.tolist():
+                highest = tick if choose.random() < 0.6 else 7
+                for twin in twins:
+                    twin.looks.troubles.reported(slot, highest, now)
+        keep = [row for row in range(batch.count) if int(batch.slots[row]) not in gone]
+        for field in (batch.rows, batch.slots, batch.lengths, batch.stamps):
+            field[: len(keep)] = field[keep]
+        batch.count = len(keep)
+        for row in range(batch.count):
+            if int(batch.slots[row]) in muted:
+                batch.rows[row, 12:] = 0xD5 if int(batch.slots[row]) % 2 else 0xFF
+        sending = slots[twins[0].outgoing.sending[slots]]
+        due = now >= twins[1].looks.due_ns
+        for twin in twins:
+            twin.take(batch)
+            twin.send(slots, sending, now)
+            twin.path.play(slots, now)
+            twin.rings.ticked_ns[:] = now
+            twin.looks.watch(slots, now)
+        assert twins[0].told == twins[1].told
+        if not due:
+            continue
+        equal(*twins)
+        left += len(twins[1].path.left_of_looks())
+        one, other = (twin.looks.looked_at() for twin in twins)
+        for name in one:
+            assert np.allclose(one[name], other[name], rtol=1e-4, atol=1e-4 if name == "histogram" else 1), name
+    kinds = {getattr(notice, "kind", "packets") for notice in twins[0].told}
+    assert kinds == {"packets", "no_media", "silent", "not_heard", "one_way"}, "there was something to tell"
+    assert 0 < left < 400 * 20_000_000 // EVERY_NS * SLOTS, "some looks were completed in C, and some were not"
 
 
 class Wire:
