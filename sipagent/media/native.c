@@ -19,6 +19,7 @@
 enum { LAYOUT = 11, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
+enum { SOON = 2 };  // slots ahead of the one at work
 enum { VOICES = 16, MIXED = -2 };
 enum { HELD = 2, MODES = 3, UNIT = 15 };  // of ducking.py
 enum { AT_ONCE = 64, MOST_A_TICK = 1024 };  // datagrams of a shared port: read or sent by one call, and read in a tick
@@ -113,6 +114,11 @@ int64_t hot_layout(void) {
     return LAYOUT * 100000 + (int64_t)(sizeof(Hot) + sizeof(Run) + sizeof(Mixing) + sizeof(Shared) + sizeof(Looks));
 }
 
+// What will be needed soon: audio of hundreds of calls lies in no cache, and main's in that of another core.
+static inline void fetch(const void *from, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at);
+}
+
 // Whether the packet was as expected; then it is in the jitter buffer.
 static int take(Hot *h, const uint8_t *packet, int64_t length, int64_t slot, int64_t stamp) {
     int64_t size = length - HEADER;
@@ -151,6 +157,12 @@ static int take(Hot *h, const uint8_t *packet, int64_t length, int64_t slot, int
     h->heard_ns[slot] = stamp;
     h->counters[slot * h->counter_columns + PACKETS_IN]++;
     return 1;
+}
+
+static void expect(const Hot *h, int64_t slot) {
+    __builtin_prefetch(h->counters + slot * h->counter_columns, 1);
+    __builtin_prefetch(h->arrived + slot * h->blocks + h->end[slot] / BLOCK % h->blocks, 1);
+    fetch(h->pcm + slot * (h->ring + FRAME) + h->end[slot] % h->ring, FRAME * sizeof *h->pcm);
 }
 
 // Datagrams in rows; returns how many were not as expected, their rows in `left`.
@@ -240,12 +252,16 @@ int64_t hot_receive_shared(Hot *h, Shared *s) {
             int count = recvmmsg((int)s->fds[port], messages, AT_ONCE, MSG_DONTWAIT, NULL);
             if (count <= 0) break;  // nothing, or an ICMP error of an earlier packet: the media timeout decides
             read += count;
-            int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME);
+            int64_t now = clock_ns(CLOCK_MONOTONIC), wall = clock_ns(CLOCK_REALTIME), owners[AT_ONCE];
             for (int i = 0; i < count; i++) {
-                int64_t length = messages[i].msg_len;
                 uint64_t key;
                 memcpy(&key, &senders[i], sizeof key);
-                int64_t slot = owner(s, port, key), stamp = stamp_of(&messages[i].msg_hdr, now, wall);
+                owners[i] = owner(s, port, key);
+                if (owners[i] >= 0) expect(h, owners[i]);
+            }
+            for (int i = 0; i < count; i++) {
+                int64_t length = messages[i].msg_len;
+                int64_t slot = owners[i], stamp = stamp_of(&messages[i].msg_hdr, now, wall);
                 if (slot >= 0) {
                     if (!take(h, packets[i], length, slot, stamp)) keep(s, packets[i], length, slot, stamp, &senders[i]);
                 } else if (s->strays < s->stray_room) {
@@ -309,6 +325,11 @@ int64_t hot_play(Hot *h, const int64_t *slots, int64_t count, int64_t *rest) {
         }
         int64_t head = h->rx_head[slot], place = slot * h->rx_frames + head % h->rx_frames;
         int16_t *from = h->pcm + slot * (h->ring + FRAME) + at % h->ring;
+        if (i + SOON < count) {
+            int64_t next = slots[i + SOON], to = next * h->rx_frames + h->rx_head[next] % h->rx_frames;
+            fetch(h->pcm + next * (h->ring + FRAME) + h->position[next] % h->ring, FRAME * sizeof *from);
+            fetch(h->rx_pcm + to * FRAME, FRAME * sizeof *from);
+        }
         memcpy(h->rx_pcm + place * FRAME, from, FRAME * sizeof *from);
         h->rx_level[place] = level_of(from);
         h->rx_flags[place] = 0;
@@ -382,6 +403,10 @@ int64_t hot_prepare(Hot *h, const int64_t *slots, int64_t count, int64_t now) {
     for (int64_t i = 0; i < count; i++) {
         int64_t slot = slots[i];
         uint32_t timestamp = h->tx_timestamp[slot];
+        if (i + SOON < count) {
+            int64_t next = slots[i + SOON];
+            fetch(h->tx_pcm + (next * h->tx_frames + h->tx_tail[next] % h->tx_frames) * FRAME, FRAME * sizeof(int16_t));
+        }
         h->tx_timestamp[slot] = timestamp + FRAME;
         h->left[slot] = -1;
         if (!h->sending[slot]) continue;
