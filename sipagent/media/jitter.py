@@ -35,11 +35,11 @@ _MOST_ISLANDS = 24
 _MERGE_MS = 4  # of cross-fade from invented into received audio
 _BRIDGE_MS = 100  # the longest hole that is bridged from both sides
 _QUIET = 100.0  # RMS of audio in which a cut is not heard
-_URGENT = 6  # frames that the delay must be wrong by for a cut in speech
+URGENT = 6  # frames that the delay must be wrong by for a cut in speech
 _ALIKE = 0.9  # normalised correlation that such a cut wants
 _FORCED = 12  # so many frames leave no choice
 PATIENCE_NS = 100_000_000  # from one try to stretch to the next, doubled each time it finds no place, up to
-_MOST_PATIENCE_NS = 1_600_000_000
+MOST_PATIENCE_NS = 1_600_000_000
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -103,7 +103,8 @@ class JitterBuffer:
     def looked_at(self) -> dict[str, NDArray[Any]]:
         """What `native_looks.h` knows, by its names."""
         mine = {"known": self._known, "live": self._live, "due": self._due, "wanted": self._wanted}
-        return mine | {"stretch": self._stretch, "patience": self._patience_ns} | self.lateness.looked_at()
+        mine |= {"stretch": self._stretch, "patience": self._patience_ns, "next_try": self._look_ns}
+        return mine | {"barren": self._barren} | self.lateness.looked_at()
 
     # ---- the stream ----
 
@@ -236,11 +237,11 @@ class JitterBuffer:
         self._wanted[running] = change
         self._stretch[running] = change
         # Where no place for a stretch is found, looking for one in every frame would cost more than the delay is worth.
-        wants, urgent = change != 0, np.abs(change) >= _URGENT * self.frame
+        wants, urgent = change != 0, np.abs(change) >= URGENT * self.frame
         looks = running[wants & (urgent | (now_ns >= self._look_ns[running]))]
         self.hot_out[looks] = self._barren[looks] = False
         self._look_ns[looks] = now_ns + self._patience_ns[looks]
-        self._patience_ns[looks] = np.minimum(2 * self._patience_ns[looks], _MOST_PATIENCE_NS)
+        self._patience_ns[looks] = np.minimum(2 * self._patience_ns[looks], MOST_PATIENCE_NS)
         self._patience_ns[running[~wants]] = PATIENCE_NS
         played_ns = now_ns - self.lateness.since(running, now_ns)
         delay = played_ns - self._arrival(running, self.position[running])
@@ -366,13 +367,13 @@ class JitterBuffer:
             quiet = (timescale.level(part) < _QUIET) & (limit > 0)
             wrong = np.abs(wants[rows])
             lag, do = np.minimum(wrong, limit), quiet.copy()
-            serious = np.flatnonzero(~quiet & (wrong >= _URGENT * self.frame))
+            serious = np.flatnonzero(~quiet & (wrong >= URGENT * self.frame))
             if len(serious):
                 found = timescale.match(part[serious], self.rate, limit[serious])
                 lag[serious] = found.lag
                 forced = (wrong[serious] >= _FORCED * self.frame) & (limit[serious] >= found.lag)
                 do[serious] = (found.likeness > _ALIKE) | forced
-            self._barren[slots[rows]] = ~do & (wrong < _URGENT * self.frame)
+            self._barren[slots[rows]] = ~do & (wrong < URGENT * self.frame)
             rows, lag, window = rows[do], lag[do], window[do]
             if not len(rows):
                 continue

@@ -1,6 +1,6 @@
 // The twin of looks.py: how late packets have been lately and whether something is wrong, slot by slot.
 //
-// A look is completed here where nothing follows from it; slots of which something does are handed back.
+// Slots are handed back of which something is to be told, or whose jitter buffer is far too full.
 
 enum { TROUBLES = 4, NO_MEDIA = 0, SILENT = 1, NOT_HEARD = 2, ONE_WAY = 3 };  // watch.Trouble
 enum { LOST = 2, JITTER_US = 10, PLAYOUT_DELAY_US = 15, TARGET_DELAY_US = 16 };  // rings.Counter
@@ -12,7 +12,8 @@ typedef struct {
     double *jitter;
     // jitter buffer
     uint8_t *known, *live;
-    int64_t *due, *wanted, *stretch, *patience;
+    int64_t *due, *wanted, *stretch, *patience, *next_try;
+    uint8_t *barren;
     // lateness
     float *histogram;
     int64_t *entered, *floor, *lowest, *window_to, *learned_to, *phase, *lag, *target;
@@ -28,8 +29,8 @@ typedef struct {
     int64_t *rest;
     // limits, in ns but for the first ones
     double keeps, quantile;
-    int64_t capacity, bins, silent_level;
-    int64_t bin, least, most, window, slack, ease, tick, patience_ns, largest_change, far;
+    int64_t capacity, bins, silent_level, urgent;
+    int64_t bin, least, most, window, slack, ease, tick, patience_ns, most_patience, largest_change, far;
     int64_t after, heard_after, ends, hears_for, pause, quiet_for, every;
     // all slots, and in how many parts they are looked at
     int64_t *slots;
@@ -125,16 +126,17 @@ static int64_t since(const Looks *l, int64_t slot, int64_t now) {
     return ago > l->tick - 2000000 ? ago - l->tick : ago;
 }
 
-// Lateness.change, whether it is 0 and was
-static int is_steady(const Hot *h, const Looks *l, int64_t slot, int64_t now) {
-    int64_t position = h->position[slot], spare = h->end[slot] - position, frame_ns = FRAME * SAMPLE_NS;
-    if (l->wanted[slot] || spare > h->ahead / 2) return 0;
-    if (l->window_to[slot] < 0) return 1;
-    int64_t part = spare > 0 ? spare % FRAME : 0, wanted = l->lag[slot];
-    int64_t safe = now - since(l, slot, now) - l->floor[slot] - position * SAMPLE_NS - part * SAMPLE_NS;
+// Lateness.change
+static int64_t change(const Hot *h, const Looks *l, int64_t slot, int64_t spare, int64_t now) {
+    if (l->window_to[slot] < 0) return 0;
+    int64_t frame_ns = FRAME * SAMPLE_NS, part = spare > 0 ? spare % FRAME : 0, wanted = l->lag[slot];
+    int64_t lag = now - since(l, slot, now) - l->floor[slot] - h->position[slot] * SAMPLE_NS;
+    int64_t safe = lag - part * SAMPLE_NS, lacking = wanted - safe - l->slack;
     int64_t ease = l->slack + wanted / 4, other = l->ease + wanted / 19;
-    if (other < ease) ease = other;
-    return part < BLOCK / 2 && wanted - safe - l->slack <= 0 && safe - wanted - ease < frame_ns;
+    int64_t beyond = safe - wanted - (other < ease ? other : ease);
+    int64_t result = lacking > 0 ? (lacking + frame_ns - 1) / frame_ns * FRAME - part
+                                 : -(beyond > 0 ? beyond / frame_ns * FRAME : 0) - part;
+    return llabs(result) < BLOCK / 2 ? 0 : result;
 }
 
 typedef struct {
@@ -189,10 +191,21 @@ static int is_untroubled(const Hot *h, Looks *l, int64_t slot, int64_t now) {
     return 1;
 }
 
-// JitterBuffer.decide where nothing changes
-static void go_on(Hot *h, Looks *l, int64_t slot, int64_t now) {
-    l->stretch[slot] = 0;
-    l->patience[slot] = l->patience_ns;
+// JitterBuffer.decide, of one that has not far too much in it
+static void decide(Hot *h, Looks *l, int64_t slot, int64_t spare, int64_t now) {
+    int64_t samples = change(h, l, slot, spare, now);
+    if (samples != l->wanted[slot]) {
+        l->patience[slot] = l->patience_ns;
+        l->next_try[slot] = 0;
+    }
+    l->wanted[slot] = l->stretch[slot] = samples;
+    if (!samples) {
+        l->patience[slot] = l->patience_ns;
+    } else if (llabs(samples) >= l->urgent || now >= l->next_try[slot]) {
+        h->hot_out[slot] = l->barren[slot] = 0;
+        l->next_try[slot] = now + l->patience[slot];
+        l->patience[slot] = 2 * l->patience[slot] < l->most_patience ? 2 * l->patience[slot] : l->most_patience;
+    }
     int64_t newest = h->arrived[slot * h->blocks + floor_mod(floor_div(h->position[slot] - 1, BLOCK), h->blocks)];
     int64_t delay = now - since(l, slot, now) - newest, *counters = h->counters + slot * h->counter_columns;
     if (delay >= 0 && delay < 2 * (int64_t)SECOND) counters[PLAYOUT_DELAY_US] = delay / 1000;
@@ -213,10 +226,12 @@ void hot_look(Hot *h, Looks *l, const int64_t *ticked, const int64_t *slots, int
             running = l->live[slot] && l->due[slot] == 0;
         }
         int quiet = l->quiet_for && l->receiving[slot] && now - h->heard_ns[slot] > l->quiet_for;
-        if ((running && !is_steady(h, l, slot, now)) || quiet != l->told_silent[slot] || !is_untroubled(h, l, slot, now))
+        int64_t spare = h->end[slot] - h->position[slot];
+        int overfull = running && spare > h->ahead / 2;
+        if (overfull || quiet != l->told_silent[slot] || !is_untroubled(h, l, slot, now))
             l->rest[l->rest_count++] = slot;
         else if (running)
-            go_on(h, l, slot, now);
+            decide(h, l, slot, spare, now);
     }
 }
 

@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 
 _ARRAYS = (
     *("stream", "first", "lost_before", "measured", "transit", "came_last", "jitter"),
-    *("known", "live", "due", "wanted", "stretch", "patience"),
+    *("known", "live", "due", "wanted", "stretch", "patience", "next_try", "barren"),
     *("histogram", "entered", "floor", "lowest", "window_to", "learned_to", "phase", "lag", "target"),
     *("receiving", "pausing", "told_silent"),
     *("active", "right", "wrong", "sounded", "unheard", "packets", "came", "hears"),
@@ -21,8 +21,20 @@ _ARRAYS = (
 )
 _SHARES = ("keeps", "quantile")
 _LIMITS = (
-    *("capacity", "bins", "silent_level"),
-    *("bin", "least", "most", "window", "slack", "ease", "tick", "patience_ns", "largest_change", "far"),
+    *("capacity", "bins", "silent_level", "urgent"),
+    *(
+        "bin",
+        "least",
+        "most",
+        "window",
+        "slack",
+        "ease",
+        "tick",
+        "patience_ns",
+        "most_patience",
+        "largest_change",
+        "far",
+    ),
     *("after", "heard_after", "ends", "hears_for", "pause", "quiet_for", "every"),
 )
 
@@ -85,6 +97,7 @@ def _limits(looks: Looks) -> dict[str, float]:
         **{"bin": lateness.BIN_NS, "least": late.least, "most": late.most, "far": lateness.FAR_NS},
         "window": lateness.FLOOR_NS * looks.narrow.rate // 1_000_000_000,
         **{"slack": lateness.SLACK_NS, "ease": lateness.EASE_NS, "tick": lateness.TICK_NS},
+        **{"urgent": jitter.URGENT * looks.narrow.frame, "most_patience": jitter.MOST_PATIENCE_NS},
         **{"patience_ns": jitter.PATIENCE_NS, "largest_change": reception.MAX_CHANGE_NS},
         **{"after": watch.AFTER_NS, "heard_after": watch.HEARD_AFTER_NS, "ends": watch.ENDS_NS},
         **{"hears_for": watch.HEARS_NS, "pause": watch.PAUSE_NS, "quiet_for": looks.quiet_ns, "every": EVERY_NS},
