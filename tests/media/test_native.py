@@ -52,7 +52,7 @@ class Twin:
         self.mixing = Mixing(self.rings, self.outgoing)
         state = (self.rings, self.expected, self.reception, self.buffer, self.outgoing, self.heard_ns, self.mixing)
         self.path = make(*state)
-        self.told = []
+        self.told: list[object] = []
         buffers, limit_s = (self.buffer, JitterBuffer(SLOTS, 16000, 20, 200, self.rings.counters)), 1.5
         self.looks = Looks(
             self.rings, self.reception, *buffers, self.outgoing, self.heard_ns, limit_s, self.told.append
