@@ -18,6 +18,7 @@ from sipagent.api.types import (
     LegsPage,
     LiveCallOut,
     RecorderOut,
+    ToolCallOut,
     TransferOut,
     TurnOut,
 )
@@ -140,6 +141,7 @@ def record_out(full: FullCall) -> CallRecordOut:
         call=call_out(full.call),
         turns=[turn_out(turn) for turn in full.turns],
         transfers=[_same_names(transfer, TransferOut) for transfer in full.transfers],
+        tool_calls=[_same_names(tool_call, ToolCallOut) for tool_call in full.tool_calls],
         events=[_same_names(event, EventOut) for event in full.events],
     )
 

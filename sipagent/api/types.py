@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from sipagent.core.states import Direction, LegState, RegistrationState, TransferKind, TransferState, TrunkState
+from sipagent.core.states import (
+    Direction,
+    LegState,
+    RegistrationState,
+    ToolStatus,
+    TransferKind,
+    TransferState,
+    TrunkState,
+)
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.store.records import MAX_PAGE
 
@@ -298,6 +306,20 @@ class TransferOut(Response, kw_only=True, frozen=True):
     at: Instant
 
 
+class ToolCallOut(Response, kw_only=True, frozen=True):
+    """What the agent had done by a tool."""
+
+    id: str
+    turn_id: str | None
+    name: str
+    kind: str
+    arguments: str  # JSON as the model wrote it
+    status: ToolStatus
+    detail: str
+    ms: float | None  # null while it runs
+    at: Instant
+
+
 class EventOut(Response, kw_only=True, frozen=True):
     """One event: `data` has the fields of the event's type. Also the data of each message on the stream."""
 
@@ -315,6 +337,7 @@ class CallRecordOut(Response, kw_only=True, frozen=True):
     call: CallOut
     turns: list[TurnOut]
     transfers: list[TransferOut]
+    tool_calls: list[ToolCallOut]
     events: list[EventOut]
 
 

@@ -10,7 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from sipagent.core.states import Direction
-from sipagent.store.records import CallRecord, EventRecord, FullCall, LegRecord, TransferRecord, TurnRecord
+from sipagent.store.records import (
+    CallRecord,
+    EventRecord,
+    FullCall,
+    LegRecord,
+    ToolCallRecord,
+    TransferRecord,
+    TurnRecord,
+)
 
 # The parts of a turn's latency: column, word, colour.
 PARTS = (
@@ -91,6 +99,8 @@ def call_record(record: FullCall) -> RenderableType:
     parts: list[RenderableType] = [_head(call)]
     scale = full_scale(record.turns)
     parts += [turn_lines(turn, scale) for turn in record.turns]
+    if record.tool_calls:
+        parts.append(_tool_calls(record.tool_calls))
     if record.transfers:
         parts.append(_transfers(record.transfers))
     parts += [_leg(leg) for leg in call.legs]
@@ -100,6 +110,16 @@ def call_record(record: FullCall) -> RenderableType:
         parts.append(Text(f"{problem.at:%H:%M:%S} {problem.type}: {words}", "yellow"))
     parts += [_quality(event) for event in record.events if event.type == "CallQuality" and event.data["final"]]
     return Group(*parts)
+
+
+def _tool_calls(calls: list[ToolCallRecord]) -> RenderableType:
+    table = Table("at", "tool", "", "with", "", "ms", "", box=None, header_style="dim")
+    for call in calls:
+        taken = f"{call.ms:.0f}" if call.ms is not None else ""
+        at = f"{call.at.astimezone():%H:%M:%S.%f}"[:-3]
+        told = (plain(call.arguments), str(call.status), taken, plain(call.detail))
+        table.add_row(at, plain(call.name), plain(call.kind), *told)
+    return table
 
 
 def _transfers(steps: list[TransferRecord]) -> RenderableType:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from sipagent.core.clock import Stamp
 from sipagent.core.errors import where
-from sipagent.core.ids import CallId, LegId, TransferId, TurnId
-from sipagent.core.states import Direction, RegistrationState, TransferState, TrunkState
+from sipagent.core.ids import CallId, LegId, ToolCallId, TransferId, TurnId
+from sipagent.core.states import Direction, RegistrationState, ToolStatus, TransferState, TrunkState
 from sipagent.core.termination import Termination
 
 log = logging.getLogger(__name__)
@@ -232,6 +232,26 @@ class TurnEnded(CallEvent):
 class DigitReceived(LegEvent):
     digit: str = field(metadata=PRIVATE)
     duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCalled(CallEvent):
+    """The agent has something done."""
+
+    tool_call_id: ToolCallId
+    turn_id: TurnId | None
+    name: str
+    kind: str  # "http", "python", "mcp", "collect", "press", "transfer", "end"
+    arguments: str = field(metadata=PRIVATE)  # JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolReturned(CallEvent):
+    tool_call_id: ToolCallId
+    name: str
+    status: ToolStatus
+    ms: float
+    detail: str = ""  # one sentence, where it did not do what was asked
 
 
 # --- transfers ------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ CallId = NewType("CallId", str)
 LegId = NewType("LegId", str)
 TurnId = NewType("TurnId", str)
 TransferId = NewType("TransferId", str)
+ToolCallId = NewType("ToolCallId", str)
 
 # Crockford's base 32: no letters that are mistaken for digits when read out to a colleague.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -49,3 +50,7 @@ def new_turn_id() -> TurnId:
 
 def new_transfer_id() -> TransferId:
     return TransferId(_new("xfer"))
+
+
+def new_tool_call_id() -> ToolCallId:
+    return ToolCallId(_new("tool"))

@@ -53,6 +53,17 @@ class TransferKind(StrEnum):
     RECEIVED = "received"  # the peer sends us elsewhere, or somebody takes its place (REFER, Replaces)
 
 
+class ToolStatus(StrEnum):
+    """What became of a tool that an agent called."""
+
+    RUNNING = "running"
+    OK = "ok"
+    FAILED = "failed"
+    REFUSED = "refused"  # not carried out: the arguments were wrong, or it had just been done
+    TIMEOUT = "timeout"  # given up; what it was to do may have been done
+    CANCELLED = "cancelled"  # the caller went on speaking, or the call ended
+
+
 class TrunkState(StrEnum):
     UP = "up"
     DEGRADED = "degraded"  # calls go out, but a server is gone or the registration is

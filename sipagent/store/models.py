@@ -178,6 +178,28 @@ class Transfer(Base):
     )
 
 
+class ToolCallRow(Base):
+    """What an agent had done by a tool."""
+
+    __tablename__ = "tool_calls"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
+    turn_id: Mapped[str | None]  # of the turn it was called in, which may have been retracted
+    name: Mapped[str]
+    kind: Mapped[str]
+    arguments: Mapped[str]  # JSON as the model wrote it
+    status: Mapped[str]
+    detail: Mapped[str]
+    ms: Mapped[float | None]  # null while it runs
+    at: Mapped[datetime]
+
+    __table_args__ = (
+        # the tool calls of one call in order
+        Index(None, "call_id", "id"),
+    )
+
+
 class SipMessageRow(Base):
     """One SIP message of a call. A gap in `seq` is of messages that were not kept."""
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
 
 from sipagent.store.engine import OpenConnections, describe, make_engine
-from sipagent.store.models import Base, Call, EventRow, Leg, Registration, SipMessageRow, Transfer, Turn
+from sipagent.store.models import Base, Call, EventRow, Leg, Registration, SipMessageRow, ToolCallRow, Transfer, Turn
 from sipagent.store.records import (
     MAX_PAGE,
     CallFilter,
@@ -25,6 +25,7 @@ from sipagent.store.records import (
     RecordUnavailable,
     RegistrationRecord,
     SipMessageRecord,
+    ToolCallRecord,
     TransferRecord,
     TurnRecord,
 )
@@ -102,11 +103,15 @@ class Queries:
             transfers = session.scalars(
                 select(Transfer).where(Transfer.call_id == call_id).order_by(Transfer.id, Transfer.step)
             )
+            tool_calls = session.scalars(
+                select(ToolCallRow).where(ToolCallRow.call_id == call_id).order_by(ToolCallRow.id)
+            )
             events = session.scalars(select(EventRow).where(EventRow.call_id == call_id).order_by(EventRow.seq))
             return FullCall(
                 call=_with_legs(session, [row])[0],
                 turns=_records(turns, TurnRecord),
                 transfers=_records(transfers, TransferRecord),
+                tool_calls=_records(tool_calls, ToolCallRecord),
                 events=_records(events, EventRecord),
             )
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from sipagent.core.errors import SipagentError
-from sipagent.core.states import Direction, LegState, RegistrationState, TransferKind, TransferState
+from sipagent.core.states import Direction, LegState, RegistrationState, ToolStatus, TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 
 MAX_PAGE = 100
@@ -116,6 +116,19 @@ class TransferRecord(msgspec.Struct, kw_only=True, frozen=True):
     at: datetime
 
 
+class ToolCallRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    call_id: str
+    turn_id: str | None
+    name: str
+    kind: str
+    arguments: str
+    status: ToolStatus
+    detail: str
+    ms: float | None
+    at: datetime
+
+
 class EventRecord(msgspec.Struct, kw_only=True, frozen=True):
     id: str
     call_id: str | None
@@ -158,6 +171,7 @@ class FullCall(msgspec.Struct, kw_only=True, frozen=True):
     call: CallRecord  # with its legs
     turns: list[TurnRecord]
     transfers: list[TransferRecord]  # every step, in order
+    tool_calls: list[ToolCallRecord]
     events: list[EventRecord]
 
 

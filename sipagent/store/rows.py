@@ -34,15 +34,17 @@ from sipagent.core.events import (
     RegistrationChanged,
     RouteChosen,
     SipMessages,
+    ToolCalled,
+    ToolReturned,
     TransferChanged,
     TrunkChanged,
     TurnEnded,
 )
 from sipagent.core.ids import CallId
-from sipagent.core.states import LegState
+from sipagent.core.states import LegState, ToolStatus
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.encoding import call_of, event_data, event_id, leg_of
-from sipagent.store.models import Call, EventRow, Leg, Registration, SipMessageRow, Transfer, Turn
+from sipagent.store.models import Call, EventRow, Leg, Registration, SipMessageRow, ToolCallRow, Transfer, Turn
 
 LIVE_STATES = (LegState.SETUP, LegState.RINGING, LegState.ANSWERED)
 
@@ -52,6 +54,7 @@ CALLS = cast(Table, Call.__table__)
 LEGS = cast(Table, Leg.__table__)
 EVENTS = cast(Table, EventRow.__table__)
 SIP_MESSAGES = cast(Table, SipMessageRow.__table__)
+TOOL_CALLS = cast(Table, ToolCallRow.__table__)
 
 
 def event_values(event: Event, seq: int) -> dict[str, Any]:
@@ -141,6 +144,23 @@ def apply(session: Session, event: Event, node: str) -> None:
             session.add(_turn(event))
         case TransferChanged():
             session.add(_transfer(event))
+        case ToolCalled():
+            session.add(
+                ToolCallRow(
+                    id=event.tool_call_id,
+                    call_id=event.call_id,
+                    turn_id=event.turn_id,
+                    name=event.name,
+                    kind=event.kind,
+                    arguments=event.arguments,
+                    status=ToolStatus.RUNNING,
+                    detail="",
+                    at=at,
+                )
+            )
+        case ToolReturned():
+            returned = {"status": event.status, "detail": event.detail, "ms": event.ms}
+            _change(session, TOOL_CALLS, event.tool_call_id, returned)
         case SipMessages():
             _keep_messages(session, event)
         case RegistrationChanged():

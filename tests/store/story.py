@@ -33,13 +33,15 @@ from sipagent.core.events import (
     RouteChosen,
     SipMessage,
     SipMessages,
+    ToolCalled,
+    ToolReturned,
     TransferChanged,
     TrunkChanged,
     TurnEnded,
     TurnLatency,
 )
-from sipagent.core.ids import new_call_id, new_leg_id, new_transfer_id, new_turn_id
-from sipagent.core.states import Direction, RegistrationState, TransferState, TrunkState
+from sipagent.core.ids import new_call_id, new_leg_id, new_tool_call_id, new_transfer_id, new_turn_id
+from sipagent.core.states import Direction, RegistrationState, ToolStatus, TransferState, TrunkState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 
 START = datetime(2026, 3, 29, 0, 59, 58, 123456, tzinfo=UTC)  # two seconds before clocks change in Europe
@@ -138,6 +140,29 @@ class Story:
                 agent_started_at=self.at(t + 1.5),
                 latency=latency,
                 details={"end": {"strategy": "silence", "at": self.at(t)}} if said else {},
+            ),
+        ]
+
+    def tool(self, t: float, status: ToolStatus = ToolStatus.OK) -> list[Event]:
+        tool_call_id = new_tool_call_id()
+        return [
+            ToolCalled(
+                at=self.at(t),
+                call_id=self.call_id,
+                tool_call_id=tool_call_id,
+                turn_id=None,
+                name="order_status",
+                kind="http",
+                arguments='{"order": "1234"}',
+            ),
+            ToolReturned(
+                at=self.at(t + 0.4),
+                call_id=self.call_id,
+                tool_call_id=tool_call_id,
+                name="order_status",
+                status=status,
+                ms=400.0,
+                detail="" if status is ToolStatus.OK else "the server answered 500",
             ),
         ]
 
@@ -263,6 +288,7 @@ class Story:
             *self.turn(2),
             *self.turn(6, said="when do you open"),
             *self.other_facts(12),
+            *self.tool(19),
             *self.transfer(20, 0, TransferState.REQUESTED),
             *self.transfer(20.2, 1, TransferState.ACCEPTED, 202),
             *self.transfer(22, 2, TransferState.COMPLETED, 200),

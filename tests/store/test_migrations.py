@@ -19,8 +19,8 @@ from sipagent.store.records import RecordUnavailable
 
 from .story import Story
 
-TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events", "sip_messages"}
-NEWEST = "0004"
+TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events", "sip_messages", "tool_calls"}
+NEWEST = "0005"
 
 
 def tables(url: str) -> set[str]:

@@ -21,7 +21,7 @@ from sipagent.core.events import (
     RegistrationChanged,
     TurnEnded,
 )
-from sipagent.core.states import LegState, RegistrationState, TransferState
+from sipagent.core.states import LegState, RegistrationState, ToolStatus, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.store import recorder as recorder_module
 from sipagent.store.engine import make_engine, upgrade
@@ -96,6 +96,10 @@ async def test_a_whole_call_becomes_its_rows(url: str, queries: Queries) -> None
     assert (done.kind, done.state, done.sip_status) == ("blind", TransferState.COMPLETED, 200)
     assert done.at - asked.at == timedelta(seconds=2)
 
+    (tool,) = full.tool_calls
+    assert (tool.name, tool.kind, tool.arguments, tool.turn_id) == ("order_status", "http", '{"order": "1234"}', None)
+    assert (tool.status, tool.ms, tool.detail, tool.at) == ("ok", 400.0, "", START + timedelta(seconds=19))
+
     of_the_call = [item for item in story.whole() if hasattr(item, "call_id")]
     assert [row.type for row in full.events] == stored(of_the_call)
 
@@ -107,6 +111,19 @@ async def test_a_transfer_whose_outcome_nobody_told(url: str, queries: Queries) 
     assert recorder.statistics.refused == 0
     full = queries.get_call(story.call_id)
     assert full is not None and full.transfers[-1].state == TransferState.UNKNOWN
+
+
+async def test_a_tool_that_failed_and_one_that_is_at_work(url: str, queries: Queries) -> None:
+    story = Story()
+    failed, running = story.tool(5, ToolStatus.FAILED), story.tool(9)[:1]
+    recorder = await record(url, *story.arrives(), *failed, *running)
+    assert recorder.statistics.refused == 0
+    full = queries.get_call(story.call_id)
+    assert full is not None
+    assert [(call.status, call.ms, call.detail) for call in full.tool_calls] == [
+        ("failed", 400.0, "the server answered 500"),
+        ("running", None, ""),
+    ]
 
 
 async def test_sip_messages_stand_in_a_table_of_their_own(url: str, queries: Queries) -> None:

@@ -92,6 +92,7 @@ class TurnEnd(_Part, frozen=True):
 
 class Language(_Part, frozen=True):
     code: str  # ISO 639-1
+    claims: tuple[str, ...]  # patterns: an agent says that something has been done
     answers: Answers
     dialogue: Dialogue
     says: Says
