@@ -21,16 +21,20 @@ from sipagent.config import Config
 from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent
 from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
-from sipagent.conversation.interfaces import Agent, CallControl
+from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
 from sipagent.conversation.phrases import PhraseCache
+from sipagent.conversation.providers.catalogue import Catalogue, own_choice
+from sipagent.conversation.providers.fallback import Choice
+from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.providers.openai_chat import OpenAiChat
+from sipagent.conversation.providers.settings import Role
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import Event, EventHub, PartialTranscript, SipMessages, as_fields, private_fields
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
-from sipagent.dialplan.model import AgentSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
+from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
 from sipagent.sip.edge import tls_of
 from sipagent.sip.lanes import LanePool
@@ -72,25 +76,18 @@ def local_key(state: Path) -> tuple[str, str]:
 class Brains:
     """Makes an agent for each call; what agents of one kind share is made once."""
 
-    def __init__(self, speech: SpeechClient, http: aiohttp.ClientSession) -> None:
+    def __init__(self, speech: SpeechClient, http: aiohttp.ClientSession, catalogue: Catalogue) -> None:
         self._speech = speech
         self._http = http
+        self._catalogue = catalogue
+        self._own: dict[str, tuple[ChatSpec, Choice]] = {}  # language models that stand in dialplans
         self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
 
-    async def make(self, name: str, spec: AgentSpec, control: CallControl) -> Agent:
+    async def make(self, name: str, spec: AgentSpec, control: CallControl, ledger: Ledger) -> Agent:
         """An agent of this name for one call. Raises ProviderError or ConfigError."""
         if spec.chat is not None:
-            chat = spec.chat
-            key = chat.api_key or (os.environ.get(chat.api_key_env, "") if chat.api_key_env else "")
-            model = OpenAiChat(
-                self._http,
-                chat.base_url,
-                chat.model,
-                api_key=key,
-                temperature=chat.temperature,
-                max_tokens=chat.max_tokens,
-            )
-            return ChatAgent(model, chat.prompt, spec.greeting, chat.transfer_targets)
+            model = self._catalogue.llm(spec.llm, ledger, self._own_model(name, spec.chat))
+            return ChatAgent(model, spec.chat.prompt, spec.greeting, spec.chat.transfer_targets)
         return IntentAgent(
             await self._matcher(name, spec),
             spec.intents,
@@ -103,6 +100,9 @@ class Brains:
         """Does the work of the first call beforehand."""
         for dialplan in dialplans:
             for name, spec in dialplan.agents.items():
+                named: dict[Role, tuple[str, ...]] = {"stt": spec.stt, "llm": spec.llm, "tts": spec.tts}
+                for role, names in named.items():
+                    self._catalogue.check(f"agent {name} of dialplan {dialplan.name}", role, names)
                 if spec.chat is None:
                     await self._matcher(f"{dialplan.name}/{name}", spec)
                 elif spec.chat.api_key_env and spec.chat.api_key_env not in os.environ:
@@ -110,6 +110,28 @@ class Brains:
                         f"agent {name} of dialplan {dialplan.name}: the environment variable"
                         f" {spec.chat.api_key_env} is not set"
                     )
+
+    def speech(self, spec: AgentSpec, ledger: Ledger) -> tuple[Tts, Recogniser]:
+        """How one call's agent speaks and hears."""
+        return self._catalogue.tts(spec.tts, ledger), self._catalogue.recogniser(spec.stt, ledger)
+
+    def _own_model(self, name: str, chat: ChatSpec) -> Choice | None:
+        """None where the agent's `llm` says it all."""
+        if not chat.base_url:
+            return None
+        known = self._own.get(name)
+        if known is None or known[0] != chat:  # calls share it, and how it has done
+            key = chat.api_key or (os.environ.get(chat.api_key_env, "") if chat.api_key_env else "")
+            model = OpenAiChat(
+                self._http,
+                chat.base_url,
+                chat.model,
+                api_key=key,
+                temperature=chat.temperature,
+                max_tokens=chat.max_tokens,
+            )
+            known = self._own[name] = (chat, own_choice(model, name))
+        return known[1]
 
     async def _matcher(self, name: str, spec: AgentSpec) -> IntentMatcher:
         known = self._matchers.get(name)
@@ -154,6 +176,7 @@ class Node:
         self._phrases = PhraseCache(self.speech)
         self._preparing: asyncio.Task[int] | None = None
         self._brains: Brains
+        self._catalogue: Catalogue
 
     async def start(self) -> None:
         """Raises ConfigError or SetupError with the sentence for the operator; nothing is left running then."""
@@ -182,13 +205,20 @@ class Node:
 
         vad = make_vad(self.config.speech)
         http = await self._exit.enter_async_context(aiohttp.ClientSession())
-        self._brains = Brains(self.speech, http)
+        catalogue = self._catalogue = Catalogue(
+            self.config.providers,
+            http,
+            self._phrases,
+            LocalRecogniser(self.speech, self.config.conversation),
+            self.config.conversation,
+        )
+        self._brains = Brains(self.speech, http, catalogue)
         services = Services(
             lane=self.lane,
             media=self.media,
             events=self.hub,
             tts=self._phrases,
-            recogniser=LocalRecogniser(self.speech, self.config.conversation),
+            speech_for=self._brains.speech,
             make_vad=vad,
             turn_judge=self.speech,
             make_agent=self._brains.make,
@@ -312,9 +342,11 @@ class Node:
         if self._preparing is not None:
             self._preparing.cancel()
         said = [text for plan in dialplans for steps in plan.steps.values() for text in said_texts(steps)]
-        back = [agent.transfer_failed.format(reason=why) for agent in agents if may_transfer(agent) for why in REASONS]
-        rest = _clauses([*said, *(text for agent in agents for text in fixed_texts(agent)), *back])
-        self._preparing = asyncio.create_task(self._phrases.prepare(rest), name="phrases")
+        rest = [(self._phrases, _clauses(said))]
+        for agent in agents:
+            back = [agent.transfer_failed.format(reason=why) for why in REASONS] if may_transfer(agent) else []
+            rest.append((self._catalogue.phrases(agent.tts), _clauses([*fixed_texts(agent), *back])))
+        self._preparing = asyncio.create_task(_prepare(rest), name="phrases")
         self._preparing.add_done_callback(_phrases_prepared)
 
     async def _stop_preparing(self) -> None:
@@ -331,6 +363,11 @@ class Node:
 def _clauses(texts: Iterable[str]) -> list[str]:
     """As the conversation will ask for them."""
     return [clause for text in texts for clause in chunking.split(text)]
+
+
+async def _prepare(texts: Sequence[tuple[PhraseCache, Sequence[str]]]) -> int:
+    """By the voice that shall speak them; how many could not be made."""
+    return sum([await phrases.prepare(clauses) for phrases, clauses in texts])
 
 
 def _phrases_prepared(task: "asyncio.Task[int]") -> None:

@@ -9,12 +9,13 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
 from sipagent.api.settings import ApiSettings
 from sipagent.calls.settings import LimitSettings, WaitingSettings
+from sipagent.conversation.providers.settings import KINDS, LOCAL, ProviderSettings
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ConfigError
 from sipagent.media.settings import MediaSettings
@@ -48,11 +49,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     media: MediaSettings = MediaSettings()
     speech: SpeechSettings = SpeechSettings()
     conversation: ConversationSettings = ConversationSettings()
+    providers: dict[str, ProviderSettings] = {}
     limits: LimitSettings = LimitSettings()
     waiting: WaitingSettings = WaitingSettings()
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
+
+    def __post_init__(self) -> None:
+        if LOCAL in self.providers:
+            raise ValueError(f"[providers.{LOCAL}]: the name is that of the built-in models, take another")
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Config:
@@ -115,20 +121,33 @@ def _resolve(value: Any, file: Path, environment: Mapping[str, str], at: str) ->
     return value
 
 
-def config_tables(config: type[Config]) -> Iterator[tuple[str, type[msgspec.Struct], bool]]:
-    """Name and settings class of each table, and whether there may be several of it."""
+class Table(NamedTuple):
+    """A table of sipagent.toml: `sip`, `trunks` (of which there may be several), `providers.NAME` of one kind."""
+
+    name: str
+    settings: type[msgspec.Struct]
+    many: bool = False
+    kind: str = ""
+
+
+def config_tables(config: type[Config]) -> Iterator[Table]:
+    """All that there may be."""
     for field in msgspec.structs.fields(config):
-        many = get_origin(field.type) is tuple
-        yield field.name, get_args(field.type)[0] if many else field.type, many
+        if field.name == "providers":
+            yield from (Table(f"{field.name}.NAME", settings, True, kind) for kind, settings in KINDS.items())
+        elif get_origin(field.type) is tuple:
+            yield Table(field.name, get_args(field.type)[0], True)
+        else:
+            yield Table(field.name, field.type)
 
 
 def _override(data: dict[str, Any], environment: Mapping[str, str]) -> None:
     """SIPAGENT_SIP_PORT=5070 sets port in [sip]; text is taken as TOML's value when it reads as one."""
-    for table, kind, many in config_tables(Config):
-        for field in () if many else msgspec.structs.fields(kind):
-            name = f"{PREFIX}{table}_{field.name}".upper()
+    for table in config_tables(Config):
+        for field in () if table.many else msgspec.structs.fields(table.settings):
+            name = f"{PREFIX}{table.name}_{field.name}".upper()
             if name in environment:
-                data.setdefault(table, {})[field.name] = _value(environment[name], field.type)
+                data.setdefault(table.name, {})[field.name] = _value(environment[name], field.type)
 
 
 def _value(text: str, wanted: Any) -> Any:
@@ -147,31 +166,48 @@ def _convert(data: dict[str, Any], text: str, file: Path) -> Config:
         found = re.search(r"(.*?)(?: - at `\$(.*)`)?$", str(error), re.DOTALL)
         assert found is not None
         message, path = found.group(1), (found.group(2) or "").lstrip(".")
+        if path.startswith("providers[...]"):
+            path = path.replace("providers[...]", f"providers.{_broken(data['providers'])}", 1)
         unknown = re.search(r"unknown field `(.+)`", message)
         word = unknown.group(1) if unknown else path.rpartition(".")[2]
         if unknown:
-            near = difflib.get_close_matches(word, _known(path), n=1)
+            near = difflib.get_close_matches(word, _known(path, data), n=1)
             message = f"unknown setting `{word}`" + (f" (did you mean `{near[0]}`?)" if near else "")
-        section = path.partition(".")[0] or word
+        elif message.startswith("Invalid value") and word == "kind":
+            message = f"there is no such kind of provider; there are {', '.join(KINDS)}"
+        section = ".".join(path.split(".")[: 2 if path.startswith("providers.") else 1]) or word
         line = _line(text, re.sub(r"\[\d+\]", "", section), word)
         where = f"{file}:{line}" if line else f"{file}, [{section}]" if section != word else str(file)
         raise ConfigError(f"{where}: {message}" + (f" (in {path})" if path and not unknown else "")) from error
 
 
-def _known(path: str) -> list[str]:
+def _broken(providers: Mapping[str, Any]) -> str:
+    """Whose table it is that cannot be taken: msgspec does not name the key of a mapping."""
+    for name, table in providers.items():
+        try:
+            msgspec.convert(table, ProviderSettings)
+        except msgspec.ValidationError:
+            return name
+    return ""
+
+
+def _known(path: str, data: Mapping[str, Any]) -> list[str]:
     """The settings of the table that the path leads into; the tables themselves for a path that leads into none."""
     wanted = re.sub(r"\[\d+\]", "", path.partition(".")[0])
-    for table, kind, _ in config_tables(Config):
-        if table == wanted:
-            return [field.name for field in msgspec.structs.fields(kind)]
-    return [table for table, _, _ in config_tables(Config)]
+    if wanted == "providers":
+        kind = KINDS.get(str(data["providers"][path.split(".")[1]].get("kind")))
+        return ["kind", *(field.name for field in msgspec.structs.fields(kind))] if kind is not None else []
+    for table in config_tables(Config):
+        if table.name == wanted:
+            return [field.name for field in msgspec.structs.fields(table.settings)]
+    return [field.name for field in msgspec.structs.fields(Config)]
 
 
 def _line(text: str, section: str, word: str) -> int:
     """The line of `word` within `[section]`, of the section's head when the word is not there, 0 for neither."""
     head = inside = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if found := re.match(r"\s*\[\[?\s*([\w.]+)", line):
+        if found := re.match(r"\s*\[\[?\s*([\w.-]+)", line):
             inside = int(found.group(1) == section)
             head = number if inside and not head else head
         elif inside and re.match(rf"\s*{re.escape(word)}\s*=", line):

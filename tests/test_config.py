@@ -48,6 +48,13 @@ def test_file_environment_and_secrets(write, tmp_path):
         ('[[trunks]]\nname = "a"\npassword = { env = "NOT_SET_ANYWHERE" }\n', 0, "NOT_SET_ANYWHERE is not set"),
         ('[[trunks]]\nname = "a"\npassword = { file = "nowhere" }\n', 0, "cannot be read"),
         ("[sip\n", 0, "line 1"),
+        ('[providers.a]\nkind = "deepgram"\nkey = "k"\nmodle = "x"\n', 4, "did you mean `model`?"),
+        ('[providers.a]\nkind = "deepgrm"\n', 2, "no such kind of provider; there are openai_chat"),
+        ('[providers.a-b]\nkey = "k"\n', 1, "missing required field `kind`"),
+        ('[providers.a]\nkind = "elevenlabs"\n', 1, "missing required field `voice`"),
+        ('[providers.a]\nkind = "openai_chat"\nbase_url = "somewhere"\nmodel = "m"\n', 1, "base_url is no address"),
+        ('[providers.local]\nkind = "deepgram"\n', 0, "built-in models"),
+        ('[providers.a]\nkind = "deepgram"\nkey = { env = "NOT_SET_ANYWHERE" }\n', 0, "NOT_SET_ANYWHERE is not set"),
     ],
 )
 def test_mistakes_say_where_and_what(write, text, line, words):
@@ -57,6 +64,16 @@ def test_mistakes_say_where_and_what(write, text, line, words):
     found = str(caught.value)
     assert found.startswith(f"{path}:{line}:" if line else f"{path}:"), found
     assert words in found
+
+
+def test_providers_are_tables_by_name_and_their_keys_stay_hidden(write):
+    path = write(
+        '[providers.gpt]\nkind = "openai_chat"\nbase_url = "https://a.example/v1"\nmodel = "m"\nkey = { env = "K" }\n'
+        '[providers.ears]\nkind = "deepgram"\nkey = "k3y"\nhedge_ms = 400\n'
+    )
+    config = load(path, {"K": "s3cret"})
+    assert config.providers["gpt"].key == "s3cret" and config.providers["ears"].hedge_ms == 400
+    assert "s3cret" not in repr(config) and "k3y" not in repr(config)
 
 
 def test_a_named_file_must_exist(tmp_path):

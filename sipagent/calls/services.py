@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
 from sipagent.conversation.prosody import TurnJudge
+from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
 from sipagent.dialplan.model import AgentSpec
@@ -20,11 +21,11 @@ class Services:
     lane: LanePool
     media: MediaPool
     events: EventSink
-    tts: Tts
-    recogniser: Recogniser
+    tts: Tts  # of texts that no agent says
+    speech_for: Callable[[AgentSpec, Ledger], tuple[Tts, Recogniser]]  # of one call
     make_vad: MakeDetector
     turn_judge: TurnJudge
-    make_agent: Callable[[str, AgentSpec, CallControl], Awaitable[Agent]]  # by dialplan/agent name, for one call
+    make_agent: Callable[[str, AgentSpec, CallControl, Ledger], Awaitable[Agent]]  # by dialplan/agent name, of one call
     sip: SipSettings
     trunks: Sequence[TrunkSettings]
     conversation: ConversationSettings

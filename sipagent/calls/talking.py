@@ -1,13 +1,14 @@
 """The agent step: a conversation, and what it asks for at its end; a failed transfer leads back into it."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls.control import AgentControl
 from sipagent.calls.transfer import transfer
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Agent, TransferCall
+from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.session import Ending, Outcome, Session
 from sipagent.core.termination import Cause, EndedBy
 from sipagent.dialplan.model import AgentSpec, TransferSpec
@@ -23,6 +24,7 @@ class Talk:
     agent: Agent
     spec: AgentSpec
     history: History
+    ledger: Ledger = field(default_factory=Ledger)  # what the providers did for it
     opening: str | None = None  # None is the greeting
 
     def back(self, reason: str) -> None:
@@ -35,10 +37,10 @@ async def talk(call: "Call", name: str) -> None:
     """Until the conversation has ended the call or handed the caller on."""
     spec = call.match.dialplan.agents[name]
     if call.talk is None:
-        history = History()
+        history, ledger = History(), Ledger()
         control = AgentControl(call, history)
-        agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec, control)
-        call.talk = Talk(agent, spec, history)
+        agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec, control, ledger)
+        call.talk = Talk(agent, spec, history, ledger)
     try:
         async with asyncio.timeout(spec.max_duration_s) as limit:
             while True:
@@ -68,20 +70,22 @@ async def talk(call: "Call", name: str) -> None:
 
 async def _converse(call: "Call", going_on: Talk) -> Outcome:
     services = call.services
+    tts, recogniser = services.speech_for(going_on.spec, going_on.ledger)
     session = Session(
         call.id,
         agent=going_on.agent,
         manners=going_on.spec,
         out=call.leg.port,
         make_vad=services.make_vad,
-        recogniser=services.recogniser,
-        tts=services.tts,
+        recogniser=recogniser,
+        tts=tts,
         events=services.events,
         settings=services.conversation,
         first_turn=call.turns,
         history=going_on.history,
         opening=going_on.opening,
         judge=services.turn_judge,
+        ledger=going_on.ledger,
     )
     leg, port = call.leg, call.leg.port
 

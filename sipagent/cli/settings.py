@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from sipagent.config import Config, config_tables
+from sipagent.config import Config, Table, config_tables
 
 _FIELD = re.compile(r"^    (\w+): .+?(?:  # (.*))?$")
 _HEAD = """\
@@ -28,14 +28,20 @@ def settings() -> None:
 def reference() -> str:
     """The reference page as Markdown."""
     parts = [_HEAD]
-    for name, kind, many in config_tables(Config):
-        parts.append(f"\n## [{'[' if many else ''}{name}]{']' if many else ''}\n\n")
+    for table in config_tables(Config):
+        parts.append(f"\n## {_title(table)}\n\n")
         parts.append("| setting | default | meaning |\n|---|---|---|\n")
-        about = _comments(kind)
-        for field in msgspec.structs.fields(kind):
+        about = _comments(table.settings)
+        for field in msgspec.structs.fields(table.settings):
             meaning = about.get(field.name, "").replace("|", "\\|")
             parts.append(f"| `{field.name}` | {_default(field)} | {meaning} |\n")
     return "".join(parts)
+
+
+def _title(table: Table) -> str:
+    if table.kind:
+        return f'[{table.name}] kind = "{table.kind}"'
+    return f"[[{table.name}]]" if table.many else f"[{table.name}]"
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
@@ -53,7 +59,8 @@ def _comments(kind: type[msgspec.Struct]) -> dict[str, str]:
     """Field to comment: behind it, or in the lines above it."""
     found: dict[str, str] = {}
     above: list[str] = []
-    for line in inspect.getsource(kind).splitlines():
+    bases = [base for base in kind.__mro__ if base.__module__.startswith("sipagent.")]
+    for line in (line for base in reversed(bases) for line in inspect.getsource(base).splitlines()):
         if comment := _COMMENT.match(line):
             above.append(comment.group(1))
         elif field := _FIELD.match(line):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    text: str
+    text: str  # "" is a sign of life: the model writes the call of a tool
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,10 @@ class PhraseCache:
             async for piece in pieces:
                 yield piece
 
+    def holds(self, text: str) -> bool:
+        """It can be spoken at once, whatever has become of the voice."""
+        return text in self._kept
+
     async def prepare(self, texts: Iterable[str]) -> int:
         """Makes and keeps these, for both kinds of line; returns how many could not be made."""
         failed = 0

@@ -33,6 +33,7 @@ from sipagent.conversation.interfaces import (
 )
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.prosody import TurnJudge
+from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.reply import Manners, Reply
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.silence import SilenceAct, SilenceWatch
@@ -103,11 +104,15 @@ class Session:
         history: History | None = None,
         opening: str | None = None,
         judge: TurnJudge | None = None,
+        ledger: Ledger | None = None,
         now: Callable[[], int] = clock.mono_ns,
     ) -> None:
         """``history`` of a conversation that goes on after a pause, with ``opening`` in place of the greeting;
-        ``judge`` hears from the melody of speech whether the caller has finished."""
+        ``judge`` hears from the melody of speech whether the caller has finished; ``ledger`` is what the providers
+        write to."""
         self._now = now
+        self._ledger = ledger if ledger is not None else Ledger()
+        self._ledger.problem = self._problem
         self._call_id = call_id
         self._agent = agent
         self._manners = manners
@@ -429,6 +434,8 @@ class Session:
         if turn.over:
             return
         turn.over = True
+        if notes := self._ledger.take():
+            turn.details["providers"] = notes
         event = turns.ended(turn, self._call_id, self._turns, clock.now(), interrupted=interrupted)
         self._events.emit(event)
         if turn.caller_text:

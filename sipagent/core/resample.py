@@ -50,3 +50,40 @@ def to_int16(audio: NDArray[np.float32]) -> NDArray[np.int16]:
     """Samples of -1..1 as 16-bit integers; beyond that they are clipped."""
     samples: NDArray[np.int16] = np.clip(np.rint(audio * 32767.0), -32768, 32767).astype(np.int16)
     return samples
+
+
+class StreamConverter:
+    """As `convert`, of audio that comes in pieces: what it has given in the end is the same, some 10 ms later."""
+
+    def __init__(self, source_hz: int, target_hz: int) -> None:
+        ratio = Fraction(target_hz, source_hz).limit_denominator(441)
+        self._up, self._down = ratio.numerator, ratio.denominator
+        # Input samples on each side of an output sample that it depends on.
+        self._reach = 0 if ratio == 1 else len(_filter(self._up, self._down)) // (2 * self._up) + 1
+        self._kept = np.empty(0, np.int16)
+        self._given = 0  # output samples, counted from where `_kept` begins
+
+    def push(self, pcm: NDArray[np.int16]) -> NDArray[np.int16]:
+        """What is certain by now; may be empty."""
+        if not self._reach:
+            return pcm
+        self._kept = np.concatenate([self._kept, pcm])
+        result = self._take((len(self._kept) - self._reach) * self._up // self._down)
+        spent = (self._given * self._down // self._up - self._reach) // self._down * self._down
+        if spent > 0:
+            self._kept = self._kept[spent:]
+            self._given -= spent // self._down * self._up
+        return result
+
+    def flush(self) -> NDArray[np.int16]:
+        """The rest; nothing may be pushed after it."""
+        return self._take(-(-len(self._kept) * self._up // self._down)) if self._reach else self._kept
+
+    def _take(self, end: int) -> NDArray[np.int16]:
+        if end <= self._given:
+            return np.empty(0, np.int16)
+        audio = to_float(self._kept)
+        filtered = scipy.signal.resample_poly(audio, self._up, self._down, window=_filter(self._up, self._down))
+        result = to_int16(filtered[self._given : end])
+        self._given = end
+        return result

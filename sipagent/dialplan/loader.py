@@ -199,10 +199,20 @@ class _Loader:
                     raise self._error(f"{at}.slots.{slot_name}", "`choices` and kind `choice` belong together")
 
         self._check_braces(f"{where}.transfer_failed", agent.transfer_failed, {"reason": None}, "`reason`")
+        if agent.llm and agent.chat is None:
+            raise self._error(f"{where}.llm", "`llm` is for an agent with a `chat`, which has the prompt")
         if agent.chat is not None:
+            self._check_chat(f"{where}.chat", agent)
             for target, spec in agent.chat.transfer_targets.items():
                 if isinstance(spec, TransferSpec):
                     self._check_transfer(f"{where}.chat.transfer_targets.{target}", spec)
+
+    def _check_chat(self, where: str, agent: AgentSpec) -> None:
+        assert agent.chat is not None
+        if bool(agent.chat.base_url) != bool(agent.chat.model):
+            raise self._error(where, "`base_url` and `model` belong together")
+        if not agent.chat.base_url and not agent.llm:
+            raise self._error(where, "no model: `chat` needs `base_url` and `model`, or the agent an `llm`")
 
     def _check_braces(self, where: str, text: str, known: Mapping[str, Any], kind: str = "a slot's name") -> None:
         for used in re.findall(r"\{(\w*)\}", text):

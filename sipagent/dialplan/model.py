@@ -150,11 +150,11 @@ class IntentSpec(_Part, frozen=True):
 
 
 class ChatSpec(_Part, frozen=True):
-    """An OpenAI-compatible chat model that leads the conversation instead of intents."""
+    """A language model that leads the conversation instead of intents: this one, or what the agent's `llm` names."""
 
-    base_url: str  # up to and including /v1
-    model: str
     prompt: str
+    base_url: str = ""  # of an OpenAI-compatible server, up to and including /v1; "" where `llm` says it
+    model: str = ""
     api_key: str = ""  # better: api_key_env
     api_key_env: str = ""  # name of the environment variable that holds the key
     temperature: float = 0.3
@@ -182,6 +182,10 @@ class AgentSpec(_Part, frozen=True):
     greeting: str
     intents: dict[str, IntentSpec] = {}
     chat: ChatSpec | None = None
+    # Providers of sipagent.toml in order of preference; the local models follow by themselves.
+    stt: tuple[str, ...] = ()
+    llm: tuple[str, ...] = ()  # of `chat`, whose own model comes first
+    tts: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ("Sorry, I did not understand that. Could you say it another way?",)
     unknown_limit: int = 3  # so many in a row, then `give_up`
     give_up: str = "I am sorry, I cannot help you with that. Goodbye."

@@ -1,5 +1,6 @@
 """Dialplan files: what loads, and what is said about what does not."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,37 @@ def test_mistakes_in_them(write, old, new, said):
 def test_braces_of_transfers(write, old, new, said):
     with pytest.raises(ConfigError, match=said):
         load_file(write(GOOD.replace(old, new)))
+
+
+CHAT = """
+routes: [{steps: s}]
+steps: {s: [agent: a]}
+agents:
+  a:
+    greeting: "Hi."
+    llm: [gpt, backup]
+    tts: [warm, local]
+    chat: {prompt: "Be kind."}
+"""
+
+
+def test_an_agent_names_its_providers_in_order(write):
+    agent = load_file(write(CHAT)).agents["a"]
+    assert (agent.stt, agent.llm, agent.tts) == ((), ("gpt", "backup"), ("warm", "local"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("llm: [gpt, backup]", "llm: []", "no model: `chat` needs `base_url` and `model`, or the agent an `llm`"),
+        ('"Be kind."}', '"Be kind.", model: m}', "`base_url` and `model` belong together"),
+        (
+            'chat: {prompt: "Be kind."}',
+            "intents: {x: {examples: [x], answer: y}}",
+            "`llm` is for an agent with a `chat`",
+        ),
+    ],
+)
+def test_who_leads_the_conversation_is_clear(write, old, new, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_file(write(CHAT.replace(old, new)))

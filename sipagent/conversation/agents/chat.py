@@ -67,7 +67,7 @@ class ChatAgent:
         spoken = False
         async for part in self._model.stream(messages, self._tools):
             match part:
-                case Delta(text=text):
+                case Delta(text=text) if text:
                     spoken = spoken or bool(text.strip())
                     yield Text(text)
                 case ToolCall(name="end_call"):

@@ -5,7 +5,6 @@ merged by `index`, or come whole and all with index 0 or none; arguments that ar
 an id; the last chunk with usage has no choices; a `null` delta; a stream that ends without `[DONE]`.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -14,15 +13,13 @@ from typing import Any
 import aiohttp
 
 from sipagent.conversation.chat_model import Delta, Message, Part, ToolCall, ToolSpec, Usage
+from sipagent.conversation.providers.wire import TIMEOUT, failing, refusal
 from sipagent.core.errors import ProviderError
 
-CONNECT_S = 3.0
-BETWEEN_CHUNKS_S = 10.0
 MAX_REPLY_CHARS = 8_000  # a model that does not stop is stopped
 MAX_LINE = 1 << 18
 MAX_CALLS = 16  # of tools in one answer
 MAX_ARGUMENTS = 16_000  # characters of all of them
-_RETRYABLE = {408, 409, 425, 429}
 
 
 @dataclass(slots=True)
@@ -64,17 +61,13 @@ class OpenAiChat:
         }
         if tools:
             body["tools"] = [_tool(tool) for tool in tools]
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=BETWEEN_CHUNKS_S)
         calls = _Calls()
         usage: Usage | None = None
         length = 0
-        try:
-            async with self._http.post(self._url, json=body, headers=self._headers, timeout=timeout) as response:
+        with failing():
+            async with self._http.post(self._url, json=body, headers=self._headers, timeout=TIMEOUT) as response:
                 if response.status != 200:
-                    raise ProviderError(
-                        f"the chat model answered {response.status}: check base_url, model and key",
-                        retryable=response.status >= 500 or response.status in _RETRYABLE,
-                    )
+                    raise refusal(response.status)
                 async for line in response.content:
                     chunk = _chunk(line) or {}
                     usage = _usage(chunk.get("usage")) or usage
@@ -86,17 +79,9 @@ class OpenAiChat:
                             yield Delta(text)
                         for piece in delta.get("tool_calls") or ():
                             calls.add(piece)
+                            yield Delta("")  # a sign of life: the call itself comes at the end
                     if length > MAX_REPLY_CHARS:
                         break
-        except (
-            aiohttp.ClientError,
-            TimeoutError,
-            asyncio.IncompleteReadError,
-            ValueError,
-            AttributeError,
-            TypeError,
-        ) as error:  # the last three: JSON of another shape than the protocol's
-            raise ProviderError(f"the chat model failed ({type(error).__name__})", retryable=True) from error
         for call in calls.made():
             yield call
         if usage is not None:
@@ -112,11 +97,11 @@ def _chunk(line: bytes) -> dict[str, Any] | None:
     try:
         chunk = json.loads(data)
     except ValueError as error:
-        raise ProviderError("the chat model sent an event that is not JSON", retryable=True) from error
+        raise ProviderError("sent an event that is not JSON", retryable=True) from error
     if not isinstance(chunk, dict):
         return None
     if chunk.get("error"):
-        raise ProviderError("the chat model reported an error in its stream", retryable=True)
+        raise ProviderError("reported an error in its stream", retryable=True)
     return chunk
 
 
