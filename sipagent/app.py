@@ -20,8 +20,9 @@ from sipagent.calls.transfer import REASONS
 from sipagent.config import Config
 from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent
-from sipagent.conversation.agents.intents import IntentAgent, IntentMatcher
+from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
+from sipagent.conversation.languages import codes, language
 from sipagent.conversation.phrases import PhraseCache
 from sipagent.conversation.providers.catalogue import Catalogue, own_choice
 from sipagent.conversation.providers.fallback import Choice
@@ -31,7 +32,7 @@ from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.conversation.providers.settings import Role
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
-from sipagent.core.events import Event, EventHub, PartialTranscript, SipMessages, as_fields, private_fields
+from sipagent.core.events import Event, EventHub, IntentFulfilled, PartialTranscript, SipMessages, as_fields, private_fields
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
@@ -53,6 +54,8 @@ from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
 
 log = logging.getLogger(__name__)
+
+MANNERS = {code: language(code).manners for code in codes()}
 
 
 def database_url(config: Config, state: Path) -> str:
@@ -88,13 +91,20 @@ class Brains:
         if spec.chat is not None:
             model = self._catalogue.llm(spec.llm, ledger, self._own_model(name, spec.chat))
             return ChatAgent(model, spec.chat.prompt, spec.greeting, spec.chat.transfer_targets)
-        return IntentAgent(
-            await self._matcher(name, spec),
-            spec.intents,
+        manners = IntentManners(
             unknown=spec.unknown,
             unknown_limit=spec.unknown_limit,
             give_up=spec.give_up,
+            language=spec.language,
+            start=spec.start,
         )
+
+        def fulfilled(intent: str, values: dict[str, str]) -> None:
+            control.events.emit(
+                IntentFulfilled(at=clock.now(), call_id=CallId(control.facts.call_id), intent=intent, values=values)
+            )
+
+        return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled)
 
     async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
         """Does the work of the first call beforehand."""
@@ -194,7 +204,7 @@ class Node:
         wanted, slots = self.config.limits.max_calls, self.config.media.capacity
         if wanted > slots:
             raise ConfigError(f"[limits] max_calls is {wanted}, but [media] capacity has slots for {slots}: raise it")
-        dialplans = load_folder(self._dialplan_folder)
+        dialplans = load_folder(self._dialplan_folder, MANNERS)
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
         self.recorder = Recorder(url, backlog=self.config.store.backlog, node=self.config.node.name)
@@ -283,7 +293,7 @@ class Node:
 
     async def reload(self) -> None:
         """Reads the dialplans again; calls that are up keep theirs. Raises ConfigError and changes nothing."""
-        dialplans = load_folder(self._dialplan_folder)
+        dialplans = load_folder(self._dialplan_folder, MANNERS)
         await self._brains.prepare(dialplans)
         await self._prepare_phrases(dialplans)
         self.registry.dialplans = dialplans

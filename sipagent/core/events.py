@@ -229,6 +229,14 @@ class TurnEnded(CallEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IntentFulfilled(CallEvent):
+    """What the caller wanted was brought to its answer, with what was learnt for it."""
+
+    intent: str
+    values: dict[str, str] = field(metadata=PRIVATE)  # by slot, in a form for machines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DigitReceived(LegEvent):
     digit: str = field(metadata=PRIVATE)
     duration_ms: int

@@ -35,7 +35,10 @@ MAX_HOLD_S = 3600
 MAX_RING_S = 180  # RFC 3261 section 13.3.1.1: longer needs a 1xx every minute
 _KEYS = re.compile("[0-9*#A-Da-d,]{1,64}")
 MUSIC = ("", "ringback", "silence")
-SLOT_KINDS = ("day", "time", "number", "choice", "text")
+SLOT_KINDS = ("day", "date", "time", "number", "digits", "choice", "yes_no", "name", "spelling", "email", "text")
+_HOW_MANY = re.compile(r"[1-9]\d?(?:-[1-9]\d?)?")
+Manners = Mapping[str, Mapping[str, Any]]  # by language: texts of an agent that is silent about them
+ENGLISH: Manners = {"en": {}}  # the defaults of `AgentSpec`
 
 # The step's word, its class, and the field that a plain value goes to (`say: "Hello"`).
 _STEPS: dict[str, tuple[type[Step], str]] = {
@@ -56,17 +59,17 @@ _TOP = ("routes", "steps", "agents")
 T = TypeVar("T")
 
 
-def load_folder(folder: Path) -> list[Dialplan]:
+def load_folder(folder: Path, manners: Manners = ENGLISH) -> list[Dialplan]:
     """Every ``*.yaml`` of the folder, by name. Raises ConfigError for the first mistake or when there is no file."""
     files = sorted(folder.glob("*.yaml"))
     if not files:
         raise ConfigError(
             f"no dialplan (*.yaml) in {folder}: put one there, or set [node] dialplans to a folder that has one"
         )
-    return [load_file(file) for file in files]
+    return [load_file(file, manners) for file in files]
 
 
-def load_file(path: Path) -> Dialplan:
+def load_file(path: Path, manners: Manners = ENGLISH) -> Dialplan:
     """One dialplan file. Raises ConfigError naming file and line."""
     try:
         raw = path.read_bytes()
@@ -74,12 +77,13 @@ def load_file(path: Path) -> Dialplan:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a dialplan is not")
-    return _Loader(path, raw).load()
+    return _Loader(path, raw, manners).load()
 
 
 class _Loader:
-    def __init__(self, path: Path, raw: bytes) -> None:
+    def __init__(self, path: Path, raw: bytes, manners: Manners) -> None:
         self._path = path
+        self._manners = manners
         self._lines: dict[str, int] = {}
         self._seen: set[int] = set()
         try:
@@ -103,7 +107,8 @@ class _Loader:
             if key not in _TOP:
                 raise self._error(f"$.{key}", f"unknown key `{key}`{_nearest(key, _TOP)}")
         agents = {
-            name: self._convert(spec, AgentSpec, f"$.agents.{name}") for name, spec in self._mapping("agents").items()
+            name: self._convert(self._in_language(spec, f"$.agents.{name}"), AgentSpec, f"$.agents.{name}")
+            for name, spec in self._mapping("agents").items()
         }
         steps = {name: self._steps(items, f"$.steps.{name}") for name, items in self._mapping("steps").items()}
         raw_routes = data.get("routes") or []
@@ -114,6 +119,16 @@ class _Loader:
             raise self._error("$.routes", "no routes: a dialplan needs at least one")
         self._check(routes, steps, agents)
         return Dialplan(name=self._path.stem, folder=str(self._path.parent), routes=routes, steps=steps, agents=agents)
+
+    def _in_language(self, spec: Any, where: str) -> Any:
+        """The agent with its language's texts where it has none of its own."""
+        if not isinstance(spec, dict):
+            return spec
+        code = str(spec.get("language", "en"))
+        if code not in self._manners:
+            known = ", ".join(sorted(self._manners))
+            raise self._error(f"{where}.language", f"no language `{code}`: there is {known}")
+        return {**self._manners[code], **spec}
 
     # --- meaning ---
 
@@ -197,6 +212,19 @@ class _Loader:
                     )
                 if (slot.kind == "choice") != bool(slot.choices):
                     raise self._error(f"{at}.slots.{slot_name}", "`choices` and kind `choice` belong together")
+                if slot.digits and (slot.kind != "digits" or not _HOW_MANY.fullmatch(slot.digits)):
+                    raise self._error(
+                        f"{at}.slots.{slot_name}.digits", 'how many digits, as "4" or "4-6", for kind `digits`'
+                    )
+                if (slot.min is not None or slot.max is not None) and slot.kind != "number":
+                    raise self._error(f"{at}.slots.{slot_name}", "`min` and `max` are for kind `number`")
+            self._check_braces(f"{at}.confirm", intent.confirm, intent.slots)
+            if intent.confirm and not intent.slots:
+                raise self._error(f"{at}.confirm", "there is nothing to confirm: the intent has no slots")
+        if agent.start and agent.start not in agent.intents:
+            raise self._error(f"{where}.start", f"no intent named `{agent.start}`{_nearest(agent.start, agent.intents)}")
+        if agent.start and not agent.intents[agent.start].slots:
+            raise self._error(f"{where}.start", f"the intent `{agent.start}` has no slots to begin with")
 
         self._check_braces(f"{where}.transfer_failed", agent.transfer_failed, {"reason": None}, "`reason`")
         if agent.llm and agent.chat is None:

@@ -135,8 +135,13 @@ class SlotSpec(_Part, frozen=True):
     """One thing to learn from the caller before an intent can be answered."""
 
     ask: str  # the question
-    kind: str  # "day", "time", "number", "choice" or "text"
-    choices: list[str] = []  # for kind "choice"
+    kind: str  # "day", "date", "time", "number", "digits", "choice", "yes_no", "name", "spelling", "email" or "text"
+    choices: list[str] | dict[str, list[str]] = []  # for kind "choice"; or with other words for each
+    again: str = ""  # the question in other words, when the answer was not understood
+    min: float | None = None  # for kind "number"
+    max: float | None = None
+    digits: str = ""  # for kind "digits": how many, as "4" or "4-6"
+    confirm: bool = False  # say it back and ask whether it is right
 
 
 class IntentSpec(_Part, frozen=True):
@@ -145,6 +150,7 @@ class IntentSpec(_Part, frozen=True):
     examples: list[str]
     answer: str = ""  # `{slot}` is replaced by what the caller said
     slots: dict[str, SlotSpec] = {}
+    confirm: str = ""  # once all is known: a question with all of it, to be agreed to or corrected
     transfer: str | TransferSpec = ""  # SIP URI or number to hand the caller to, after the answer; or more about it
     hangup: bool = False  # say the answer, then end the call
 
@@ -180,6 +186,8 @@ class AgentSpec(_Part, frozen=True):
     """An agent: intents answered from this file, or a chat model, and its manners."""
 
     greeting: str
+    language: str = "en"  # ISO 639-1, of its words and the caller's
+    start: str = ""  # the intent that the greeting has begun, with the question for its first slot
     intents: dict[str, IntentSpec] = {}
     chat: ChatSpec | None = None
     # Providers of sipagent.toml in order of preference; the local models follow by themselves.
@@ -241,7 +249,7 @@ def fixed_texts(agent: AgentSpec) -> list[str]:
     """All texts that are known before anyone calls, and so can be synthesised beforehand."""
     fixed = [*urgent_texts(agent), agent.silence_prompt, agent.goodbye, agent.give_up, *agent.unknown]
     for intent in agent.intents.values():
-        fixed += [slot.ask for slot in intent.slots.values()]
+        fixed += [text for slot in intent.slots.values() for text in (slot.ask, slot.again)]
         if not intent.slots:
             fixed.append(intent.answer)
     return [text for text in fixed if text]

@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.speech import models, protocol
@@ -41,6 +43,13 @@ from sipagent.speech.protocol import (
 from sipagent.speech.settings import SpeechSettings
 
 Handler = Callable[[Request], AnyReply]
+
+
+ESPEAK = "espeak:"  # of a voice that eSpeak has, by its language: "espeak:de"
+
+
+class _Voice(Protocol):
+    def synthesize(self, text: str, rate: int, speed: float, pitch: float) -> NDArray[np.int16]: ...
 
 
 class _Stopwatch:
@@ -76,9 +85,7 @@ def load_stt(settings: SpeechSettings) -> Handler:
 
 
 def load_tts(settings: SpeechSettings) -> Handler:
-    from sipagent.speech.piper import Voice
-
-    voice = Voice(models.locate(settings.tts_voice, "tts", settings.model_dir), threads=settings.threads)
+    voice = _voice(settings)
 
     def synthesize(request: Request) -> AnyReply:
         assert isinstance(request, Synthesize)
@@ -88,6 +95,16 @@ def load_tts(settings: SpeechSettings) -> Handler:
 
     synthesize(Synthesize(id=0, text="Ready.", rate=8000))
     return synthesize
+
+
+def _voice(settings: SpeechSettings) -> _Voice:
+    if settings.tts_voice.startswith(ESPEAK):
+        from sipagent.speech import espeak
+
+        return espeak.Voice(settings.tts_voice.removeprefix(ESPEAK))
+    from sipagent.speech import piper
+
+    return piper.Voice(models.locate(settings.tts_voice, "tts", settings.model_dir), threads=settings.threads)
 
 
 def load_embedding(settings: SpeechSettings) -> Handler:

@@ -1,51 +1,20 @@
 """An agent that needs no language model: what the caller means is found among example phrases by sentence vectors,
 missing details are asked for, and the answer comes from the dialplan."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.conversation.agents import slots
-from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, TransferPlan, plan_of
+from sipagent.conversation.agents.dialogue import Dialogue, Intent, State, as_plain, from_plain
+from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, plan_of
+from sipagent.conversation.languages import language
 
 # Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
 UNDERSTOOD = 0.45
-
-# The answer that a question for a slot of this kind gets.
-_EXPECTED = {
-    "day": Expecting.DATE,
-    "time": Expecting.DATE,
-    "number": Expecting.NUMBER,
-    "choice": Expecting.CHOICE,
-    "text": Expecting.TEXT,
-}
-
-
-class Slot(Protocol):
-    @property
-    def ask(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def choices(self) -> Sequence[str]: ...
-
-
-class Intent(Protocol):
-    """As in the dialplan."""
-
-    @property
-    def examples(self) -> Sequence[str]: ...
-    @property
-    def answer(self) -> str: ...
-    @property
-    def slots(self) -> Mapping[str, Slot]: ...
-    @property
-    def transfer(self) -> str | TransferPlan: ...
-    @property
-    def hangup(self) -> bool: ...
 
 
 class Embedder(Protocol):
@@ -75,97 +44,101 @@ class IntentMatcher:
         return self._phrases[best][1], float(scores[best])
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    intent: str = ""
-    asking: str = ""  # the slot whose question is open
-    known: tuple[tuple[str, str], ...] = ()
-    not_understood: int = 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentManners:
+    """What an agent of intents says where none of its intents has an answer."""
+
+    unknown: Sequence[str]  # the n-th for the n-th time
+    unknown_limit: int  # so many in a row, then `give_up`
+    give_up: str
+    language: str = "en"
+    start: str = ""  # the intent that the greeting has begun
 
 
 class IntentAgent:
-    """The agent of one call."""
+    """The agent of one call. `fulfilled` is told each intent that was brought to its answer, and what was learnt."""
 
     def __init__(
         self,
         matcher: IntentMatcher,
         intents: Mapping[str, Intent],
-        *,
-        unknown: Sequence[str],
-        unknown_limit: int,
-        give_up: str,
+        manners: IntentManners,
+        fulfilled: Callable[[str, dict[str, str]], None],
+        today: Callable[[], dt.date] = dt.date.today,
     ) -> None:
         self._matcher = matcher
         self._intents = intents
-        self._unknown = unknown
-        self._unknown_limit = unknown_limit
-        self._give_up = give_up
-        self._state = _State()
-        self.intent = ""
+        self._manners = manners
+        self._fulfilled = fulfilled
+        self._today = today
+        self._dialogue = Dialogue(intents, language(manners.language))
+        self._state = State()
+        if manners.start:
+            first = next(iter(intents[manners.start].slots))
+            self._state = State(intent=manners.start, asking=first, said=intents[manners.start].slots[first].ask)
+        self.intent = manners.start
 
     @property
     def expecting(self) -> Expecting:
-        if not self._state.asking:
-            return Expecting.ANYTHING
-        return _EXPECTED[self._intents[self._state.intent].slots[self._state.asking].kind]
+        return self._dialogue.expecting(self._state)
 
     def checkpoint(self) -> object:
-        return self._state
+        return as_plain(self._state)
 
     def rollback(self, state: object) -> None:
-        assert isinstance(state, _State)
-        self._state = state
+        self._state = from_plain(state)
 
     async def respond(self, asked: Asked) -> AsyncIterator[Piece]:
-        state, heard = self._state, asked.text
-        if state.asking:
-            filled = self._fill(state, heard)
-            if filled != state:
-                for piece in self._go_on(filled):
+        state, today = self._state, self._today()
+        move = self._dialogue.reply(state, asked.text, today)
+        if move is None:
+            name, score = await self._matcher.match(asked.text)
+            if score < UNDERSTOOD:
+                for piece in self._not_understood(state):
                     yield piece
                 return
-        name, score = await self._matcher.match(heard)
-        if score < UNDERSTOOD:
-            self.intent = ""
-            if state.asking:  # the question stays open: ask again rather than start over
-                self._state = replace(state, not_understood=state.not_understood + 1)
-            else:
-                self._state = _State(not_understood=state.not_understood + 1)
-            if self._state.not_understood >= self._unknown_limit:
-                yield Text(self._give_up)
-                yield EndCall()
-            elif state.asking:
-                yield Text("Sorry. " + self._intents[state.intent].slots[state.asking].ask)
-            else:
-                yield Text(self._unknown[min(state.not_understood, len(self._unknown) - 1)])
+            if state.asking and self._is_aside(name):
+                # A question in between is answered, and the one that was open asked again.
+                self.intent = name
+                again = self._dialogue.question(state)
+                self._state = replace(state, misses=0, said=again)
+                yield Text(f"{self._intents[name].answer} ")
+                yield Text(again)
+                return
+            move = self._dialogue.begin(name, asked.text, today)
+        self.intent = move.state.intent
+        if not move.done:
+            self._state = replace(move.state, said=move.say)
+            yield Text(move.say)
             return
-        for piece in self._go_on(self._fill(_State(intent=name), heard)):
-            yield piece
-
-    def _fill(self, state: _State, heard: str) -> _State:
-        """The state with every slot that the words answer; free text only answers its own question."""
-        known = dict(state.known)
-        for name, slot in self._intents[state.intent].slots.items():
-            if name in known or (slot.kind == "text" and name != state.asking):
-                continue
-            value = slots.find(slot.kind, heard, slot.choices)
-            if value is not None:
-                known[name] = value.spoken
-        return replace(state, known=tuple(known.items()))
-
-    def _go_on(self, state: _State) -> list[Piece]:
-        self.intent = state.intent
-        intent = self._intents[state.intent]
-        known = dict(state.known)
-        for name, slot in intent.slots.items():
-            if name not in known:
-                self._state = _State(intent=state.intent, asking=name, known=state.known)
-                return [Text(slot.ask)]
-        self._state = _State()
-        pieces: list[Piece] = [Text(intent.answer.format(**known))] if intent.answer else []
+        intent, learnt = self._intents[move.state.intent], move.state
+        answer = intent.answer.format(**learnt.spoken)
+        self._state = State(said=answer)
+        if answer:
+            yield Text(answer)
+        await asked.certain()
+        self._fulfilled(learnt.intent, learnt.values)
         if intent.transfer:
-            told = "" if isinstance(intent.transfer, str) else intent.transfer.whisper.format(**known)
-            pieces.append(plan_of(intent.transfer, told))
+            told = "" if isinstance(intent.transfer, str) else intent.transfer.whisper.format(**learnt.spoken)
+            yield plan_of(intent.transfer, told)
         elif intent.hangup:
-            pieces.append(EndCall())
-        return pieces
+            yield EndCall()
+
+    def _is_aside(self, name: str) -> bool:
+        intent = self._intents[name]
+        return bool(intent.answer) and not (intent.slots or intent.transfer or intent.hangup)
+
+    def _not_understood(self, state: State) -> list[Piece]:
+        manners = self._manners
+        missed = replace(state, misses=state.misses + 1)
+        if not state.asking:
+            self.intent = ""
+        if missed.misses >= manners.unknown_limit:
+            self._state = missed
+            return [Text(manners.give_up), EndCall()]
+        if state.asking:
+            say = self._dialogue.miss(state)
+        else:
+            say = manners.unknown[min(state.misses, len(manners.unknown) - 1)]
+        self._state = replace(missed, said=say)
+        return [Text(say)]
