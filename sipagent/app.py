@@ -32,7 +32,16 @@ from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.conversation.providers.settings import Role
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
-from sipagent.core.events import Event, EventHub, IntentFulfilled, PartialTranscript, SipMessages, as_fields, private_fields
+from sipagent.core.events import (
+    Event,
+    EventHub,
+    IntentFulfilled,
+    PartialTranscript,
+    SipMessages,
+    as_fields,
+    private_fields,
+)
+from sipagent.core.ids import CallId
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts

@@ -89,7 +89,7 @@ def test_the_database_goes_up_and_down(tmp_path):
 @pytest.mark.models
 def test_models_are_listed_with_licence_and_size():
     models = json.loads(run("models", "list", "--json").stdout)
-    assert {model["kind"] for model in models} == {"stt", "tts", "vad", "embedding"}
+    assert {model["kind"] for model in models} == {"stt", "tts", "vad", "embedding", "turn"}
     for model in models:
         assert model["licence"] and model["size"] > 1_000_000 and model["installed"], model
 

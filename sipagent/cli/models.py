@@ -41,12 +41,22 @@ def list_(config_path: Path | None, as_json: bool) -> None:
 
 
 @models.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(catalogue.CATALOGUE)), metavar="[MODEL]...")
 @config_option
-def pull(config_path: Path | None) -> None:
-    """Fetch the models that no installed package carries, and check the hashes of all."""
+def pull(names: tuple[str, ...], config_path: Path | None) -> None:
+    """Fetch the models that no installed package carries, and check the hashes of all.
+
+    Without names: those of a node as it comes, and those that the configuration names.
+    """
     config, _ = load(config_path)
-    for model in catalogue.CATALOGUE.values():
-        if isinstance(model.source, catalogue.InWheel):
+    speech = config.speech
+    wanted = names or [
+        name
+        for name, model in catalogue.CATALOGUE.items()
+        if model.default or name in (speech.stt_model, speech.tts_voice)
+    ]
+    for model in (catalogue.CATALOGUE[name] for name in wanted):
+        if not isinstance(model.source, catalogue.InPackage):
             catalogue.pull(model.name, config.speech.model_dir, click.echo)
         else:
             catalogue.verify(model.name, config.speech.model_dir)

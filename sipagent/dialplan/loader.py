@@ -222,7 +222,9 @@ class _Loader:
             if intent.confirm and not intent.slots:
                 raise self._error(f"{at}.confirm", "there is nothing to confirm: the intent has no slots")
         if agent.start and agent.start not in agent.intents:
-            raise self._error(f"{where}.start", f"no intent named `{agent.start}`{_nearest(agent.start, agent.intents)}")
+            raise self._error(
+                f"{where}.start", f"no intent named `{agent.start}`{_nearest(agent.start, agent.intents)}"
+            )
         if agent.start and not agent.intents[agent.start].slots:
             raise self._error(f"{where}.start", f"the intent `{agent.start}` has no slots to begin with")
 

@@ -34,11 +34,11 @@ class Voice:
     def __init__(self, name: str) -> None:
         self._lock = threading.Lock()
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        self._rate = int(
-            self._library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
-        )
+        self._rate = int(self._library.espeak_Initialize(_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0))
         if self._rate <= 0:
-            raise SetupError("eSpeak could not be started: its data files are missing; type: pip install espeakng-loader")
+            raise SetupError(
+                "eSpeak could not be started: its data files are missing; type: pip install espeakng-loader"
+            )
         if self._library.espeak_SetVoiceByName(name.encode()) != _OK:
             raise SetupError(f"eSpeak has no voice `{name}`: give the code of a language, as in espeak:de")
         self._parts: list[bytes] = []

