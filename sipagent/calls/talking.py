@@ -94,11 +94,13 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
 
     held(leg.held)
     leg.on_held = held
+    leg.on_digit.append(session.pressed)
     port.on_frames = session.on_frames
     try:
         return await session.run()
     finally:
         port.on_frames = leg.on_held = None
+        leg.on_digit.remove(session.pressed)
         call.turns = session.turns
 
 

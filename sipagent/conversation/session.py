@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from sipagent.conversation import turn as turns
 from sipagent.conversation import turn_strategies
+from sipagent.conversation.answer import Answer
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
@@ -31,6 +32,7 @@ from sipagent.conversation.interfaces import (
     Tts,
     Words,
 )
+from sipagent.conversation.keyed import KeyedAnswer
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.prosody import TurnJudge
 from sipagent.conversation.providers.ledger import Ledger
@@ -68,6 +70,13 @@ class _BargeIn:
     """The caller has spoken long enough to take the floor."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Keyed:
+    """The caller has answered by keys."""
+
+    keys: str
+
+
 class _FloorFree:
     """The agent's turn is over, and the caller said something during it that waits for an answer."""
 
@@ -84,7 +93,7 @@ class _Resumed:
     """The caller goes on after a pause."""
 
 
-_Happening = Heard | _Paused | _Resumed | _BargeIn | _FloorFree | SilenceAct | Outcome
+_Happening = Heard | _Keyed | _Paused | _Resumed | _BargeIn | _FloorFree | SilenceAct | Outcome
 
 
 class Session:
@@ -150,6 +159,7 @@ class Session:
         self._carried: list[Heard] = []  # utterances of a retracted turn
         self._pressed: Heard | None = None  # the utterance that has already been announced as a barge-in
         self._turns = first_turn
+        self._keyed = KeyedAnswer()
         self.held = False  # by the caller: what comes is music or nothing, and nobody keeps silent
 
     @property
@@ -181,6 +191,10 @@ class Session:
                     latency=turns.latency(turn),
                 )
             )
+        if turn is None or self._manners.interruptible:
+            keys = self._keyed.due(self._agent.expecting, now)
+            if keys is not None:
+                self._happen(_Keyed(keys))
         if turn is not None and (turn.caller_text or not turn.heard):
             self._silence.busy()
         else:
@@ -189,6 +203,11 @@ class Session:
             act = None if self._listener.hearing or turn is not None else self._silence.due(now)
             if act is not None:
                 self._happen(act)
+
+    def pressed(self, key: str) -> None:
+        """The caller has pressed a key. It interrupts the agent, and is a part of the answer where one by keys fits."""
+        if self._keyed.press(key, self._agent.expecting, self._now()) and self._turn is not None:
+            self._happen(_BargeIn())
 
     # --- what the listener tells (ListenerEvents) ---
 
@@ -287,6 +306,10 @@ class Session:
                 case _FloorFree():
                     if self._turn is None and self._carried and not self._listener.hearing:
                         self._begin(tasks, self._take_carried(), [])
+                case _Keyed(keys):
+                    await self._give_floor()
+                    if self._turn is None:
+                        self._begin_keyed(tasks, keys)
                 case Heard():
                     if self._turn is None:
                         self._begin(tasks, [*self._take_carried(), happening], [])
@@ -343,6 +366,10 @@ class Session:
         work = self._answer(tasks, turn) if heard else self._announce(turn, texts, then)
         turn.task = tasks.create_task(work, name=f"{self._call_id}/turn")
 
+    def _begin_keyed(self, tasks: asyncio.TaskGroup, keys: str) -> None:
+        turn = self._turn = self._new_turn([], ending=False)
+        turn.task = tasks.create_task(self._answer_keys(tasks, turn, keys), name=f"{self._call_id}/turn")
+
     def _new_turn(self, heard: list[Heard], *, ending: bool) -> Turn:
         return Turn(
             id=new_turn_id(),
@@ -369,6 +396,13 @@ class Session:
         else:
             await self._finish(turn, then)
 
+    async def _answer_keys(self, tasks: asyncio.TaskGroup, turn: Turn, keys: str) -> None:
+        await self._speculation.retract()
+        turn.caller_text, turn.confidence, turn.words_ns = keys, 1.0, self._now()
+        turn.details["keys"] = True
+        self._silence.caller_spoke()
+        await self._finish(turn, await self._respond(tasks, turn, None))
+
     async def _reply(self, tasks: asyncio.TaskGroup, turn: Turn) -> Outcome | None:
         try:
             await self._recognise(turn)
@@ -378,8 +412,10 @@ class Session:
             await self._replies.apologise(turn)
             return None
         answer = await self._speculation.adopt(turn.caller_text, turn.details)
-        if not turn.caller_text:
-            return None
+        return await self._respond(tasks, turn, answer) if turn.caller_text else None
+
+    async def _respond(self, tasks: asyncio.TaskGroup, turn: Turn, answer: Answer | None) -> Outcome | None:
+        """Says the agent's answer, which may have begun already."""
         if answer is None:
             answer = self._replies.begin(Asked(turn.caller_text, self._history), lambda: turn.utterance.rate)
             answer.begin(tasks)

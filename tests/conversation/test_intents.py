@@ -238,6 +238,15 @@ async def test_it_speaks_the_language_of_its_callers():
     assert await says(agent, "ja, genau") == "Danke."
 
 
+async def test_keys_answer_as_words_do():
+    agent = Desk(MANY)
+    await ask(agent, "order pizza")
+    assert await says(agent, "2") == "How many?"
+    assert await says(agent, "3") == "What name?"
+    assert await says(agent, "Ann") == "3 large for Ann?"
+    assert await says(agent, "1") == "3 large, thank you."
+
+
 async def test_its_memory_is_plain_data():
     agent = Desk(MANY)
     await ask(agent, "book")

@@ -179,7 +179,9 @@ class Dialogue:
         if value is None and corrected == state:
             return None
         if value is not None:
-            corrected = self._take(corrected.learn(state.asking, value), text, today)
+            corrected = corrected.learn(state.asking, value)
+            if not text.isdigit():  # a key answers one question
+                corrected = self._take(corrected, text, today)
             if slot.confirm:
                 return self._ask(corrected, f"?{state.asking}")
         return self._go_on(corrected)
@@ -187,7 +189,7 @@ class Dialogue:
     def _slot_confirmed(self, state: State, text: str, today: dt.date) -> Move | None:
         name = state.asking[1:]
         slot = self._intents[state.intent].slots[name]
-        agreed = slots.yes_or_no(text, self._language)
+        agreed = self._agreed(text)
         value = self._find(slot, slots.without_negated(text, self._language), today) if agreed is not True else None
         if slot.kind in ("text", "name") and not slots.corrects(text, self._language):
             value = None
@@ -200,7 +202,7 @@ class Dialogue:
         return None
 
     def _confirmed(self, state: State, text: str, today: dt.date) -> Move | None:
-        agreed = slots.yes_or_no(text, self._language)
+        agreed = self._agreed(text)
         corrected = self._correct(state, text, today) if agreed is not True else state
         if corrected != state:
             return self._go_on(corrected)
@@ -221,6 +223,10 @@ class Dialogue:
             if slots.says(said, (name.replace("_", " ").lower(),)):
                 return self._go_on(state.forget(name))
         return None
+
+    def _agreed(self, text: str) -> bool | None:
+        key = _by_key(text, ("yes", "no"))
+        return key.plain == "yes" if key is not None else slots.yes_or_no(text, self._language)
 
     def _correct(self, state: State, text: str, today: dt.date) -> State:
         """The state with what the words say otherwise than before."""
@@ -268,6 +274,8 @@ class Dialogue:
     def _find(self, slot: Slot, text: str, today: dt.date) -> Value | None:
         choices = slot.choices if isinstance(slot.choices, Mapping) else dict.fromkeys(slot.choices, ())
         value = slots.find(slot.kind, text, list(choices), lang=self._language.code, today=today)
+        if value is None and slot.kind in ("choice", "yes_no"):
+            value = _by_key(text, list(choices) or ["yes", "no"])
         if value is not None or slot.kind != "choice":
             return value
         for choice, others in choices.items():
@@ -288,6 +296,12 @@ class Dialogue:
                 wanted = f"{least} {self._says.or_} {most}" if most else least
                 return self._says.length.format(digits=wanted, heard=len(value.plain))
         return ""
+
+
+def _by_key(text: str, choices: Sequence[str]) -> Value | None:
+    """What a key stands for: 1 is the first."""
+    number = int(text) if text in "123456789" and len(text) == 1 else 0
+    return Value(choices[number - 1], choices[number - 1]) if 0 < number <= len(choices) else None
 
 
 def as_plain(state: State) -> dict[str, Any]:

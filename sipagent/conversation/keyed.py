@@ -1,0 +1,36 @@
+"""Answers that the caller gives by the keys: which keys belong together, and when they are all. Pure; times are ns."""
+
+from sipagent.conversation.interfaces import Expecting
+
+MOST = 32  # keys of one answer; more are dropped
+END = "#"
+# Seconds without another key after which the answer is complete; what is not here takes no keys.
+_COMPLETE_AFTER_S = {Expecting.YES_NO: 0.0, Expecting.CHOICE: 0.0, Expecting.NUMBER: 1.2, Expecting.DIGITS: 3.0}
+
+
+class KeyedAnswer:
+    def __init__(self) -> None:
+        self._keys = ""
+        self._last = 0
+        self._ended = False
+
+    def press(self, key: str, expecting: Expecting, now: int) -> bool:
+        """Whether keys are an answer to what is asked for; `#` ends one and begins none."""
+        if expecting not in _COMPLETE_AFTER_S or self._ended:
+            return False
+        if key == END:
+            self._ended = self._keys != ""
+        elif len(self._keys) < MOST:
+            self._keys += key
+        self._last = now
+        return True
+
+    def due(self, expecting: Expecting, now: int) -> str | None:
+        """The answer, once, when it is complete."""
+        if not self._keys:
+            return None
+        waited_s = (now - self._last) / 1e9
+        if not self._ended and waited_s < _COMPLETE_AFTER_S.get(expecting, 0.0):
+            return None
+        keys, self._keys, self._ended = self._keys, "", False
+        return keys
