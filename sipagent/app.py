@@ -19,7 +19,7 @@ from sipagent.calls.services import Services
 from sipagent.calls.transfer import REASONS
 from sipagent.config import Config
 from sipagent.conversation import chunking
-from sipagent.conversation.agents.chat import ChatAgent
+from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
 from sipagent.conversation.languages import codes, language
@@ -30,6 +30,8 @@ from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.conversation.providers.settings import Role
+from sipagent.conversation.tools.making import ToolMaker
+from sipagent.conversation.tools.settings import ToolSettings
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import (
@@ -43,6 +45,7 @@ from sipagent.core.events import (
 )
 from sipagent.core.ids import CallId
 from sipagent.core.resources import shipped_folder
+from sipagent.dialplan import tools
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
 from sipagent.media.pool import MediaPool
@@ -88,18 +91,23 @@ def local_key(state: Path) -> tuple[str, str]:
 class Brains:
     """Makes an agent for each call; what agents of one kind share is made once."""
 
-    def __init__(self, speech: SpeechClient, http: aiohttp.ClientSession, catalogue: Catalogue) -> None:
+    def __init__(
+        self, speech: SpeechClient, http: aiohttp.ClientSession, catalogue: Catalogue, settings: ToolSettings
+    ) -> None:
         self._speech = speech
         self._http = http
         self._catalogue = catalogue
         self._own: dict[str, tuple[ChatSpec, Choice]] = {}  # language models that stand in dialplans
+        self._rounds = settings.rounds
+        self._tool_maker = ToolMaker(settings, os.environ)
+        self._plans: dict[str, tuple[AgentSpec, ChatPlan]] = {}
         self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
 
     async def make(self, name: str, spec: AgentSpec, control: CallControl, ledger: Ledger) -> Agent:
         """An agent of this name for one call. Raises ProviderError or ConfigError."""
         if spec.chat is not None:
             model = self._catalogue.llm(spec.llm, ledger, self._own_model(name, spec.chat))
-            return ChatAgent(model, spec.chat.prompt, spec.greeting, spec.chat.transfer_targets)
+            return ChatAgent(model, await self._plan(name, spec, spec.chat), control)
         manners = IntentManners(
             unknown=spec.unknown,
             unknown_limit=spec.unknown_limit,
@@ -124,11 +132,13 @@ class Brains:
                     self._catalogue.check(f"agent {name} of dialplan {dialplan.name}", role, names)
                 if spec.chat is None:
                     await self._matcher(f"{dialplan.name}/{name}", spec)
-                elif spec.chat.api_key_env and spec.chat.api_key_env not in os.environ:
+                    continue
+                needed = {spec.chat.api_key_env} - {""} | tools.environment(spec.chat.tools, spec.chat.mcp)
+                for variable in sorted(needed - os.environ.keys()):
                     raise ConfigError(
-                        f"agent {name} of dialplan {dialplan.name}: the environment variable"
-                        f" {spec.chat.api_key_env} is not set"
+                        f"agent {name} of dialplan {dialplan.name}: the environment variable {variable} is not set"
                     )
+                await self._plan(f"{dialplan.name}/{name}", spec, spec.chat)
 
     def speech(self, spec: AgentSpec, ledger: Ledger) -> tuple[Tts, Recogniser]:
         """How one call's agent speaks and hears."""
@@ -151,6 +161,23 @@ class Brains:
             )
             known = self._own[name] = (chat, own_choice(model, name))
         return known[1]
+
+    async def close(self) -> None:
+        await self._tool_maker.close()
+
+    async def _plan(self, name: str, spec: AgentSpec, chat: ChatSpec) -> ChatPlan:
+        known = self._plans.get(name)
+        if known is not None and known[0] == spec:
+            return known[1]
+        plan = ChatPlan(
+            prompt=chat.prompt,
+            greeting=spec.greeting,
+            transfer_targets=chat.transfer_targets,
+            tools=await self._tool_maker.make(name, chat.tools, chat.mcp),
+            rounds=self._rounds,
+        )
+        self._plans[name] = (spec, plan)
+        return plan
 
     async def _matcher(self, name: str, spec: AgentSpec) -> IntentMatcher:
         known = self._matchers.get(name)
@@ -231,7 +258,8 @@ class Node:
             LocalRecogniser(self.speech, self.config.conversation),
             self.config.conversation,
         )
-        self._brains = Brains(self.speech, http, catalogue)
+        self._brains = Brains(self.speech, http, catalogue, self.config.tools)
+        self._exit.push_async_callback(self._brains.close)
         services = Services(
             lane=self.lane,
             media=self.media,

@@ -17,6 +17,7 @@ from sipagent.api.settings import ApiSettings
 from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.providers.settings import KINDS, LOCAL, ProviderSettings
 from sipagent.conversation.settings import ConversationSettings
+from sipagent.conversation.tools.settings import ToolSettings
 from sipagent.core.errors import ConfigError
 from sipagent.media.settings import MediaSettings
 from sipagent.sip.settings import SipSettings, TrunkSettings
@@ -52,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     providers: dict[str, ProviderSettings] = {}
     limits: LimitSettings = LimitSettings()
     waiting: WaitingSettings = WaitingSettings()
+    tools: ToolSettings = ToolSettings()
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

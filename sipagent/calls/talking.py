@@ -107,7 +107,13 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
 async def _hand_over(call: "Call", going_on: Talk, wanted: TransferCall) -> bool:
     """False when the caller is back."""
     plan = wanted.plan if isinstance(wanted.plan, TransferSpec) else TransferSpec(target=wanted.target)
-    handed = await transfer(call, plan, wanted.whisper, summary(going_on.history))
+    reason = "the call has ended"
+    try:
+        handed = await transfer(call, plan, wanted.whisper, summary(going_on.history))
+        reason = handed.reason
+    finally:
+        if wanted.outcome is not None:
+            wanted.outcome(reason)
     if handed.failed:
         going_on.back(handed.reason)
     return not handed.failed

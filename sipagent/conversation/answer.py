@@ -15,7 +15,7 @@ from typing import Any
 
 from sipagent.conversation import chunking
 from sipagent.conversation.audio import pcm_of
-from sipagent.conversation.interfaces import Agent, Asked, Piece, Speech, Text, Tts
+from sipagent.conversation.interfaces import Agent, Asked, Piece, Speech, Text, Tts, Working
 from sipagent.conversation.streams import closing
 from sipagent.core.errors import ProviderError
 
@@ -92,12 +92,17 @@ class Answer:
         self.action: Piece | None = None  # what the agent wants done after it
         self.error: ProviderError | None = None  # by which it ended early
         self.intent = ""
+        self.busy_until_ns = 0  # the agent has said that it takes a while
         self.answer_ns = 0  # its first words
         self.clause_ns = 0  # its first clause
 
     def begin(self, tasks: asyncio.TaskGroup) -> None:
         self._start(tasks, self._think(), "agent")
         self._start(tasks, self._voice(tasks), "voice")
+
+    @property
+    def asked(self) -> Asked:
+        return self._asked
 
     def settle(self) -> None:
         """The caller has finished, with the words that were asked."""
@@ -125,6 +130,11 @@ class Answer:
         try:
             async with closing(self._agent.respond(self._asked)) as pieces:
                 async for piece in pieces:
+                    if isinstance(piece, Working):
+                        self.busy_until_ns = self._now() + int(piece.limit_s * 1e9)
+                        for text in chunker.flush():
+                            await self._write(text)
+                        continue
                     self.answer_ns = self.answer_ns or self._now()
                     if isinstance(piece, Text):
                         for text in chunker.push(piece.text):

@@ -6,7 +6,7 @@ change the rate in the middle of a call.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.core.events import EventSink
+from sipagent.core.ids import TurnId
 
 Pcm = NDArray[np.int16]
 
@@ -182,6 +183,8 @@ class TransferCall:
     target: str
     whisper: str = ""  # what to tell the target before; "" leaves it to the plan
     plan: object = None  # what the dialplan says about it besides; only handed on
+    # Told how it ended: "" when the caller is with the target, or gone, else why they are back.
+    outcome: Callable[[str], None] | None = field(default=None, compare=False)
 
 
 class TransferPlan(Protocol):
@@ -193,14 +196,24 @@ class TransferPlan(Protocol):
     def whisper(self) -> str: ...
 
 
-def plan_of(transfer: str | TransferPlan, whisper: str = "") -> TransferCall:
+def plan_of(
+    transfer: str | TransferPlan, whisper: str = "", outcome: Callable[[str], None] | None = None
+) -> TransferCall:
     """What an agent asks for that was told no more than a target, or more."""
     if isinstance(transfer, str):
-        return TransferCall(transfer, whisper)
-    return TransferCall(transfer.target, whisper, transfer)
+        return TransferCall(transfer, whisper, outcome=outcome)
+    return TransferCall(transfer.target, whisper, transfer, outcome)
 
 
-Piece = Text | EndCall | TransferCall
+@dataclass(frozen=True, slots=True)
+class Working:
+    """What came before is to be spoken now: the next piece takes a while, at most so long."""
+
+    limit_s: float
+    caller_acts: bool = False  # it is the caller who is waited for
+
+
+Piece = Text | Working | EndCall | TransferCall
 
 
 class Asked:
@@ -214,6 +227,8 @@ class Asked:
     def __init__(self, text: str, history: "HistoryView", *, speculative: bool = False) -> None:
         self.text = text
         self.history = history
+        self.turn_id: TurnId | None = None  # of the turn that its answer has become
+        self.details: dict[str, Any] = {}  # for the turn's details
         self._certain = asyncio.Event()
         if not speculative:
             self._certain.set()

@@ -74,6 +74,7 @@ class Reply:
 
     async def speak_answer(self, turn: Turn, answer: Answer) -> Piece | None:
         """Says the agent's answer; returns what the agent wants done after it, if anything."""
+        answer.asked.turn_id = turn.id
         try:
             while (clause := await self._next(answer)) is not None:
                 turn.answer_ns = turn.answer_ns or answer.answer_ns
@@ -87,14 +88,17 @@ class Reply:
         finally:
             await answer.stop()
             turn.intent = answer.intent
+            turn.details |= answer.asked.details
         return answer.action
 
     async def _next(self, answer: Answer) -> Clause | None:
-        try:
-            async with asyncio.timeout(self._limit_s):
-                return await answer.next()
-        except TimeoutError as error:
-            raise ProviderError("no answer within the limit", retryable=True) from error
+        while True:
+            try:
+                async with asyncio.timeout(self._limit_s):
+                    return await answer.next()
+            except TimeoutError as error:
+                if self._now() >= answer.busy_until_ns:
+                    raise ProviderError("no answer within the limit", retryable=True) from error
 
     async def apologise(self, turn: Turn) -> None:
         await self.speak(turn, self._manners.apology)

@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from sipagent.core.errors import ConfigError
+from sipagent.dialplan import tools
 from sipagent.dialplan.model import (
     AgentSpec,
     AgentStep,
@@ -236,6 +237,8 @@ class _Loader:
             for target, spec in agent.chat.transfer_targets.items():
                 if isinstance(spec, TransferSpec):
                     self._check_transfer(f"{where}.chat.transfer_targets.{target}", spec)
+            for at, what in tools.mistakes(agent.chat.tools, agent.chat.mcp):
+                raise self._error(f"{where}.chat.{at}", what)
 
     def _check_chat(self, where: str, agent: AgentSpec) -> None:
         assert agent.chat is not None

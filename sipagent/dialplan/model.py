@@ -8,10 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
+from sipagent.dialplan.part import Part as _Part
+from sipagent.dialplan.tools import McpSpec, ToolSpec
 
 # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -166,6 +164,8 @@ class ChatSpec(_Part, frozen=True):
     temperature: float = 0.3
     max_tokens: int = 200
     transfer_targets: dict[str, str | TransferSpec] = {}  # name the model uses: SIP URI or number, or more about it
+    tools: dict[str, ToolSpec] = {}  # by the name the model uses
+    mcp: dict[str, McpSpec] = {}  # servers of more tools
 
 
 TurnEndName = Literal["adaptive", "silence", "words", "melody", "provider"]
@@ -252,4 +252,9 @@ def fixed_texts(agent: AgentSpec) -> list[str]:
         fixed += [text for slot in intent.slots.values() for text in (slot.ask, slot.again)]
         if not intent.slots:
             fixed.append(intent.answer)
+    if agent.chat is not None:
+        for tool in agent.chat.tools.values():
+            fixed += [tool.saying, tool.again, tool.collect.ask if tool.collect is not None else ""]
+        for server in agent.chat.mcp.values():
+            fixed += [server.saying, server.again]
     return [text for text in fixed if text]

@@ -1,87 +1,47 @@
 """The chat agent against a server that speaks the OpenAI-compatible streaming protocol."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 import pytest
-from aiohttp import web
 
-from sipagent.conversation.agents.chat import ChatAgent
+from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.chat_model import ChatModel, Delta, Message, Part, ToolCall, Usage
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Asked, EndCall, Piece, Text, TransferCall
 from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.core.errors import ProviderError
 from sipagent.dialplan.model import TransferSpec
-
-
-class Server:
-    """Answers each request with the next script: chunks as dicts, raw bytes, a status, or "hang"."""
-
-    def __init__(self) -> None:
-        self.scripts: list[list[object]] = []
-        self.requests: list[dict[str, object]] = []
-        self.authorizations: list[str | None] = []
-        self.disconnected = asyncio.Event()
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(await request.json())
-        self.authorizations.append(request.headers.get("Authorization"))
-        script = self.scripts.pop(0)
-        if isinstance(script[0], int):
-            return web.json_response({"error": {"message": "no"}}, status=script[0])
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        try:
-            for part in script:
-                if part == "hang":
-                    await asyncio.sleep(30)
-                elif isinstance(part, bytes):
-                    await response.write(part)
-                else:
-                    await response.write(b"data: " + json.dumps(part).encode() + b"\n\n")
-                await asyncio.sleep(0)
-        except (ConnectionError, asyncio.CancelledError):
-            self.disconnected.set()
-            raise
-        return response
-
-
-def delta(**content: object) -> dict[str, object]:
-    return {"choices": [{"index": 0, "delta": content, "finish_reason": None}]}
+from tests.conversation.control import Control
+from tests.peers.chat_server import DONE, ChatServer, chat_server, delta
 
 
 def tool(index: int, name: str = "", arguments: str = "") -> dict[str, object]:
     return delta(tool_calls=[{"index": index, "function": {"name": name, "arguments": arguments}}])
 
 
-DONE = b"data: [DONE]\n\n"
-
-
 @pytest.fixture
-async def server() -> AsyncIterator[tuple[Server, OpenAiChat]]:
-    fake = Server()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", fake.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert site._server is not None
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    async with aiohttp.ClientSession() as http:
-        yield fake, OpenAiChat(http, f"http://127.0.0.1:{port}/v1/", "model-x", api_key="k3y")
-    await runner.cleanup()
+async def server() -> AsyncIterator[tuple[ChatServer, OpenAiChat]]:
+    async with chat_server() as fake, aiohttp.ClientSession() as http:
+        yield fake, OpenAiChat(http, fake.base_url + "/", "model-x", api_key="k3y")
 
 
 def agent(model: ChatModel) -> ChatAgent:
-    return ChatAgent(model, "You are the desk of a hotel.", "Hello.", {"reception": "sip:reception@example.test"})
+    return chat_agent(model, {"reception": "sip:reception@example.test"})
+
+
+def chat_agent(model: ChatModel, targets: Mapping[str, str | TransferSpec]) -> ChatAgent:
+    plan = ChatPlan(prompt="You are the desk of a hotel.", greeting="Hello.", transfer_targets=targets)
+    return ChatAgent(model, plan, Control())
 
 
 async def respond(chat: ChatAgent, heard: str, history: History | None = None) -> list[Piece]:
     return [piece async for piece in chat.respond(Asked(heard, history or History()))]
+
+
+def words(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces if isinstance(piece, Text)).strip()
 
 
 async def test_text_streams_and_the_request_has_history_tools_and_key(server):
@@ -91,7 +51,7 @@ async def test_text_streams_and_the_request_has_history_tools_and_key(server):
     history.caller("hi")
     history.agent("Hello, how")  # only what was heard
     pieces = await respond(agent(model), "when are you open", history)
-    assert pieces == [Text("We "), Text("are open.")]
+    assert words(pieces) == "We are open."
     (request,) = fake.requests
     assert [m["role"] for m in request["messages"]] == ["system", "user", "assistant", "user"]
     assert request["messages"][-1]["content"] == "when are you open"
@@ -114,7 +74,7 @@ async def test_tool_calls_arrive_in_pieces_and_usage_has_no_choices(server):
         ]
     )
     assert await respond(agent(model), "a human please") == [
-        Text("I will put you through."),
+        Text("I will put you through. "),
         TransferCall("sip:reception@example.test"),
     ]
 
@@ -122,7 +82,7 @@ async def test_tool_calls_arrive_in_pieces_and_usage_has_no_choices(server):
 async def test_a_transfer_carries_what_the_model_tells_the_other_side(server):
     fake, model = server
     plan = TransferSpec(target="sip:desk@example.test", kind="attended")
-    chat = ChatAgent(model, "You are the desk.", "Hello.", {"desk": plan})
+    chat = chat_agent(model, {"desk": plan})
     arguments = '{"target": "desk", "summary": "Wants to cancel order seven."}'
     fake.scripts.append([tool(0, "transfer_call", arguments), DONE])
     history = History()
@@ -132,10 +92,8 @@ async def test_a_transfer_carries_what_the_model_tells_the_other_side(server):
     (request,) = fake.requests
     assert [m["role"] for m in request["messages"]] == ["system", "system", "user"]
     (offered,) = [t["function"] for t in request["tools"] if t["function"]["name"] == "transfer_call"]
-    assert offered["parameters"]["properties"] == {
-        "target": {"type": "string", "enum": ["desk"]},
-        "summary": {"type": "string"},
-    }
+    assert offered["parameters"]["properties"]["target"] == {"type": "string", "enum": ["desk"]}
+    assert offered["parameters"]["required"] == ["target"]
 
 
 async def parts(model: ChatModel, messages: list[Message] | None = None) -> list[Part]:
@@ -194,13 +152,24 @@ async def test_a_tool_without_words_gets_words(server):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
-    [('{"target": "the moon"}', "transfer_call"), ("not json", "transfer_call"), ("[1]", "transfer_call"), ("{}", "x")],
+    ("arguments", "name", "told"),
+    [
+        ('{"target": "the moon"}', "transfer_call", "The arguments are wrong: target: 'the moon' is not one of ["),
+        ("not json", "transfer_call", "The arguments are no JSON object."),
+        ("[1]", "transfer_call", "The arguments are wrong: they: [1] is not of type 'object'"),
+        ("{}", "x", "There is no tool `x`."),
+    ],
 )
-async def test_tools_that_were_not_offered_do_nothing(server, arguments, name):
+async def test_a_mistake_goes_back_to_the_model_once(server, arguments, name, told):
     fake, model = server
-    fake.scripts.append([delta(content="Well."), tool(0, name, arguments), DONE])
-    assert await respond(agent(model), "do it") == [Text("Well.")]
+    for _ in range(2):
+        fake.scripts.append([tool(0, name, arguments), DONE])
+    fake.scripts.append([delta(content="I cannot do that."), DONE])
+    assert await respond(agent(model), "do it") == [Text("I cannot do that. ")]
+    first, second, third = fake.requests
+    assert second["messages"][-1]["role"] == "tool" and second["messages"][-1]["content"].startswith(told)
+    assert "no more tools" in third["messages"][-1]["content"]
+    assert "tools" in second and "tools" not in third
 
 
 @pytest.mark.parametrize(
@@ -228,14 +197,14 @@ async def test_failures_are_provider_errors(server, script, retryable):
 async def test_a_stream_without_an_end_marker_ends(server):
     fake, model = server
     fake.scripts.append([delta(content="Hi."), b": comment\n\n", b"event: x\n\n"])
-    assert await respond(agent(model), "hello") == [Text("Hi.")]
+    assert words(await respond(agent(model), "hello")) == "Hi."
 
 
 async def test_a_model_that_does_not_stop_is_stopped(server):
     fake, model = server
     fake.scripts.append([delta(content="x" * 5000), delta(content="y" * 5000), delta(content="z"), "hang"])
     pieces = await asyncio.wait_for(respond(agent(model), "hello"), 5)
-    assert len(pieces) == 2
+    assert words(pieces).replace(" ", "") == "x" * 5000 + "y" * 5000
 
 
 async def test_nobody_at_the_address(unused_tcp_port):
@@ -247,8 +216,8 @@ async def test_nobody_at_the_address(unused_tcp_port):
 
 async def test_giving_up_cancels_the_request(server):
     fake, model = server
-    fake.scripts.append([delta(content="One "), "hang"])
+    fake.scripts.append([delta(content="One moment. And "), "hang"])
     replies = agent(model).respond(Asked("hello", History()))
-    assert await anext(replies) == Text("One ")
+    assert await anext(replies) == Text("One moment. ")
     await replies.aclose()
     await asyncio.wait_for(fake.disconnected.wait(), 5)

@@ -1,93 +1,241 @@
-"""An agent led by a chat model; the model may end the call or transfer it by calling a tool."""
+"""An agent led by a chat model, which may have things done by tools.
 
-import json
-from collections.abc import AsyncGenerator, Mapping
+model ─► clauses ─► caller          what claims an outcome waits until the answer is complete
+  ▲  └─► calls of tools ─► results ┐
+  └────────────────────────────────┘ at most `rounds` times, then it has to answer with what it knows
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sipagent.conversation.chat_model import ChatModel, Delta, Message, ToolCall, ToolSpec
-from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, TransferPlan, plan_of
+from sipagent.conversation.chat_model import ChatModel, Delta, Message, ToolCall, ToolSpec, Usage
+from sipagent.conversation.interfaces import (
+    Asked,
+    CallControl,
+    EndCall,
+    Expecting,
+    Piece,
+    Text,
+    TransferPlan,
+    plan_of,
+)
+from sipagent.conversation.streams import closing
+from sipagent.conversation.tools.box import Result, Toolbox, TurnTools, WrongArguments, check_arguments
+from sipagent.conversation.tools.claims import HeldBack
+from sipagent.conversation.tools.tool import Tool, object_schema
+from sipagent.core import clock
+from sipagent.core.errors import ProviderError
+from sipagent.core.states import ToolStatus
+
+LONGEST_SUMMARY = 400  # characters; some 25 s of speech
+ROUNDS = 5  # of tool calls in one turn
+CALLS = 4  # of tools in one answer of the model; more are not carried out
+REMEMBERED = 20  # calls of tools that the model is shown again in later turns
+END, TRANSFER = "end_call", "transfer_call"
 
 _ROLES = {"caller": "user", "agent": "assistant", "note": "system"}
-
 _STYLE = (
     "You are speaking on the telephone. Answer in one or two short spoken sentences, without lists, symbols or markup."
 )
+_TOOLS_STYLE = (
+    "Say that something has been done only after the tool has answered that it has. When a tool fails, say so."
+)
+_END = ToolSpec(END, "Hang up, after you have said goodbye.", object_schema({}))
+_FIRST_THE_OTHERS = "Not done: look first at what the other tools have answered."
 
 
-LONGEST_SUMMARY = 400  # characters; some 25 s of speech
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatPlan:
+    """What the agents of one kind have in common."""
+
+    prompt: str
+    greeting: str
+    transfer_targets: Mapping[str, str | TransferPlan]
+    tools: Sequence[Tool] = ()
+    rounds: int = ROUNDS
+
+
+@dataclass(slots=True)
+class _Round:
+    """One answer of the model."""
+
+    said: list[str]
+    calls: list[ToolCall]
 
 
 class ChatAgent:
-    """The agent of one call. Its only memory is the history of what was heard, so it has nothing to roll back."""
+    """The agent of one call. Its memory besides the history is what its tools have answered."""
 
     intent = ""
     expecting = Expecting.ANYTHING
 
-    def __init__(
-        self, model: ChatModel, prompt: str, greeting: str, transfer_targets: Mapping[str, str | TransferPlan]
-    ) -> None:
+    def __init__(self, model: ChatModel, plan: ChatPlan, control: CallControl) -> None:
         self._model = model
-        self._system = f"{prompt}\n\n{_STYLE}\n\nThe call was opened with: {greeting}"
-        self._targets = transfer_targets
-        self._tools = [
-            ToolSpec(
-                name="end_call",
-                description="Hang up, after you have said goodbye.",
-                parameters={"type": "object", "properties": {}},
-            )
-        ]
-        if transfer_targets:
-            self._tools.append(
-                ToolSpec(
-                    name="transfer_call",
-                    description="Send the caller to somebody else, after you have said so.",
-                    parameters={
-                        "type": "object",
-                        "properties": {
-                            "target": {"type": "string", "enum": sorted(transfer_targets)},
-                            "summary": {"type": "string"},
-                        },
-                        "required": ["target"],
-                    },
-                )
-            )
+        self._plan = plan
+        self._box = Toolbox(plan.tools, control)
+        rules = f"{_STYLE} {_TOOLS_STYLE}" if plan.tools or plan.transfer_targets else _STYLE
+        self._system = f"{plan.prompt}\n\n{rules}\n\nThe call was opened with: {plan.greeting}"
+        self._offered = [_END, *_transfer(plan.transfer_targets), *self._box.specs]
+        self._memory: list[dict[str, Any]] = []  # plain values: what is checkpointed
+        self._complete = True  # the last turn's answer was not retracted, nor broken off while it was made
+        self._handing_over: Callable[[ToolStatus, str], None] | None = None  # a transfer whose outcome is open
 
     def checkpoint(self) -> object:
-        return None
+        return list(self._memory)
 
     def rollback(self, state: object) -> None:
-        pass
+        """What tools have changed meanwhile stays changed, and known."""
+        assert isinstance(state, list)
+        since = [kept for kept in self._memory if kept not in state and not kept["read_only"]]
+        self._memory = [*state, *since]
+        self._complete = False
 
     async def respond(self, asked: Asked) -> AsyncGenerator[Piece, None]:
-        messages = [Message("system", self._system)]
-        for entry in asked.history.entries:
-            messages.append(Message(_ROLES[entry.speaker], entry.text))
-        messages.append(Message("user", asked.text))
-        action: Piece | None = None
+        self._close_transfer(ToolStatus.CANCELLED, "the caller spoke before it was begun")
+        if self._complete:
+            self._box.answered()
+        self._complete = False
+        turn = self._box.turn(asked)
+        messages = self._messages(asked)
         spoken = False
-        async for part in self._model.stream(messages, self._tools):
-            match part:
-                case Delta(text=text) if text:
-                    spoken = spoken or bool(text.strip())
-                    yield Text(text)
-                case ToolCall(name="end_call"):
-                    action = EndCall()
-                case ToolCall(name="transfer_call", arguments=text):
-                    arguments = _arguments(text)
-                    target = self._targets.get(str(arguments.get("target", "")))
-                    if target is not None:
-                        action = plan_of(target, str(arguments.get("summary", ""))[:LONGEST_SUMMARY])
-                case _:
-                    pass  # a tool we did not offer: models do that; the words, if any, stand for themselves
-        if action is not None:
-            if not spoken:
-                yield Text("Goodbye." if isinstance(action, EndCall) else "One moment, I will put you through.")
-            yield action
+        for number in range(self._plan.rounds + 1):
+            may_call = number < self._plan.rounds and not turn.closed
+            answer = _Round([], [])
+            async for clause in self._ask(messages, self._offered if may_call else (), answer, asked):
+                spoken = True
+                yield Text(clause + " ")
+            if not answer.calls:
+                break
+            await asked.certain()
+            messages.append(Message("assistant", " ".join(answer.said), tuple(answer.calls)))
+            if len(answer.calls) == 1 and answer.calls[0].name in (END, TRANSFER):
+                result, action = self._action(turn, answer.calls[0])
+                if action is not None:
+                    if not spoken:
+                        yield Text("Goodbye." if isinstance(action, EndCall) else "One moment, I will put you through.")
+                    self._complete = True
+                    yield action
+                    return
+                messages.append(Message("tool", result, tool_call_id=answer.calls[0].id))
+                continue
+            async with closing(self._carry_out(turn, answer, messages)) as pieces:
+                async for piece in pieces:
+                    spoken = spoken or isinstance(piece, Text)
+                    yield piece
+        self._complete = True
+        if not spoken:
+            raise ProviderError("the chat model answered with nothing", retryable=True)
+
+    async def _ask(
+        self, messages: Sequence[Message], offered: Sequence[ToolSpec], answer: _Round, asked: Asked
+    ) -> AsyncGenerator[str, None]:
+        """The clauses that may be said; fills in the rest of the answer."""
+        held = HeldBack()
+        async with closing(self._model.stream(messages, offered)) as parts:
+            async for part in parts:
+                match part:
+                    case Delta(text=text):
+                        for clause in held.push(text):
+                            answer.said.append(clause)
+                            yield clause
+                    case ToolCall():
+                        if offered and len(answer.calls) < CALLS:
+                            answer.calls.append(part)
+                    case Usage(prompt=prompt, answer=written):
+                        used = asked.details.setdefault("tokens", {"prompt": 0, "answer": 0})
+                        used["prompt"] += prompt
+                        used["answer"] += written
+        for clause in held.end(called=any(call.name != END for call in answer.calls)):
+            answer.said.append(clause)
+            yield clause
+
+    async def _carry_out(self, turn: TurnTools, answer: _Round, messages: list[Message]) -> AsyncGenerator[Piece, None]:
+        """One tool after the other, for one may need what another has found; what they answer goes to the messages."""
+        for call in answer.calls:
+            if call.name in (END, TRANSFER):
+                messages.append(Message("tool", _FIRST_THE_OTHERS, tool_call_id=call.id))
+                continue
+            async with closing(self._box.carry_out(turn, call, spoken=bool(answer.said))) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Result):
+                        messages.append(Message("tool", piece.text, tool_call_id=call.id))
+                        self._remember(turn.asked, call, piece)
+                    else:
+                        yield piece
+
+    # --- what ends the conversation ---
+
+    def _action(self, turn: TurnTools, call: ToolCall) -> tuple[str, Piece | None]:
+        """What the model is told, or what is done after all has been said."""
+        if call.name == END:
+            tool_call_id = self._box.called(turn, call, "end")
+            self._box.returned(turn, tool_call_id, END, ToolStatus.OK, 0.0, "")
+            return "", EndCall()
+        offered = _transfer(self._plan.transfer_targets)
+        try:
+            if not offered:
+                raise WrongArguments("There is nobody to transfer the caller to.", "no transfer is offered")
+            arguments = check_arguments(call.arguments, offered[0].parameters)
+        except WrongArguments as error:
+            return self._box.refuse(turn, call, "transfer", str(error), error.recorded).text, None
+        tool_call_id, began = self._box.called(turn, call, "transfer"), clock.mono_ns()
+
+        def over(status: ToolStatus, detail: str) -> None:
+            taken_ms = (clock.mono_ns() - began) / 1e6
+            self._box.returned(turn, tool_call_id, TRANSFER, status, taken_ms, detail)
+
+        self._handing_over = over
+        summary = str(arguments.get("summary", ""))[:LONGEST_SUMMARY]
+        return "", plan_of(self._plan.transfer_targets[arguments["target"]], summary, self._handed_over)
+
+    def _handed_over(self, reason: str) -> None:
+        """The model learns of a failure by a note in the history."""
+        self._close_transfer(ToolStatus.FAILED if reason else ToolStatus.OK, reason)
+
+    def _close_transfer(self, status: ToolStatus, detail: str) -> None:
+        over, self._handing_over = self._handing_over, None
+        if over is not None:
+            over(status, detail)
+
+    # --- what the model is given ---
+
+    def _remember(self, asked: Asked, call: ToolCall, result: Result) -> None:
+        self._memory.append(
+            {
+                "after": len(asked.history.entries) + 1,  # with the caller's words, which are not among them yet
+                "id": f"{call.id}-{len(self._memory)}-{len(asked.history.entries)}",
+                "name": call.name,
+                "arguments": call.arguments,
+                "result": result.text,
+                "read_only": result.read_only,
+            }
+        )
+        del self._memory[:-REMEMBERED]
+
+    def _messages(self, asked: Asked) -> list[Message]:
+        entries = asked.history.entries
+        messages = [Message("system", self._system)]
+        for number in range(len(entries) + 1):
+            for kept in self._memory:
+                if min(kept["after"], len(entries)) == number:
+                    call = ToolCall(kept["name"], kept["arguments"], kept["id"])
+                    messages.append(Message("assistant", "", (call,)))
+                    messages.append(Message("tool", kept["result"], tool_call_id=kept["id"]))
+            if number < len(entries):
+                messages.append(Message(_ROLES[entries[number].speaker], entries[number].text))
+        messages.append(Message("user", asked.text))
+        return messages
 
 
-def _arguments(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+def _transfer(targets: Mapping[str, str | TransferPlan]) -> list[ToolSpec]:
+    if not targets:
+        return []
+    parameters = object_schema(
+        {
+            "target": {"type": "string", "enum": sorted(targets)},
+            "summary": {"type": "string", "description": "what the caller wants, told to whoever takes the call"},
+        },
+        optional=("summary",),
+    )
+    return [ToolSpec(TRANSFER, "Send the caller to somebody else, after you have said so.", parameters)]

@@ -1,0 +1,1 @@
+"""What a chat agent can do besides speaking: one file a kind of tool."""

@@ -1,0 +1,94 @@
+"""Where a tool may connect to: public addresses, and those the operator allows.
+
+A name is judged by the addresses it resolves to, and the connection goes to one of exactly these; so neither a name
+that points inside nor one that changes between question and connection leads into the operator's own network.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from sipagent.conversation.tools.tool import ToolFailed
+from sipagent.core.errors import ConfigError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
+
+
+class Guard:
+    def __init__(self, allow: Sequence[str] = ()) -> None:
+        """Raises ConfigError for an entry that is neither a network nor a name."""
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._names: set[str] = set()
+        for entry in allow:
+            try:
+                self._networks.append(ipaddress.ip_network(entry))
+            except ValueError:
+                if not entry or "/" in entry or ":" in entry:
+                    raise ConfigError(f"[tools] allow: {entry!r} is neither a network, an address nor a name") from None
+                self._names.add(entry.lower())
+
+    def admits(self, host: str, address: str) -> bool:
+        """Whether a tool may connect to this address under this name."""
+        if host.lower().rstrip(".") in self._names:
+            return True
+        try:
+            found = _meant(ipaddress.ip_address(address.partition("%")[0]))
+        except ValueError:
+            return False
+        return _is_public(found) or any(found in network for network in self._networks)
+
+    def check_literal(self, host: str) -> None:
+        """For a host that is an address: no name is resolved then. Raises ToolFailed."""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return
+        if not self.admits(host, host):
+            raise ToolFailed("its address is not public and not in the operator's `[tools] allow`")
+
+
+def _meant(address: Address) -> Address:
+    """The IPv4 address inside of an IPv6 one."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if address.sixtofour is not None:
+            return address.sixtofour
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+class GuardedResolver(AbstractResolver):
+    """Resolves names to those of their addresses that the guard admits."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Raises OSError when the name has no address that may be reached."""
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+        admitted = [
+            ResolveResult(
+                hostname=host, host=str(to[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
+            )
+            for kind, _, proto, _, to in found
+            if self._guard.admits(host, str(to[0]))
+        ]
+        if not admitted:
+            raise OSError(None, "not a public address, and not in the operator's `[tools] allow`")
+        return admitted
+
+    async def close(self) -> None:
+        pass
