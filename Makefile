@@ -35,7 +35,7 @@ $(VENV)/made:
 	@touch $@
 
 # constraints.txt pins every package with its hashes; pip takes nothing else.
-$(VENV)/run: $(VENV)/made constraints.txt pyproject.toml sipagent/media/native.c
+$(VENV)/run: $(VENV)/made constraints.txt pyproject.toml sipagent/media/native.c sipagent/media/native_looks.h
 	@echo "installing (about 700 MB, most of it models and their runtimes) ..."
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
