@@ -28,6 +28,7 @@ from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 
 AGENTS = ("callback", "arrays", "coroutine", "bridge")
+CLOSED_AT_ONCE = 50
 _LIMIT = 1 << 24  # of a line: thousands of ports
 
 
@@ -168,6 +169,27 @@ async def _first_packets(port: MediaPort, source: int) -> None:
     raise SystemExit(f"the engine did not learn where call {source} comes from")
 
 
+async def _opened(client: MediaClient, calls: int, shared: int, paired: bool) -> tuple[list[MediaPort], list[float]]:
+    """So many ports that are connected, and seconds of main's time for each."""
+    ports: list[MediaPort] = []
+    setup: list[float] = []
+    while len(ports) < calls:
+        # Each shared port lets one in at a time, until its source is known; the others are opened one by one.
+        count = 1 if paired else min(shared or 1, calls - len(ports))
+        began = time.process_time()
+        sources = [SOURCE_PORT + 2 * (len(ports) + number) for number in range(count)]
+        beside = ports[-1] if paired and len(ports) % 2 else None
+        opened = await asyncio.gather(*(client.open(("127.0.0.1", far), beside) for far in sources))
+        for port, far in zip(opened, sources, strict=True):
+            # As with a usual trunk: telephone-event negotiated, reports to the port above (where nobody listens).
+            port.connect("127.0.0.1", far, 0, 101, rtcp_port=far + 1)
+        setup += [(time.process_time() - began) / count] * count
+        ports += opened
+        if shared:
+            await asyncio.gather(*(_first_packets(port, far) for port, far in zip(opened, sources, strict=True)))
+    return ports, setup
+
+
 async def serve(options: argparse.Namespace) -> None:
     client_settings = settings_for(options.calls, options.settings)
     client = MediaClient(client_settings, _Quiet())
@@ -175,19 +197,7 @@ async def serve(options: argparse.Namespace) -> None:
     pids = engine_pids(os.getpid())
     for pid, core in zip(pids, cores(len(pids))[0], strict=True):
         pin(pid, core)
-    ports: list[MediaPort] = []
-    setup: list[float] = []
-    for number in range(options.calls):
-        began = time.process_time()
-        far = SOURCE_PORT + 2 * number
-        other = ports[number - 1] if options.agent == "bridge" and number % 2 else None
-        port = await client.open(("127.0.0.1", far), other)
-        # As with a usual trunk: telephone-event negotiated, reports to the port above (where nobody listens).
-        port.connect("127.0.0.1", far, 0, 101, rtcp_port=far + 1)
-        setup.append(time.process_time() - began)
-        ports.append(port)
-        if client_settings.shared_ports:
-            await _first_packets(port, far)
+    ports, setup = await _opened(client, options.calls, client_settings.shared_ports, options.agent == "bridge")
     tasks = []
     match options.agent:
         case "callback":
@@ -207,13 +217,14 @@ async def serve(options: argparse.Namespace) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(questions), sys.stdin)
     while await questions.readline():
         _tell(figures(ports))
-    teardown: list[float] = []
-    for port in ports:
-        began = time.process_time()
-        await port.close()
-        teardown.append(time.process_time() - began)
     for task in tasks:
         task.cancel()
+    teardown: list[float] = []
+    for first in range(0, len(ports), CLOSED_AT_ONCE):  # while one alone is awaited, main hands on the others' audio
+        closing = ports[first : first + CLOSED_AT_ONCE]
+        began = time.process_time()
+        await asyncio.gather(*(port.close() for port in closing))
+        teardown += [(time.process_time() - began) / len(closing)] * len(closing)
     await client.close()
     _tell(_costs("teardown", teardown))
 

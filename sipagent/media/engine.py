@@ -132,6 +132,7 @@ class Engine:
     def run(self, scheduling: str) -> None:
         """Returns when told to stop or when main is gone."""
         accelerated = isinstance(self._hot, native.NativePath)
+        self._rings.header[Header.CPU_NS] = time.process_time_ns()  # starting is no load
         self._notify(Ready(pid=os.getpid(), scheduling=scheduling, accelerated=accelerated))
         deadline = time.monotonic_ns()
         while self._running:

@@ -179,18 +179,20 @@ class MediaPort:
         if self._final is not None:
             return 0
         rings, slot = self._rings, self.slot
-        ring = rings.tx_pcm[slot] if frame == FRAME else rings.tx_wide[slot]
+        ring, sent = rings.tx_pcm[slot] if frame == FRAME else rings.tx_wide[slot], rings.tx_sent[slot]
         room = len(ring)
         head = int(rings.tx_head[slot])
-        count = max(0, min(len(pcm) // frame, room - (head - int(rings.tx_tail[slot]))))
+        count = min(len(pcm) // frame, room - (head - int(rings.tx_tail[slot])))
+        if count <= 0:
+            return 0
         frames = pcm[: count * frame].reshape(count, frame)
-        done = 0
-        while done < count:
-            place = (head + done) % room
-            part = min(count - done, room - place)
-            ring[place : place + part] = frames[done : done + part]
-            rings.tx_sent[slot, place : place + part] = 0
-            done += part
+        place = head % room
+        part = min(count, room - place)
+        ring[place : place + part] = frames[:part]
+        sent[place : place + part] = 0
+        if part < count:
+            ring[: count - part] = frames[part:]
+            sent[: count - part] = 0
         rings.tx_head[slot] = head + count
         return count * frame
 
