@@ -199,10 +199,12 @@ class Node:
         self.started = clock.now()
         self._dialplan_folder = Path(config.node.dialplans) if config.node.dialplans else shipped_folder("dialplans")
         self._exit = AsyncExitStack()
-        self.media = MediaPool(config.media, self.hub)
+        media = msgspec.structs.replace(config.media, host6=config.media.host6 or config.sip.host6)
+        self.media = MediaPool(media, self.hub)
         self.nat = Nat(
             public_host=config.media.public_host or config.sip.public_host,
             bound=next((h for h in (config.media.host, config.sip.host) if h not in ("", "0.0.0.0")), ""),
+            bound6=media.host6,
             stun_servers=config.sip.stun_servers,
             every_s=config.sip.stun_every_s,
             events=self.hub,

@@ -29,6 +29,7 @@ from sipagent.media.protocol import Crypto
 from sipagent.media.telephone_event import GAP_MS, KEY_MS
 from sipagent.sip import message, sdp
 from sipagent.sip import protocol as sip
+from sipagent.sip.addresses import with_port
 
 _CAUSES: dict[str, Cause] = {
     "no_ack": Cause.NO_ACK,
@@ -68,7 +69,7 @@ class Leg:
         self._lane = lane
         self._events = events
         self.media_host = media_host
-        self._terms = terms
+        self._terms = replace(terms, ip_version=6 if port.ipv6 else 4)
         self._session_id = clock.mono_ns() // 1000 & 0x7FFFFFFF
         self._offer: sdp.Sdp | None = None
         self._dialog_over = asyncio.Event()
@@ -335,7 +336,7 @@ class Leg:
                 leg_id=self.id,
                 sip_call_id=fact.sip_call_id,
                 codec=self._codec,
-                local_media=f"{self.media_host}:{self.port.port}",
+                local_media=with_port(self.media_host, self.port.port),
                 remote_media=self._record.remote_media,
             )
         )
@@ -380,7 +381,7 @@ class Leg:
         self._codec = agreed.codec
         self._sends = agreed.send
         self._keypad.telephone_event = agreed.telephone_event >= 0
-        self._record.remote_media = f"{agreed.host}:{agreed.port}"
+        self._record.remote_media = with_port(agreed.host, agreed.port)
         self.port.connect(
             agreed.host,
             agreed.port,

@@ -19,6 +19,7 @@ from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import MediaPort
 from sipagent.sip import identity, message, routing
+from sipagent.sip.addresses import with_port
 from sipagent.sip.redirection import Redirections
 from sipagent.sip.servers import Server
 from sipagent.sip.settings import FAILOVER_ON, TrunkSettings
@@ -129,7 +130,7 @@ class Outbound:
         try:
             # In a thread: a name may have to be looked up, and the loop belongs to every call.
             our_host = await asyncio.to_thread(services.media_host, remote)
-            port = await services.media.open(beside=request.beside)
+            port = await services.media.open(beside=request.beside, ipv6=services.media.ipv6 and ":" in our_host)
         finally:
             self.opening -= 1
         if services.lane.ready is None:
@@ -303,4 +304,4 @@ def _trunks_for(trunks: Trunks, target: str, name: str) -> Sequence[TrunkSetting
 def _host_of(uri: str) -> str:
     """`host` or `host:port` of a SIP URI."""
     address = message.parse_address(uri)
-    return f"{address.host}:{address.port}" if address.port else address.host
+    return with_port(address.host, address.port) if address.port else address.host

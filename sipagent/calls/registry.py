@@ -269,7 +269,7 @@ class CallRegistry:
         if match is None:
             self._refuse_call(call_id, incoming.call, 404, Cause.NO_ROUTE, "no route takes this number")
             return None
-        far = None
+        far: tuple[str, int] | None = None
         try:
             terms = self._services.terms(trunk)
             if incoming.sdp:
@@ -279,7 +279,7 @@ class CallRegistry:
             self._refuse_call(call_id, incoming.call, 488, Cause.NO_CODEC, str(error))
             return None
         try:
-            port = await self._services.media.open(far)
+            port = await self._services.media.open(far, ipv6=self._on_ipv6(incoming, far))
         except SipagentError as error:
             self._refuse_call(call_id, incoming.call, 503, Cause.ERROR, str(error))
             return None
@@ -291,7 +291,7 @@ class CallRegistry:
             else:
                 self._services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
             return None
-        leg = self._leg(incoming, call_id, port, terms)
+        leg = self._leg(incoming, call_id, port, terms, far)
         call = self._register(call_id, leg, match, trunk)
         leg.created(incoming.sip_call_id)
         return call
@@ -302,7 +302,8 @@ class CallRegistry:
         try:
             terms = self._services.terms(trunk)
             agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms) if incoming.sdp else None
-            port = await self._services.media.open((agreed.host, agreed.port) if agreed is not None else None)
+            far = (agreed.host, agreed.port) if agreed is not None else None
+            port = await self._services.media.open(far, ipv6=self._on_ipv6(incoming, far))
         except ValueError:
             self._refuse(incoming.call, Refusal(488, "nothing to agree on"))
             return
@@ -314,7 +315,7 @@ class CallRegistry:
             await port.close()
             self._refuse(incoming.call, Refusal(481, "no dialog to take the place of"))
             return
-        leg = self._leg(incoming, call.id, port, terms)
+        leg = self._leg(incoming, call.id, port, terms, far)
         call.adopt(leg)
         leg.created(incoming.sip_call_id)
         try:
@@ -326,7 +327,19 @@ class CallRegistry:
                 Termination(disposition=Disposition.REJECTED, cause=Cause.REJECTED, by=EndedBy.SYSTEM, sip_status=480),
             )
 
-    def _leg(self, incoming: protocol.IncomingCall, call_id: CallId, port: MediaPort, terms: sdp.Terms) -> Leg:
+    def _on_ipv6(self, incoming: protocol.IncomingCall, far: tuple[str, int] | None) -> bool:
+        """Whether the media of a call is on IPv6: as the offer says, without one as its signalling."""
+        by_offer = far is not None and ":" in far[0]
+        return self._services.media.ipv6 and (by_offer or (far is None and incoming.source.startswith("[")))
+
+    def _leg(
+        self,
+        incoming: protocol.IncomingCall,
+        call_id: CallId,
+        port: MediaPort,
+        terms: sdp.Terms,
+        far: tuple[str, int] | None,
+    ) -> Leg:
         who = LegIdentity(
             call_id=call_id,
             direction=Direction.INBOUND,
@@ -334,7 +347,9 @@ class CallRegistry:
             to_number=incoming.to_user,
             remote_address=incoming.source,
         )
-        our_host = self._services.media_host(incoming.source)
+        # Towards the media where that comes by another IP version than the signalling.
+        other_version = far is not None and incoming.source.startswith("[") is not port.ipv6
+        our_host = self._services.media_host(far[0] if far is not None and other_version else incoming.source)
         leg = Leg(incoming.call, self._services.lane, port, self._services.events, who, our_host, terms)
         leg.take_offer(incoming.sdp)
         return leg

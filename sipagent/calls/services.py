@@ -1,7 +1,7 @@
 """What every call of a node shares, and how an agent of the dialplan becomes a conversation."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
@@ -44,4 +44,5 @@ class Services:
     def terms(self, trunk: str) -> sdp.Terms:
         """What a call over this trunk, "" for none, may agree to. Raises ValueError when no codec is left."""
         ready = self.lane.ready
-        return media_terms(self.sip, self.trunk(trunk), ready.codecs if ready is not None else ())
+        terms = media_terms(self.sip, self.trunk(trunk), ready.codecs if ready is not None else ())
+        return replace(terms, ip_version=0 if self.media.ipv6 else 4)

@@ -154,7 +154,9 @@ class MediaClient:
         """Whether the port is one of this process."""
         return self._ports.get(port.slot) is port
 
-    async def open(self, far: tuple[str, int] | None = None, beside: MediaPort | None = None) -> MediaPort:
+    async def open(
+        self, far: tuple[str, int] | None = None, beside: MediaPort | None = None, *, ipv6: bool = False
+    ) -> MediaPort:
         """A bound port. Raises CapacityError when no slot is free, SetupError when no port can be had.
 
         `far` is where the peer's SDP says its RTP is, when that is known already: such a call may share a port.
@@ -177,7 +179,7 @@ class MediaClient:
         self._seen[slot] = 0
         self._rates[slot] = RATE
         self._at_once[slot] = 1
-        self.send(OpenPort(slot=slot, far=far))
+        self.send(OpenPort(slot=slot, far=far, ipv6=ipv6))
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
                 port = await opened
@@ -190,7 +192,8 @@ class MediaClient:
             raise
         finally:
             del self._opening[slot]
-        self._ports[slot] = MediaPort(self, self._rings, self._settings.host, slot, port)
+        host = self._settings.host6 if ipv6 else self._settings.host
+        self._ports[slot] = MediaPort(self, self._rings, host, slot, port)
         self._list_active()
         return self._ports[slot]
 
@@ -294,7 +297,7 @@ class MediaClient:
     def _resume_ports(self) -> None:
         # Those with a source first: on a shared port one that has none might else take another's packets for its own.
         for slot, port in sorted(self._ports.items(), key=lambda item: item[1].source is None):
-            self.send(OpenPort(slot=slot, port=port.port, resume=True, source=port.source))
+            self.send(OpenPort(slot=slot, port=port.port, resume=True, source=port.source, ipv6=port.ipv6))
             if port.connected is not None:
                 self.send(port.connected)
         for port in self._ports.values():

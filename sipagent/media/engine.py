@@ -112,7 +112,7 @@ class Engine:
         self._outgoing = Outgoing(rings)
         numbers = range(settings.port_min + settings.port_min % 2, settings.port_max, 2)[: settings.shared_ports]
         shared = SharedPorts(settings.host, numbers, self._outgoing.packets, rings.counters) if numbers else None
-        self._sockets = CallSockets(settings.host, settings.capacity, rings.counters, shared)
+        self._sockets = CallSockets(settings.host, settings.capacity, rings.counters, shared, settings.host6)
         self._lines = lines = Lines(settings, rings, self._sockets, shared, self._outgoing, self._notify)
         state = (rings, lines.expected, lines.reception, lines.narrow, self._outgoing, lines.heard_ns, lines.mixing)
         library = native.load() if settings.accelerate else None

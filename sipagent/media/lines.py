@@ -110,7 +110,10 @@ class Lines:
         if slot in self._lines or not 0 <= slot < self._rings.capacity:
             self._notify(PortFailed(slot=slot, reason=f"slot {slot} is in use or out of range"))
             return
-        port = self._share(slot, command) or self._bind(slot, command.port, now_ns)
+        if command.ipv6 and not self._settings.host6:
+            self._notify(PortFailed(slot=slot, reason="RTP over IPv6 needs `host6` in [media] or [sip]"))
+            return
+        port = self._share(slot, command) or self._bind(slot, command, now_ns)
         if isinstance(port, str):
             self._notify(PortFailed(slot=slot, reason=port))
             return
@@ -304,13 +307,15 @@ class Lines:
         earliest = self.reports.earliest_ns
         return min(self._expired_ns + EXPIRE_NS, earliest) if self._pressing else earliest
 
-    def _bind(self, slot: int, wanted: int, now_ns: int) -> int | str:
+    def _bind(self, slot: int, command: OpenPort, now_ns: int) -> int | str:
         """The port bound, or the sentence why there is none."""
+        wanted = command.port
+        host = self._settings.host6 if command.ipv6 else self._settings.host
         if wanted:
             try:
-                self._sockets.bind(slot, wanted)
+                self._sockets.bind(slot, wanted, ipv6=command.ipv6)
             except OSError as error:
-                return f"RTP port {wanted} cannot be bound on {self._settings.host}: {error.strerror}"
+                return f"RTP port {wanted} cannot be bound on {host}: {error.strerror}"
             self._ports.take_exactly(wanted)
             return wanted
         reason = "no RTP port is free: widen port_min..port_max or shorten port_quarantine_s"
@@ -319,11 +324,11 @@ class Lines:
             if port is None:
                 break
             try:
-                self._sockets.bind(slot, port)
+                self._sockets.bind(slot, port, ipv6=command.ipv6)
             except OSError as error:
                 self._ports.failed(port, now_ns)
                 self._rings.header[Header.BIND_FAILURES] += 1
-                reason = f"RTP port {port} cannot be bound on {self._settings.host}: {error.strerror}"
+                reason = f"RTP port {port} cannot be bound on {host}: {error.strerror}"
                 continue
             return port
         return reason
@@ -343,7 +348,7 @@ class Lines:
 
     def _share(self, slot: int, command: OpenPort) -> int | None:
         """A port shared with other calls, None when this one needs its own."""
-        if self._shared is None:
+        if self._shared is None or command.ipv6:
             return None
         port = command.port if command.port in self._shared.ports else None
         if not command.port:

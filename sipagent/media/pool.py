@@ -19,6 +19,7 @@ class MediaPool:
 
     def __init__(self, settings: MediaSettings, events: EventSink) -> None:
         count = process_count(settings, os.cpu_count() or 1)
+        self.ipv6 = bool(settings.host6)
         self._clients = [MediaClient(part, events) for part in split(settings, count)]
 
     @property
@@ -30,7 +31,9 @@ class MediaPool:
         """Raises SetupError when one is not ready within 10 s."""
         await asyncio.gather(*(client.start() for client in self._clients))
 
-    async def open(self, far: tuple[str, int] | None = None, beside: MediaPort | None = None) -> MediaPort:
+    async def open(
+        self, far: tuple[str, int] | None = None, beside: MediaPort | None = None, *, ipv6: bool = False
+    ) -> MediaPort:
         """A port of the least loaded process, or of the one that has the port `beside`, so that they can be joined.
 
         Raises as `MediaClient.open` does when none has room.
@@ -43,7 +46,7 @@ class MediaPool:
                 raise CapacityError("the port to be joined with is closed")
         for client in sorted(clients, key=lambda client: (client.load, client.calls)):
             try:
-                return await client.open(far, beside)
+                return await client.open(far, beside, ipv6=ipv6)
             except CapacityError as error:
                 refusal = refusal or error
         assert refusal is not None

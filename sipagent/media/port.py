@@ -56,8 +56,8 @@ class MediaPort:
         self._owner = owner
         self._rings = rings
         self.slot = slot
-        self.host = host
         self.port = port
+        self.host, self.ipv6 = host, ":" in host
         self.on_frames: Callable[[Frames], None] | None = None
         self.on_digit: Callable[[str, int], None] | None = None  # digit, duration in ms
         self.on_digits_sent: Callable[[], None] | None = None  # all keys asked for so far are pressed

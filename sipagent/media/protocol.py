@@ -38,7 +38,8 @@ class OpenPort(Command):
     """Bind an RTP port for the slot: `port`, or the next free one when 0.
 
     `resume` keeps the slot's rings and state, and `source` is the learned source another process reported. `far` is
-    the address the peer has named, when it has: such a call may share a port with others.
+    the address the peer has named, when it has: such a call may share a port with others. `ipv6` takes the address of
+    `MediaSettings.host6`, and no shared port.
     """
 
     slot: int
@@ -46,6 +47,7 @@ class OpenPort(Command):
     resume: bool = False
     source: tuple[str, int] | None = None
     far: tuple[str, int] | None = None
+    ipv6: bool = False
 
 
 class Connect(Command):

@@ -9,6 +9,7 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     """The `[media]` table. Wrong values raise ValueError with the sentence for the operator."""
 
     host: str = "0.0.0.0"  # address RTP is bound to; all of the machine's unless it has one for trunks
+    host6: str = ""  # and for calls over IPv6; "" is what [sip] host6 says, "::" all of this machine's
     public_host: str = ""  # what SDP says, where it is not what [sip] public_host says
     port_min: int = 20000  # first RTP port; clear of SIP's 5060 and of the usual services
     port_max: int = 29999  # last RTP port; below Linux's ephemeral range, which begins at 32768
@@ -24,6 +25,8 @@ class MediaSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     realtime: bool = True  # ask for SCHED_FIFO; without it pacing depends on the machine's other load
 
     def __post_init__(self) -> None:
+        if ":" in self.host or (self.host6 and ":" not in self.host6):
+            raise ValueError("host takes an IPv4 address, host6 one of IPv6")
         if not 1024 <= self.port_min <= self.port_max <= 65535:
             raise ValueError(f"port_min {self.port_min} to port_max {self.port_max} is no range within 1024..65535")
         if not 1 <= self.capacity <= 5000:

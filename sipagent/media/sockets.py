@@ -34,9 +34,11 @@ _CONTROL_BUFFER = 1 << 14
 
 
 class CallSockets:
-    def __init__(self, host: str, capacity: int, counters: Ints, shared: SharedPorts | None = None) -> None:
-        self._host = host
-        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    def __init__(
+        self, host: str, capacity: int, counters: Ints, shared: SharedPorts | None = None, host6: str = ""
+    ) -> None:
+        """`host6`: for slots whose media is on IPv6; "" is none. Shared ports are IPv4's."""
+        self._host, self._host6 = host, host6
         self._counters = counters
         self.shared = shared
         self._wide: dict[int, socket.socket] = {}
@@ -68,12 +70,14 @@ class CallSockets:
         """Readable when a latched peer has sent something."""
         return self._busy.fileno()
 
-    def bind(self, slot: int, port: int) -> None:
+    def bind(self, slot: int, port: int, *, ipv6: bool = False) -> None:
         """RTP on this port, RTCP on the next. Raises OSError when one is taken. Nothing is read before `listen`."""
-        wide, control = self._socket(_BUFFER), self._socket(_CONTROL_BUFFER)
+        host = self._host6 if ipv6 else self._host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        wide, control = _socket(family, _BUFFER), _socket(family, _CONTROL_BUFFER)
         try:
-            wide.bind((self._host, port))
-            control.bind((self._host, port + 1))
+            wide.bind((host, port))
+            control.bind((host, port + 1))
         except OSError:
             wide.close()
             control.close()
@@ -229,15 +233,9 @@ class CallSockets:
         except OSError:
             self._counters[slot, Counter.SEND_ERRORS] += 1
 
-    def _socket(self, buffer: int) -> socket.socket:
-        sock = socket.socket(self._family, socket.SOCK_DGRAM)
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        return sock
-
     def _narrowed(self, wide: socket.socket, source: Address) -> socket.socket:
         """Another socket on the port of `wide`, connected to the source and polled. Raises OSError."""
-        narrow = self._socket(_BUFFER)
+        narrow = _socket(wide.family, _BUFFER)
         try:
             # Two sockets may share the port only while both allow it, so nobody else can slip in.
             wide.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,6 +260,15 @@ class CallSockets:
             self._busy.unregister(narrow.fileno())
             del self._receivers[narrow.fileno()]
             narrow.close()
+
+
+def _socket(family: int, buffer: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has sockets of its own
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    return sock
 
 
 def _nowhere(packet: memoryview) -> int:

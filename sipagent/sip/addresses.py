@@ -37,6 +37,32 @@ def ipv6() -> list[str]:
     return sorted(found, key=lambda address: (address != "::1", address))
 
 
+def is_ipv6(host: str) -> bool:
+    """Whether it is an IPv6 address, with brackets or without."""
+    return host.count(":") > 1
+
+
+def with_port(host: str, port: int) -> str:
+    """``host:port``, with the brackets that IPv6 needs."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def way_to(peer: str) -> tuple[str, str]:
+    """The address of a peer (host, or host:port; IPv6 then in brackets) and ours on the way there. What cannot be
+    found out is "" and the loopback's. May look the name up, and wait for that.
+    """
+    host = peer.partition("]")[0].strip("[") if peer.startswith("[") else peer
+    if not is_ipv6(host):
+        host = host.partition(":")[0]
+    family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # no packet is sent: the kernel only picks the route
+            return str(probe.getpeername()[0]), str(probe.getsockname()[0])
+        except OSError:
+            return "", "::1" if family == socket.AF_INET6 else "127.0.0.1"
+
+
 def towards(host: str) -> str:
     """Our IPv4 address on the way to this host, on the way out when there is none or it cannot be looked up."""
     for far in (host, _SOMEWHERE):

@@ -46,6 +46,11 @@ class MediaLine:
     rtcp_host: str = ""
 
     @property
+    def ip_version(self) -> int:
+        """4 or 6; 0 where the address says nothing of it: there is none, or it asks for silence."""
+        return 0 if self.host in ("", *_NOWHERE) else 6 if ":" in self.host else 4
+
+    @property
     def payload_types(self) -> tuple[int, ...]:
         """In the peer's order of preference."""
         return tuple(int(name) for name in self.formats if name.isascii() and name.isdigit() and len(name) <= 3)
@@ -263,7 +268,7 @@ def _connection(value: str) -> str:
         raise ValueError("SDP connection line holds no single IP address") from None
     if address.version != version:
         raise ValueError("SDP connection line holds an address of the other IP version")
-    return parts[2]
+    return str(address)  # as the kernel writes it
 
 
 def _encoding(value: str) -> tuple[str, str]:

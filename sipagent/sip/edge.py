@@ -73,12 +73,15 @@ def contact_towards(peer: str, settings: SipSettings, *, look_up: bool = True) -
     ``look_up``: which of our addresses the peer sees may be asked for; else it is the one most peers do.
     """
     far = message.parse_address(f"<{peer}>")
-    own = settings.host if settings.host not in _EVERY else addresses.towards(far.host if look_up else "")
-    host = settings.public_host or own
+    if addresses.is_ipv6(far.host) and settings.host6:
+        host = settings.host6 if settings.host6 != "::" else addresses.way_to(far.host)[1]
+    else:
+        own = settings.host if settings.host not in _EVERY else addresses.towards(far.host if look_up else "")
+        host = settings.public_host or own
     transport = far.uri_params.get("transport", "").lower()
     if transport == "tls" or peer.lower().startswith("sips:"):
-        return f"{_bracketed(host)}:{settings.tls_port};transport=tls"
-    return f"{_bracketed(host)}:{settings.port}" + (";transport=tcp" if transport == "tcp" else "")
+        return f"{addresses.with_port(host, settings.tls_port)};transport=tls"
+    return addresses.with_port(host, settings.port) + (";transport=tcp" if transport == "tcp" else "")
 
 
 def listens(settings: SipSettings) -> list[Listen]:
@@ -433,7 +436,3 @@ def _free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind((_LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host

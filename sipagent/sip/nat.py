@@ -5,6 +5,8 @@ words (`received` and `rport` in its answer to REGISTER, RFC 3581) for the trunk
 there are none, the first registrar) for everybody beyond our networks. SDP asks `media_towards`; Contact and the edge
 follow by `on_public`, and the Contact of a lane without an edge by PJSIP's doing.
 
+IPv6 is translated by nobody: a peer there is told the address that it sees anyway, [media] host6 or the one on the way.
+
 Ports: a NAT gives RTP a port of its own choice, and we say ours. The far side answers to where our packets come from
 (symmetric RTP, RFC 4961), as every carrier's border does; what a NAT does with ports is asked and told for the case
 that one does not.
@@ -21,14 +23,14 @@ from typing import Literal
 
 from sipagent.core.clock import now
 from sipagent.core.events import EventSink, PublicAddressChanged
-from sipagent.sip import stun
+from sipagent.sip import addresses, stun
 from sipagent.sip.stun import Binding, StunError
 
 log = logging.getLogger("sipagent.sip")
 
 Mapped = Literal["", "none", "same", "varying"]
 
-_ANYWHERE = ("", "0.0.0.0")
+_ANYWHERE = ("", "0.0.0.0", "::")
 # Where nobody needs our public address: RFC 1918, loopback, link-local, and a carrier's own NAT (RFC 6598).
 _NEAR = tuple(
     ipaddress.ip_network(network)
@@ -45,6 +47,7 @@ class Known:
 
     configured: str = ""  # public, by the operator
     bound: str = ""  # "" for every interface
+    bound6: str = ""  # the same for IPv6, which nobody translates: we say what the peer sees anyway
     learned: str = ""  # public, by STUN or a registrar
 
 
@@ -53,6 +56,8 @@ def media_host(known: Known, views: Mapping[str, str], *, far: str, local: str) 
 
     `views`: how each server that we register with sees us, by its address.
     """
+    if addresses.is_ipv6(local):
+        return known.bound6 or local
     if known.configured:
         return known.configured
     if far in views:
@@ -78,12 +83,25 @@ class Nat:
     """Watches our public address. `on_public` hears of every new one."""
 
     def __init__(
-        self, *, public_host: str, bound: str, stun_servers: Sequence[str], every_s: float, events: EventSink
+        self,
+        *,
+        public_host: str,
+        bound: str,
+        stun_servers: Sequence[str],
+        every_s: float,
+        events: EventSink,
+        bound6: str = "",
     ) -> None:
-        """`bound`: the host of our sockets. `stun_servers`: host[:port], asked in order until two have answered."""
+        """`bound`: the host of our sockets, `bound6` of those for IPv6. `stun_servers`: host[:port], asked in order
+        until two have answered.
+        """
         self.on_public: Callable[[str], None] | None = None
         self.mapping: Mapped = ""
-        self._known = Known(configured=public_host, bound="" if bound in _ANYWHERE else bound)
+        self._known = Known(
+            configured=public_host,
+            bound="" if bound in _ANYWHERE else bound,
+            bound6="" if bound6 in _ANYWHERE else bound6,
+        )
         self._views: dict[str, str] = {}  # how servers see our host, by their address
         self._seen_by: dict[str, str] = {}  # host:port, by trunk
         self._learned_by = ""  # the trunk whose registrar told our public address
@@ -118,7 +136,7 @@ class Nat:
         if before != address:
             self._seen_by[trunk] = address
             self._tell(f"registrar of {trunk}", address, before)
-        behind = _is_near(self._known.bound or _route(host)[1]) and not _is_near(seen)
+        behind = _is_near(self._known.bound or addresses.way_to(host)[1]) and not _is_near(seen)
         # One registrar's word goes for all the others' (of several uplinks one is chosen), where STUN is not asked.
         if behind and not self._servers and self._learned_by in ("", trunk):
             self._learned_by = trunk
@@ -126,14 +144,14 @@ class Nat:
 
     def media_towards(self, peer: str) -> str:
         """Our address as a peer (host or host:port) should see it in SDP. May look the name up, and wait for that."""
-        far, local = _route(peer)
+        far, local = addresses.way_to(peer)
         return media_host(self._known, self._views, far=far, local=local)
 
     def public_towards(self, peer: str) -> str:
         """What was learned, for a peer beyond our networks; else "". May look the name up, and wait for that."""
-        if self._known.configured or not self._known.learned:
+        if self._known.configured or not self._known.learned or addresses.is_ipv6(peer):
             return ""
-        far, local = _route(peer)
+        far, local = addresses.way_to(peer)
         host = media_host(self._known, {}, far=far, local=local)
         return host if host == self._known.learned else ""
 
@@ -184,7 +202,7 @@ async def _survey(servers: Sequence[str], bound: str) -> tuple[list[Binding], tu
             try:
                 address = await _resolve(server)
                 found.append(await stun.ask(address, sock))
-                local = (bound or _route(address[0])[1], port)
+                local = (bound or addresses.way_to(address[0])[1], port)
                 other = found[-1].other
                 if len(found) == 1 and other is not None and other != address:
                     with contextlib.suppress(StunError):
@@ -207,17 +225,6 @@ async def _resolve(server: str) -> tuple[str, int]:
         raise StunError("its name cannot be looked up") from error
     address = entries[0][4]
     return str(address[0]), int(address[1])
-
-
-def _route(peer: str) -> tuple[str, str]:
-    """The peer's address and ours on the way there; what cannot be found out is "" and the loopback's."""
-    host = peer.rpartition(":")[0] if peer.count(":") == 1 else peer
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))  # no packet is sent: the kernel only picks the route
-            return str(probe.getpeername()[0]), str(probe.getsockname()[0])
-        except OSError:
-            return "", "127.0.0.1"
 
 
 def _is_address(text: str) -> bool:

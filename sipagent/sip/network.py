@@ -37,8 +37,8 @@ class AddressWatch:
 
 
 def source_address(host: str) -> str:
-    """Our address as packets to this IPv4 address would bear it; "" when there is no route. Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    """Our address as packets to this address would bear it; "" when there is no route. Sends nothing."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((host, 9))
             return str(probe.getsockname()[0])

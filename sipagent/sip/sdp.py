@@ -51,6 +51,7 @@ class Terms:
     srtp: SrtpPolicy = "off"
     keys: tuple[bytes, ...] = field(default=(), repr=False)  # ours, one for each of `SUITES`, 30 bytes; () with "off"
     dtmf: DtmfMode = "auto"  # with "inband" telephone-event is neither offered nor answered
+    ip_version: int = 0  # of our media: 4 or 6; 0 takes the peer's
 
     def __post_init__(self) -> None:
         if self.srtp != "off" and [len(key) for key in self.keys] != [sdes.KEY_BYTES] * len(SUITES):
@@ -194,6 +195,8 @@ def _objection(line: MediaLine, terms: Terms, offered: bool) -> str:
     """Why this audio line cannot be taken; "" when it can."""
     if _agreed_codec(line, terms) is None:
         return f"none of {', '.join(terms.codecs)} in the SDP"
+    if terms.ip_version and line.ip_version not in (0, terms.ip_version):
+        return f"the peer's media is on IPv{line.ip_version} and ours of this call on IPv{terms.ip_version}"
     if line.secure and terms.srtp == "off":
         return "the peer wants SRTP, which is off"
     if _agreed_crypto(line, terms, offered) is None:

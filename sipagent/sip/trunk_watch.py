@@ -245,7 +245,7 @@ async def learn_peers(trunks: Trunks) -> bool:
     for trunk in trunks.settings:
         for host in _peer_hosts(trunk):
             try:
-                entries = await loop.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+                entries = await loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
                 addresses = {str(entry[4][0]) for entry in entries}
             except OSError:
                 if not trunks.health[trunk.name].servers():  # SRV may know the name where A does not

@@ -39,6 +39,7 @@ class Port:
     def __init__(self, media: "Media") -> None:
         self.media = media
         self.port = 5000
+        self.ipv6 = False
         self.rate = 8000
         self.written = self.played = self.queued = 0
         self.on_frames = self.on_silent = self.on_lost = None
@@ -72,8 +73,9 @@ class Media:
     def __init__(self) -> None:
         self.opened = self.closed = 0
         self.delay_s = 0.02
+        self.ipv6 = False
 
-    async def open(self, far: tuple[str, int] | None = None, beside: Port | None = None) -> Port:
+    async def open(self, far: tuple[str, int] | None = None, beside: Port | None = None, *, ipv6: bool = False) -> Port:
         await asyncio.sleep(self.delay_s)
         self.opened += 1
         return Port(self)

@@ -26,16 +26,16 @@ class Events(list[Event]):
 class Peer:
     """`received` holds the packets in order, `arrived` when each came (monotonic ns)."""
 
-    def __init__(self, ssrc: int = 0x5EED, payload_type: int = 0) -> None:
+    def __init__(self, ssrc: int = 0x5EED, payload_type: int = 0, host: str = "127.0.0.1") -> None:
         self.ssrc, self.payload_type = ssrc, payload_type
         self.sequence, self.timestamp = 65530, 0xFFFFFF00
         self.received: list[RtpPacket] = []
         self.arrived: list[int] = []
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
-        self.socket.bind(("127.0.0.1", 0))
-        self.host, self.port = self.socket.getsockname()
-        self.target = ("127.0.0.1", 0)
+        self.socket.bind((host, 0))
+        self.host, self.port = self.socket.getsockname()[:2]
+        self.target = (host, 0)
         asyncio.get_running_loop().add_reader(self.socket, self._read)
 
     def _read(self) -> None:

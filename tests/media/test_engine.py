@@ -42,9 +42,9 @@ class Rig:
         self.client = MediaClient(MediaSettings(**(SETTINGS | changes)), self.events)
         self.peers: list[Peer] = []
 
-    async def call(self, payload_type=0, **connect):
-        peer = self.peer(payload_type=payload_type)
-        port = await self.client.open()
+    async def call(self, payload_type=0, host="127.0.0.1", **connect):
+        peer = self.peer(payload_type=payload_type, host=host)
+        port = await self.client.open(ipv6=":" in host)
         listener = Listener(port)
         peer.target = (port.host, port.port)
         port.connect(peer.host, peer.port, payload_type, 101, **connect)
@@ -91,6 +91,34 @@ def cpu_seconds(pid):
 
 
 # --- audio ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_over_ipv6_beside_one_over_ipv4():
+    """Its source is learned, strangers are not heard, and the other call hears nothing of it; its port goes on in a new
+    engine."""
+    async with Rig(host6="::1") as rig:
+        (four, near, _), (six, far, listener) = await rig.call(), await rig.call(host="::1")
+        assert (four.ipv6, six.ipv6) == (False, True)
+        payloads = codes(20)
+        await far.paced([far.packet(payload, skip=True) for payload in payloads])
+        await listener.until(lambda: len(listener.heard()) >= 20)
+        assert (listener.audio() == pcm_of(payloads, 0)).all() and listener.sources == [("::1", far.port)]
+        stranger = rig.peer(host="::1")
+        stranger.target = far.target
+        for _ in range(6):
+            stranger.packet(b"\x00" * 160)
+        await eventually(lambda: six.figures().foreign == 6)
+        six.write(pcm_of(codes(5, seed=3), 0))
+        await eventually(lambda: len(far.received) > 30 and len(near.received) > 30)
+        assert four.figures().packets_in == 0
+        seen = len(far.received)
+        os.kill(rig.client.pid, signal.SIGKILL)
+        await eventually(lambda: len(far.received) > seen + 20)
+
+
+async def test_no_ipv6_where_there_is_none(rig):
+    with pytest.raises(SetupError, match="host6"):
+        await rig.client.open(ipv6=True)
 
 
 @pytest.mark.parametrize("payload_type", [0, PCMA])

@@ -70,11 +70,12 @@ class Sipp:
         speech: Path | None = None,
         args: Sequence[str] = (),
         host: str = "127.0.0.1",
+        media_host: str = "127.0.0.1",
     ) -> None:
         """``speech``: headerless G.711 for scenarios that play it. ``limit``: calls at a time, 0 for no limit."""
         self.scenario = Path(scenario) if "/" in str(scenario) else SCENARIOS / scenario
         self.target = target
-        self.host = host
+        self.host, self.media_host = host, media_host
         self.port = port or free_port()
         self.media_port = media_port or free_block(_MEDIA_PORTS)
         self.service = service
@@ -90,7 +91,7 @@ class Sipp:
 
     @property
     def uri(self) -> str:
-        return f"sip:{self.service}@127.0.0.1:{self.port}"
+        return f"sip:{self.service}@{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     async def start(self) -> "Sipp":
         program = shutil.which("sipp")
@@ -102,7 +103,7 @@ class Sipp:
         if self.target is not None:
             command.append(self.target)
         command += ["-sf", str(self.scenario), "-i", self.host, "-p", str(self.port), "-s", self.service]
-        command += ["-mi", "127.0.0.1", "-mp", str(self.media_port), "-m", str(self.calls), "-r", str(self.rate)]
+        command += ["-mi", self.media_host, "-mp", str(self.media_port), "-m", str(self.calls), "-r", str(self.rate)]
         command += ["-d", str(self.duration_ms), "-nostdin", "-trace_err", "-error_file", "errors.log"]
         command += ["-trace_msg", "-message_file", "messages.log", "-trace_stat", "-stf", "stats.csv", "-fd", "1"]
         if self.limit:
@@ -169,7 +170,7 @@ class Sipp:
         """SIPp binds some 100 ms after it starts; an INVITE before that is lost for half a second."""
         wanted = f":{self.port:04X} "
         for _ in range(200):
-            tables = "".join(Path(f"/proc/net/{name}").read_text() for name in ("udp", "tcp"))
+            tables = "".join(Path(f"/proc/net/{name}").read_text() for name in ("udp", "tcp", "udp6"))
             if wanted in tables:
                 return
             if self._process is None or self._process.returncode is not None:

@@ -30,6 +30,8 @@ CARRIER, LAN = "198.51.100.7", "192.168.1.20"
         (Known(learned="203.0.113.8"), {}, LAN, "192.168.1.5", "192.168.1.5"),  # a PBX beside us
         (Known(learned="203.0.113.8"), {}, CARRIER, "203.0.113.77", "203.0.113.77"),  # no NAT on this way
         (Known(learned="203.0.113.8"), {}, "", "127.0.0.1", "127.0.0.1"),  # nothing is known of the peer
+        (Known(configured="203.0.113.9", learned="203.0.113.8"), {}, "2001:db8::7", "2001:db8::1", "2001:db8::1"),
+        (Known(bound6="2001:db8::2"), {}, "2001:db8::7", "2001:db8::1", "2001:db8::2"),
     ],
 )
 def test_what_sdp_says(known: Known, views: dict[str, str], far: str, local: str, said: str) -> None:

@@ -161,6 +161,18 @@ def test_nothing_in_common(media: str) -> None:
         build_answer(seen, host="192.0.2.2", port=2, session_id=1)
 
 
+def test_one_ip_version_a_call() -> None:
+    six = "c=IN IP6 2001:DB8::7\r\n"
+    assert negotiate(offer(audio(), session=six), Terms(ip_version=6)).host == "2001:db8::7"
+    for session, ours in ((six, 4), ("c=IN IP4 192.0.2.7\r\n", 6)):
+        with pytest.raises(NoCommonCodec, match=f"ours of this call on IPv{ours}"):
+            negotiate(offer(audio(), session=session), Terms(ip_version=ours))
+    held = offer(audio(), session="c=IN IP4 0.0.0.0\r\n")
+    assert not negotiate(held, Terms(ip_version=6)).send
+    both = offer(audio() + "m=audio 6000 RTP/AVP 0\r\n" + six)
+    assert negotiate(both, Terms(ip_version=6)).port == 6000
+
+
 def test_no_connection_address_is_no_usable_audio() -> None:
     with pytest.raises(NoCommonCodec, match="address"):
         negotiate(offer(audio(), session=""))
