@@ -233,12 +233,13 @@ class LaneClient:
 
 
 def _start_failure(fact: StartFailed, start: Start) -> SetupError:
-    where = f"{fact.what} port {start.port} on {start.host}"
+    port = start.tls.port if fact.what == "TLS" and start.tls is not None else start.port
+    where = f"{fact.what} port {port} on {start.host}"
     if fact.port_taken:
         return PortTaken(
-            f"{where} is taken by another program: stop it (find it with `ss -lntup 'sport = :{start.port}'`) "
+            f"{where} is taken by another program: stop it (find it with `ss -lntup 'sport = :{port}'`) "
             "or set another port in [sip]"
         )
-    if fact.what in ("UDP", "TCP"):
+    if fact.what in ("UDP", "TCP", "TLS"):
         return SetupError(f"{where} cannot be bound: {fact.reason}; check `host` in [sip]")
     return SetupError(f"PJSIP did not start: {fact.reason}")

@@ -17,8 +17,8 @@ import pjsua2 as pj
 from sipagent.sip import message
 from sipagent.sip.lane_messages import MESSAGE_LEVEL, MessageTap
 from sipagent.sip.names import forbid_waiting_lookups
-from sipagent.sip.pjsip import Pjsip
-from sipagent.sip.protocol import AddAccount, Start
+from sipagent.sip.pjsip import Pjsip, tls_objection, tls_version
+from sipagent.sip.protocol import AddAccount, LaneTls, Start
 
 # More than any build's compile-time array; PJSIP lowers it to PJSUA_MAX_CALLS.
 _ASK_FOR_CALLS = 1_000_000
@@ -114,6 +114,10 @@ class Stack:
             else:
                 endpoint.codecSetPriority(codec.codecId, 0)
         self.port = self._listen(start)
+        if start.tls is not None:
+            if objection := tls_objection(tls_version(library)):
+                raise RuntimeError(objection)
+            self._listen_tls(start, start.tls)
         endpoint.libStart()
         self.max_calls = int(library.pjsua_call_get_max_count())
         self.host = start.host
@@ -144,6 +148,22 @@ class Stack:
             except pj.Error as error:
                 raise TransportError("TCP", error) from error
         return port
+
+    def _listen_tls(self, start: Start, tls: LaneTls) -> None:
+        """PJSIP verifies the chain and the name of whom it connects to, at each connection."""
+        transport = pj.TransportConfig()
+        transport.boundAddress = "" if start.host == "0.0.0.0" else start.host
+        transport.publicAddress = start.public_host
+        transport.port = tls.port
+        config = transport.tlsConfig
+        config.certFile, config.privKeyFile, config.CaListFile = tls.certificate, tls.key, tls.ca
+        config.verifyServer = True
+        config.verifyClient = config.requireClientCert = tls.clients_verified
+        config.proto = pj.PJ_SSL_SOCK_PROTO_TLS1_2 | pj.PJ_SSL_SOCK_PROTO_TLS1_3
+        try:
+            self.endpoint.transportCreate(pj.PJSIP_TRANSPORT_TLS, transport)
+        except pj.Error as error:
+            raise TransportError("TLS", error) from error
 
     def _bridge_clock(self, library: ctypes.CDLL) -> Callable[[], None]:
         """PJMEDIA removes a call's port from its conference bridge only when the bridge's clock ticks, and without a
@@ -198,7 +218,8 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
     registration.retryIntervalSec = 0
     registration.firstRetryIntervalSec = 0
     for uri in account.route:
-        if not (start.edge and uri.endswith(HIDDEN)):
+        # With a TLS of its own PJSIP finds the server by itself: the name that it compares is the one it has looked up.
+        if not (uri.endswith(HIDDEN) and (start.edge or start.tls is not None and ";transport=tls" in uri)):
             config.sipConfig.proxies.append(uri)
     if start.edge:
         registration.headers = header_vector(edge_headers(start, account.route).items())

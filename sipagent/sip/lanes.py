@@ -19,7 +19,7 @@ from sipagent.core.events import CallRefused, EventSink
 from sipagent.core.rate import RateLimit
 from sipagent.sip import message, names
 from sipagent.sip.client import LaneClient, PortTaken
-from sipagent.sip.edge import Edge, EdgeMissing, contact_towards
+from sipagent.sip.edge import Edge, EdgeMissing, contact_towards, tls_of
 from sipagent.sip.nursery import Nursery
 from sipagent.sip.protocol import (
     AddAccount,
@@ -32,6 +32,7 @@ from sipagent.sip.protocol import (
     InviteRefused,
     LaneLog,
     LaneReady,
+    LaneTls,
     MakeCall,
     OverLimit,
     Pong,
@@ -256,7 +257,7 @@ class LanePool:
             trusted=list(settings.fronts),
         )
         if edge is None:
-            return start
+            return msgspec.structs.replace(start, tls=_own_tls(settings))
         return msgspec.structs.replace(
             start,
             host=_LOOPBACK,
@@ -446,3 +447,12 @@ class LanePool:
             reason = f"the SIP library answered {fact.status} {fact.reason}".rstrip()
             others = self._refusals.take_suppressed()
             self._events.emit(CallRefused(at=at, reason=reason, sip_status=fact.status, others=others))
+
+
+def _own_tls(settings: SipSettings) -> LaneTls | None:
+    """Without an edge. Raises SetupError about a file that cannot be read."""
+    tls = tls_of(settings)
+    if tls is None:
+        return None
+    files = {"certificate": tls.certificate, "key": tls.key, "ca": tls.ca}
+    return LaneTls(port=settings.tls_port, clients_verified=tls.clients_verified, **files)

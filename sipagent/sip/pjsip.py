@@ -18,6 +18,7 @@ _PROBE_TURNS = 50
 # Of pjsip_msg: its kind, then the request line, which begins with the method's number.
 _METHOD_AT = 8
 _ACK = 2
+_SUPPORTED_OPENSSL = 3  # 1.1.1 has got no fixes since September 2023
 ALLOW = "PRACK, INVITE, ACK, BYE, CANCEL, UPDATE, INFO, NOTIFY, REFER, OPTIONS"
 
 
@@ -49,6 +50,34 @@ class _Module(ctypes.Structure):
         ("on_tx_response", ctypes.c_void_p),
         ("on_tsx_state", ctypes.c_void_p),
     ]
+
+
+def tls_objection(version: str) -> str:
+    """Why a PJSIP with this OpenSSL (as it names itself, "" where there is none) does no TLS for us; "" when it may.
+
+    >>> tls_objection("OpenSSL 3.0.15 3 Sep 2024")
+    ''
+    """
+    name, _, rest = version.partition(" ")
+    major = rest.partition(".")[0]
+    if name == "OpenSSL" and major.isdigit() and int(major) >= _SUPPORTED_OPENSSL:
+        return ""
+    what = (
+        f"was built with {' '.join(version.split()[:2])}, which gets no fixes" if version else "was built without TLS"
+    )
+    return f'this PJSIP {what}: leave TLS to the edge (edge = "auto" in [sip]), or build PJSIP with OpenSSL 3 or later'
+
+
+def tls_version(library: ctypes.CDLL) -> str:
+    """What the TLS library inside names itself, "" without one."""
+    if not hasattr(library, "pjsip_tls_transport_start2"):
+        return ""
+    for function in ("OpenSSL_version", "SSLeay_version"):  # the latter before 1.1
+        if hasattr(library, function):
+            ask = getattr(library, function)
+            ask.restype, ask.argtypes = ctypes.c_char_p, [ctypes.c_int]
+            return bytes(ask(0)).decode("ascii", "replace")
+    return ""
 
 
 class Pjsip:

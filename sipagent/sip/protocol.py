@@ -41,6 +41,16 @@ class Fact(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
 # --- commands -------------------------------------------------------------------------------------------------
 
 
+class LaneTls(msgspec.Struct, kw_only=True, frozen=True):
+    """A lane's own TLS: files, and the port to listen at."""
+
+    port: int
+    certificate: str
+    key: str
+    ca: str
+    clients_verified: bool = False
+
+
 class Start(Command):
     """The first command a lane gets: bind these ports and go. Answered by LaneReady or StartFailed."""
 
@@ -53,6 +63,7 @@ class Start(Command):
     keepalive_s: int = 15  # between packets to a registrar by UDP; 0 sends none
     record_messages: bool = True  # tell SipMessages
     t1_ms: int = 500
+    tls: LaneTls | None = None  # None where the edge does it, or nobody
     edge: str = ""  # host:port of the edge that everything goes through; "" is none
     contact: str = ""  # host:port, and transport, that Contact says then
     trusted: list[str] = []  # host or host:port whose X-Sipagent-Source is believed
@@ -228,7 +239,7 @@ class Stop(Command):
 class StartFailed(Fact):
     """The lane could not start, and leaves."""
 
-    what: str  # "UDP", "TCP" or "PJSIP"
+    what: str  # "UDP", "TCP", "TLS" or "PJSIP"
     reason: str
     port_taken: bool = False
 

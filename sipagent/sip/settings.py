@@ -43,7 +43,8 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     # given up after 64 of it. Less than 500 only where every peer is near.
     t1_ms: int = 500
     record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; some 5 kB a call
-    # "auto" puts Kamailio in front where several lanes, TLS or IPv6 ask for it (docs/scaling.md); "off" is one lane.
+    # "auto" puts Kamailio in front where several lanes, TLS or IPv6 ask for it (docs/scaling.md); "off" is one lane,
+    # and TLS then PJSIP's own, where that was built with OpenSSL 3 or later.
     edge: Literal["auto", "off"] = "auto"
     host6: str = ""  # IPv6 address that the edge binds besides, "::" for all of this machine; "" is none
     tls_certificate: str = ""  # PEM file of the edge, with its chain; "" is no TLS
@@ -72,8 +73,8 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
                 ipaddress.ip_address(front)
             except ValueError:
                 raise ValueError(f'`fronts` takes IP addresses, not "{front}"') from None
-        if self.needs_edge and self.edge == "off":
-            raise ValueError('TLS and IPv6 are the edge\'s work: they cannot be had with edge = "off"')
+        if self.host6 and self.edge == "off":
+            raise ValueError('IPv6 is the edge\'s work: it cannot be had with edge = "off"')
 
     @property
     def needs_edge(self) -> bool:

@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,8 +16,10 @@ from sipagent.core.errors import SetupError
 from sipagent.core.events import ProcessEnded, ProcessStarted
 from sipagent.sip import zygote
 from sipagent.sip.nursery import Nursery
+from sipagent.sip.pjsip import tls_objection
 from sipagent.sip.protocol import Answered, Ended, Hangup, IncomingCall
 from tests.peers import sipp
+from tests.peers.papers import Papers
 from tests.peers.ports import free_port
 from tests.peers.sipp import Sipp
 from tests.sip.agent import Agent
@@ -245,3 +249,31 @@ async def test_soak_memory_is_flat_once_timers_have_run(agent: Agent) -> None:
     print("lane RSS after each 300 calls, KiB:", [rss >> 10 for rss in seen])
     await agent.fact(Ended, nth=1200)
     assert seen[-1] - seen[-2] < 6 << 20
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("OpenSSL 3.0.15 3 Sep 2024", ""),
+        ("OpenSSL 10.1.0 1 Jan 2040", ""),
+        ("OpenSSL 1.1.1w  11 Sep 2023", "OpenSSL 1.1.1w, which gets no fixes"),
+        ("OpenSSL 1.0.2k-fips  26 Jan 2017", "OpenSSL 1.0.2k-fips, which gets no fixes"),
+        ("LibreSSL 3.9.2", "LibreSSL 3.9.2"),
+        ("", "without TLS"),
+    ],
+)
+def test_with_which_openssl_a_lane_may_do_tls(version: str, says: str) -> None:
+    objection = tls_objection(version)
+    assert bool(objection) is bool(says) and says in objection
+
+
+async def test_a_lane_does_no_tls_with_the_openssl_of_the_wheel(tmp_path: Path) -> None:
+    papers = Papers(tmp_path)
+    files: dict[str, Any] = {
+        "tls_certificate": papers.certificate("edge"),
+        "tls_key": papers.key("edge"),
+        "tls_ca": papers.certificate("authority"),
+    }
+    with pytest.raises(SetupError, match=r"OpenSSL 1\.0\.2.*leave TLS to the edge"):
+        async with Agent(edge="off", tls_port=free_port(), **files):
+            pass
