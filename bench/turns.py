@@ -5,7 +5,7 @@
 
 Callers play recorded prompts over RTP; the generator writes down, by the kernel's stamps, when each loud packet was
 sent and came. The gap is from the last loud packet of a caller's utterance to the agent's first one after it. Without
-the silence that was waited for (`endpointing_ms`) it is what the machinery takes: jitter buffer, ticks, scheduling.
+the silence that was waited for (by the turn's record) it is what the machinery takes: jitter buffer, ticks, scheduling.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from tests.speech.prompts import prompts
 
 BETWEEN_S = 2.6  # of silence after each prompt; the answer comes within it
 TURN_OVER_S = 1.0  # without a loud packet: the prompts have no pause as long
+SAME_PACKET_S = 0.1
 LOUD = np.dtype([("at", "<u8"), ("stream", "<u4"), ("received", "<u4")])
 
 COLUMNS = (
@@ -39,7 +40,7 @@ COLUMNS = (
     Column("own_p50", "without the silence waited for: p50", "{:.0f}"),
     Column("own_p95", "p95", "**{:.0f}**"),
     Column("off_p50", "record minus wire: p50", "{:+.0f}"),
-    Column("off_p95", "p95 of the difference's size", "{:.0f}"),
+    Column("off_p95", "p95 of its size", "{:.0f}"),
     Column("unanswered", "unanswered", "{:d}"),
     Column("main_ms", "CPU ms per call-second: main", "{:.2f}"),
     Column("media_ms", "media", "{:.2f}"),
@@ -63,12 +64,22 @@ def _unbroken(pcm: NDArray[np.int16]) -> bool:
     return len(loud) > 20 and int(np.diff(loud).max(initial=1)) < 6
 
 
-def gaps(log: NDArray[Any], calls: int) -> tuple[list[float], int]:
-    """ms from each utterance's last loud packet to the agent's first after it; and how many had no answer.
+class Gap(NamedTuple):
+    stream: int
+    end: float  # s, of the caller's last loud packet
+    first: float  # of the agent's first
+
+    @property
+    def ms(self) -> float:
+        return (self.first - self.end) * 1e3
+
+
+def gaps(log: NDArray[Any], calls: int) -> tuple[list[Gap], int]:
+    """From each utterance's last loud packet to the agent's first after it; and how many had no answer.
 
     The last utterance of a stream is left out: its answer may come after the end.
     """
-    found: list[float] = []
+    found: list[Gap] = []
     unanswered = 0
     for stream in range(calls):
         rows = log[log["stream"] == stream]
@@ -77,10 +88,21 @@ def gaps(log: NDArray[Any], calls: int) -> tuple[list[float], int]:
         for end, goes_on in zip(sent[pauses], sent[pauses + 1], strict=True):
             first = came[(came > end) & (came < goes_on)]
             if len(first):
-                found.append(float(first[0] - end) / 1e6)
+                found.append(Gap(stream, end / 1e9, first[0] / 1e9))
             else:
                 unanswered += 1
     return found, unanswered
+
+
+def on_record(found: Sequence[Gap], turns: Sequence[dict[str, Any]]) -> list[tuple[Gap, dict[str, Any]]]:
+    """Each gap with its turn's record, where there is one: the turn whose first packet left just before it came."""
+    pairs: list[tuple[Gap, dict[str, Any]]] = []
+    for gap in found:
+        near = [
+            turn for turn in turns if turn["stream"] == gap.stream and abs(turn["sent"] - gap.first) < SAME_PACKET_S
+        ]
+        pairs += [(gap, near[0])] if near else []
+    return pairs
 
 
 class Conversations:
@@ -137,17 +159,15 @@ async def measured(calls: int, load: Load, options: Sequence[str], folder: Path)
     async with Conversations(calls, options) as subject:
         result = await measure(subject, load, ["-u", speech, "-l", log])
     found, unanswered = gaps(np.fromfile(log, LOUD), calls)
-    waited = ConversationSettings().endpointing_ms
+    pairs = on_record(found, subject.turns)
     ms = [1e3 * seconds / result["elapsed_s"] / calls for seconds in result["cpu_s"]]
-    recorded = [turn["total_ms"] for turn in subject.turns]
     row: Result = {"calls": calls, "turns": len(found), "unanswered": unanswered, "parts": {}}
-    if not found or not recorded:
+    if not pairs:
         raise SystemExit(f"no turn was answered in {load.seconds} s; {unanswered} had no answer")
-    row["gap_p50"], row["gap_p95"] = np.percentile(found, (50, 95))
-    row["own_p50"], row["own_p95"] = row["gap_p50"] - waited, row["gap_p95"] - waited
-    row["recorded_p50"], row["recorded_p95"] = np.percentile(recorded, (50, 95))
-    row["off_p50"] = row["recorded_p50"] - row["gap_p50"]
-    row["off_p95"] = abs(row["recorded_p95"] - row["gap_p95"])
+    row["gap_p50"], row["gap_p95"] = np.percentile([gap.ms for gap in found], (50, 95))
+    row["own_p50"], row["own_p95"] = np.percentile([gap.ms - turn["endpointing_ms"] for gap, turn in pairs], (50, 95))
+    off = [turn["total_ms"] - gap.ms for gap, turn in pairs]
+    row["off_p50"], row["off_p95"] = np.median(off), np.percentile(np.abs(off), 95)
     row["media_ms"], row["main_ms"], row["cpu_ms"] = sum(ms[:-1]), ms[-1], sum(ms)
     row["parts"] = {part: np.mean([turn[f"{part}_ms"] for turn in subject.turns]) for part in PARTS}
     row["adopted"] = np.mean([turn["adopted"] for turn in subject.turns])

@@ -57,6 +57,9 @@ class Ledger:
     def emit(self, event: Event) -> None:
         if isinstance(event, TurnEnded) and event.latency is not None:
             parts = {name: getattr(event.latency, name) for name in event.latency.__dataclass_fields__}
+            parts["stream"] = int(event.call_id.rpartition("_")[2])
+            assert event.agent_started_at is not None
+            parts["sent"] = event.agent_started_at.wall.timestamp()
             self.turns.append(parts | {"adopted": bool(event.details.get("speculation", {}).get("adopted"))})
 
 

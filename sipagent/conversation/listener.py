@@ -126,12 +126,12 @@ class Listener:
                 for earlier in self._preroll:
                     heard.recognition.push(earlier)
                 self._preroll.clear()
-                self._mark_voiced(heard, arrival, now, loud=True)
+                self._mark_voiced(heard, arrival, now, audible=True)
                 self._events.speech_started(heard)
             return
         heard.recognition.push(frame)
         if voiced:
-            self._mark_voiced(heard, arrival, now, loud=loud)
+            self._mark_voiced(heard, arrival, now, audible=self._loudness.audible)
             self._events.speech_goes_on(heard)
         if change is Change.PAUSED:
             heard.recognition.pause()
@@ -168,9 +168,8 @@ class Listener:
         silence_ms = (position - endpointer.last_voiced) * FRAME_MS
         return reason | {"why": endpointer.decided.why, "wait_ms": endpointer.decided.ms, "silence_ms": silence_ms}
 
-    def _mark_voiced(self, heard: Heard, arrival: int, now: int, *, loud: bool) -> None:
+    def _mark_voiced(self, heard: Heard, arrival: int, now: int, *, audible: bool) -> None:
         heard.voiced_ms = self._endpointer.voiced_ms
-        if not loud:
-            return
-        heard.last_arrival_ns = arrival or now
-        heard.last_handed_ns = now
+        if audible:
+            heard.last_arrival_ns = arrival or now
+            heard.last_handed_ns = now

@@ -4,11 +4,17 @@ A voice detector lets go late: Silero keeps a word for 60 to 160 ms behind its e
 level of its own utterance has ended before that.
 """
 
+import math
+
 import numpy as np
 
+from sipagent.conversation.audio import SPEECH_POWER
 from sipagent.conversation.interfaces import Pcm
 
 RANGE_DB = 26.0  # a frame further below the utterance's level is no part of it; by bench.turn_ends
+# What is heard at the end of a word: all that is speech by itself, of a quiet talker all within this of the loudest.
+HEARD_DB = 20.0
+_SPEECH_DB = 10.0 * float(np.log10(SPEECH_POWER))
 SINK_DB = 0.03  # per frame, of the level that is remembered: 1.5 dB a second
 _LEAST = 1.0  # mean square; digital silence has no logarithm
 
@@ -18,14 +24,17 @@ class Loudness:
 
     def __init__(self) -> None:
         self._level = -np.inf  # dB of the loudest frame of the utterance, sinking
+        self.audible = False  # a listener on the line would hear the last frame as speech
 
     def push(self, frame: Pcm, voiced: bool) -> bool:
         """True for a voiced frame that is not far below the others of its utterance."""
-        samples = frame.astype(np.float32)
-        now = 10.0 * float(np.log10(max(float(np.dot(samples, samples)) / len(frame), _LEAST)))
+        self.audible = voiced
         if not voiced:
             return False
+        samples = frame.astype(np.float32)
+        now = 10.0 * math.log10(max(float(np.dot(samples, samples)) / len(frame), _LEAST))
         self._level = max(now, self._level - SINK_DB)
+        self.audible = now > min(_SPEECH_DB, self._level - HEARD_DB)
         return now > self._level - RANGE_DB
 
     def reset(self) -> None:
