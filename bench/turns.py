@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.rig import ROOT, Column, Load, Result, arguments, cores, measure, pin, prepare, table, where
+from bench.rig import ROOT, Column, Load, Result, arguments, measure, prepare, table, where
 from sipagent.conversation.audio import SPEECH_POWER, powers
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.media import g711
@@ -127,7 +127,6 @@ class Conversations:
         )
         told = await self._answer()
         self.ports, self.pids = told["ports"], told["pids"]
-        pin(self.pids[-1], cores(1)[1])
         return self
 
     async def figures(self) -> dict[str, float]:

@@ -129,7 +129,7 @@ class ScriptedVoice:
 async def serve(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         ledger = Ledger()
-        client = MediaClient(settings_for(options.calls, options.settings), ledger)
+        client = MediaClient(settings_for(options.calls, ["max_load=1", *options.settings]), ledger)
         await client.start()
         stack.push_async_callback(client.close)
         engines = engine_pids(os.getpid())

@@ -173,17 +173,21 @@ class Speaker:
     def __init__(self, out: AudioOut, ahead_ms: int) -> None:
         self.out = out
         self._ahead = ahead_ms // FRAME_MS
-        self._tick = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     def utterance(self) -> Utterance:
         return Utterance(self)
 
     def tick(self) -> None:
-        self._tick.set()
-        self._tick = asyncio.Event()
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            if not each.done():
+                each.set_result(None)
 
     async def next_tick(self) -> None:
-        await self._tick.wait()
+        tick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(tick)
+        await tick
 
     async def room(self) -> None:
         while self.out.queued > self._ahead:

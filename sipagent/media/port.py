@@ -214,8 +214,10 @@ class MediaPort:
         """
         if self._final is not None:
             return None
-        places = np.arange(position, position + count) & (_RX_MASK if self.rate == RATE else _RX_MASK >> 1)
-        return self._rings.beside(self.slot, places)
+        mask = _RX_MASK if self.rate == RATE else _RX_MASK >> 1
+        if count == 1 and self._rings.rx_beside[self.slot, position & mask] == -1:
+            return None  # as mostly: looked up once a frame of each call
+        return self._rings.beside(self.slot, np.arange(position, position + count) & mask)
 
     @property
     def queued(self) -> int:
