@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-FRAMES_PER_WEIGHT = 4.0  # of sounding speech, for a clause that is cut before all of it was made
-SYLLABLE, LETTER, DIGIT = 2.2, 0.7, 3.4  # weights of a group of vowels, of any other letter, of a digit
+FRAMES_PER_WEIGHT = 2.4  # of sounding speech, for a clause that is cut before all of it was made
+SYLLABLE, LETTER, DIGIT = 1.5, 0.9, 3.4  # weights of a group of vowels, of any other letter, of a digit
 PAUSE_FRAMES = 5  # of silence that are a pause, not a stop consonant
 EARLY_FRAMES = 1.0  # by which a word counts before its end: nothing is missing of it then
 
