@@ -3,6 +3,7 @@
 import ctypes
 import os
 import random
+import select
 import socket
 from collections import deque
 from typing import Any, cast
@@ -15,6 +16,7 @@ from sipagent.media.engine import Engine
 from sipagent.media.hot import HotPath
 from sipagent.media.jitter import JitterBuffer
 from sipagent.media.lines import Lines
+from sipagent.media.main_link import MainLink
 from sipagent.media.native import NativePath
 from sipagent.media.outgoing import PACKET, Outgoing
 from sipagent.media.protocol import Digit, Notice, SourceChanged
@@ -137,8 +139,9 @@ class World:
     def _make_engine(self) -> Engine:
         """One that has these arrays, and no socket."""
         engine = Engine.__new__(Engine)
-        self._main, engine._control = socket.socketpair()  # nobody says anything there
-        engine._control.setblocking(False)
+        self._main, theirs = socket.socketpair()  # nobody says anything there
+        self._epoll = select.epoll()
+        engine._main = MainLink(theirs, None, self._epoll, self.rings, [])
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         engine._rings, engine._outgoing, engine._lines, engine._hot = self.rings, self.outgoing, self.lines, self.hot
         engine._sockets, engine._wake = cast(CallSockets, self.sockets), self._wake
@@ -149,7 +152,8 @@ class World:
         os.close(self.memory)
         os.close(self._wake)
         self._main.close()
-        self._engine._control.close()
+        self._engine._main.close()
+        self._epoll.close()
 
     # ---- the engine's tick ----
 

@@ -4,26 +4,35 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import AsyncExitStack
+import socket
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
+import numpy as np
 
 from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend import NodeBackend
+from sipagent.calls import resuming, saved
+from sipagent.calls.music import sound_of
 from sipagent.calls.registry import CallRegistry
+from sipagent.calls.saved import SavedCall
+from sipagent.calls.saver import Saver
 from sipagent.calls.services import Services
 from sipagent.calls.transfer import REASONS
 from sipagent.config import Config
 from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
+from sipagent.conversation.audio import collect
 from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
 from sipagent.conversation.languages import codes, language
-from sipagent.conversation.phrases import PhraseCache
+from sipagent.conversation.phrases import NARROW, WIDE, PhraseCache
 from sipagent.conversation.providers.catalogue import Catalogue, own_choice
 from sipagent.conversation.providers.fallback import Choice
 from sipagent.conversation.providers.ledger import Ledger
@@ -32,34 +41,42 @@ from sipagent.conversation.providers.openai_chat import OpenAiChat
 from sipagent.conversation.providers.settings import Role
 from sipagent.conversation.tools.making import ToolMaker
 from sipagent.conversation.tools.settings import ToolSettings
-from sipagent.core import clock
+from sipagent.core import clock, doors
 from sipagent.core.errors import ConfigError, ProviderError, SetupError
 from sipagent.core.events import (
     Event,
     EventHub,
     IntentFulfilled,
     PartialTranscript,
+    ProcessEnded,
     SipMessages,
     as_fields,
     private_fields,
 )
 from sipagent.core.ids import CallId
+from sipagent.core.ipc import frame
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan import tools
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
+from sipagent.media import protocol as media_protocol
 from sipagent.media.pool import MediaPool
+from sipagent.media.stand_in import MUSIC
+from sipagent.sip import protocol as lane_protocol
+from sipagent.sip import zygote
 from sipagent.sip.edge import tls_of
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.locate import DnsResolver, Locator
 from sipagent.sip.names import HostsFile, name_servers
 from sipagent.sip.nat import Nat
-from sipagent.sip.protocol import AnyFact, LaneReady, OptionsResult, RegistrationResult
+from sipagent.sip.protocol import LANE_DOOR, AnyFact, LaneReady, OptionsResult, RegistrationResult
 from sipagent.sip.registrar import Registrar
 from sipagent.sip.tls_check import CertificateCheck
 from sipagent.sip.trunk_watch import TrunkWatch
 from sipagent.sip.trunks import out_of_reach
+from sipagent.speech import protocol as speech_protocol
 from sipagent.speech.client import SpeechClient
+from sipagent.speech.protocol import SPEECH_DOOR
 from sipagent.speech.vad import make_vad
 from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
@@ -86,6 +103,33 @@ def local_key(state: Path) -> tuple[str, str]:
         with os.fdopen(descriptor, "w") as out:
             out.write(plain + "\n")
     return plain, hash_key(plain)
+
+
+def dismiss(state: Path) -> None:
+    """Tells the processes that a dead main has left that no other comes: they end their calls in order, and leave."""
+    run = state / "run"
+    stream, packets = socket.SOCK_STREAM, socket.SOCK_SEQPACKET
+    for prefix, kind, goodbye in (
+        (LANE_DOOR, stream, frame(lane_protocol.encoder.encode(lane_protocol.Stop()))),
+        ("media-", stream, frame(media_protocol.encoder.encode(media_protocol.Stop()))),
+        (SPEECH_DOOR, stream, frame(speech_protocol.encoder.encode(speech_protocol.Cancel(id=speech_protocol.LEAVE)))),
+        (zygote.DOOR, packets, zygote.LEAVE),
+    ):
+        for name in doors.names(run, prefix):
+            met = doors.knock(run, name, kind)
+            if met is not None:
+                with met[0], suppress(OSError):
+                    met[0].send(goodbye)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How an earlier main of this node ended."""
+
+    pid: int
+    reason: str
+    at: int  # ns, monotonic
+    often: bool = False  # it was not the first in a short while: one of the calls may be the reason
 
 
 class Brains:
@@ -192,15 +236,19 @@ class Brains:
 class Node:
     """One node. `start` brings everything up in order or raises; `close` ends calls in order, whatever is up."""
 
-    def __init__(self, config: Config, state: Path) -> None:
+    def __init__(self, config: Config, state: Path, before: Death | None = None, *, survives: bool = False) -> None:
+        """``survives``: somebody starts another main when this one dies, to go on with its calls; `before` is how the
+        one before this ended."""
         self.config = config
         self.state = state
+        self._before = before
+        run = state / "run" if survives else None
         self.hub = EventHub()
         self.started = clock.now()
         self._dialplan_folder = Path(config.node.dialplans) if config.node.dialplans else shipped_folder("dialplans")
         self._exit = AsyncExitStack()
         media = msgspec.structs.replace(config.media, host6=config.media.host6 or config.sip.host6)
-        self.media = MediaPool(media, self.hub)
+        self.media = MediaPool(media, self.hub, run)
         self.nat = Nat(
             public_host=config.media.public_host or config.sip.public_host,
             bound=next((h for h in (config.media.host, config.sip.host) if h not in ("", "0.0.0.0")), ""),
@@ -214,17 +262,20 @@ class Node:
             self.hub,
             max_calls=config.limits.max_calls,
             folder=state / "edge",
+            run=run,
         )
-        self.speech = SpeechClient(config.speech, self.hub)
+        self.speech = SpeechClient(config.speech, self.hub, run)
+        self._saver = Saver(state / "calls") if survives else None
         self.recorder: Recorder
         self.registry: CallRegistry
         self.registrar: Registrar
         self.trunks: TrunkWatch
         self.api: ApiServer | None = None
         self._phrases = PhraseCache(self.speech)
-        self._preparing: asyncio.Task[int] | None = None
+        self._preparing: asyncio.Task[int | None] | None = None
         self._brains: Brains
         self._catalogue: Catalogue
+        self._taken_up = False
 
     async def start(self) -> None:
         """Raises ConfigError or SetupError with the sentence for the operator; nothing is left running then."""
@@ -246,10 +297,15 @@ class Node:
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
         self.recorder = Recorder(url, backlog=self.config.store.backlog, node=self.config.node.name)
-        self.recorder.start()
+        left = saved.read_all(self.state / "calls")
+        self.recorder.start(frozenset(call.id for call in left))
         self._exit.push_async_callback(self._close_recorder)
         self.hub.subscribe(self.recorder.emit)
         self.hub.subscribe(log_event)
+        if self._saver is not None:
+            self._exit.push_async_callback(self._saver.close)
+            self._saver.start()
+            self.hub.subscribe(self._saver.emit)
 
         vad = make_vad(self.config.speech)
         http = await self._exit.enter_async_context(aiohttp.ClientSession())
@@ -278,7 +334,7 @@ class Node:
             waiting=self.config.waiting,
             media_host=self.nat.media_towards,
         )
-        self.registry = CallRegistry(services, dialplans)
+        self.registry = CallRegistry(services, dialplans, self._saver)
         self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
         locator = Locator(
             DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile(), ipv6=bool(self.config.sip.host6)
@@ -287,23 +343,26 @@ class Node:
         certificates = CertificateCheck(tls) if tls is not None else None
         self.trunks = TrunkWatch(self.registry.trunks, self.lane, self.hub, locator, certificates=certificates)
         self.trunks.on_trusted = self.lane.trust
-        await self.trunks.prepare()
         self._connect_lane()
-
         self.lane.public_towards = self.nat.public_towards
         self.nat.on_public = self.lane.learned_address
+        self._exit.push_async_callback(self.speech.close)
+        self._exit.push_async_callback(self.media.close)
+        if left or self._before is not None:
+            await self._take_up(left)
+        await self.trunks.prepare()
         self._exit.push_async_callback(self.nat.close)
         await self.nat.start()
         # The lane comes last: from its first moment on, calls may come in.
-        self._exit.push_async_callback(self.speech.close)
-        self._exit.push_async_callback(self.media.close)
-        await asyncio.gather(self.speech.start(), self.media.start())
-        await self._brains.prepare(dialplans)
+        if not self._taken_up:
+            await asyncio.gather(self.speech.start(), self.media.start())
         self._exit.push_async_callback(self._stop_preparing)
-        await self._prepare_phrases(dialplans)
-        self._exit.push_async_callback(self.lane.close)
-        self._exit.push_async_callback(self.registry.drain)
-        await self.lane.start()
+        if self._taken_up:  # the caller waits; texts are spoken all the same, and made when they are
+            self._prepare(self._prepare_dialplans(dialplans))
+        else:
+            await self._prepare_dialplans(dialplans)
+            await self._start_lane()
+        self.registry.draining = False
         watch = asyncio.create_task(self.registry.watch(), name="watchdog")
         self._exit.callback(watch.cancel)
         self._exit.push_async_callback(self.registrar.close)
@@ -314,6 +373,38 @@ class Node:
             await self._start_api(url)
         self._exit.callback(self.registry.refuse_new)
         self._exit.push_async_callback(self.lane.drain)
+
+    async def _start_lane(self) -> None:
+        self._exit.push_async_callback(self.lane.close)
+        self._exit.push_async_callback(self.registry.drain)
+        await self.lane.start()
+        self.lane.go_on()
+
+    async def _take_up(self, left: Sequence[SavedCall]) -> None:
+        """Goes on with what an earlier main has left, before anything else that takes time; new calls have to wait."""
+        self._taken_up = True
+        self.registry.draining = True
+        await asyncio.gather(self.speech.start(), self.media.start())
+        self._exit.push_async_callback(self.lane.close)
+        self._exit.push_async_callback(self.registry.drain)
+        await self.lane.start()
+        before = self._before
+        lost_at, often = (before.at, before.often) if before is not None else (0, False)
+        going_on = resuming.take_up(self.registry, left, lost_at, self._replay, to_end=often)
+        self.media.close_unclaimed()
+        self.lane.go_on()
+        if before is not None:
+            self.hub.emit(
+                ProcessEnded(
+                    at=clock.now(), process="main", pid=before.pid, reason=before.reason, calls_affected=len(left)
+                )
+            )
+        log.warning("calls of an earlier main are taken up", extra={"calls": len(left), "going_on": going_on})
+
+    def _replay(self, event: Event) -> None:
+        self.recorder.emit(event)  # which knows those that it has
+        if self._saver is not None:
+            self._saver.replay(event)
 
     async def _start_api(self, url: str) -> None:
         settings = self.config.api
@@ -333,8 +424,7 @@ class Node:
     async def reload(self) -> None:
         """Reads the dialplans again; calls that are up keep theirs. Raises ConfigError and changes nothing."""
         dialplans = load_folder(self._dialplan_folder, MANNERS)
-        await self._brains.prepare(dialplans)
-        await self._prepare_phrases(dialplans)
+        await self._prepare_dialplans(dialplans)
         self.registry.dialplans = dialplans
 
     @property
@@ -382,21 +472,42 @@ class Node:
             self.nat.seen_by_registrar(fact.account, fact.server, fact.seen)
         self.registrar.result(fact)
 
+    async def _prepare_dialplans(self, dialplans: Sequence[Dialplan]) -> None:
+        await self._brains.prepare(dialplans)
+        await self._prepare_phrases(dialplans)
+
     async def _prepare_phrases(self, dialplans: Sequence[Dialplan]) -> None:
         """Synthesises what must be at hand now, and the other fixed texts while the node is already at work."""
         agents = [agent for plan in dialplans for agent in plan.agents.values()]
         failed = await self._phrases.prepare(_clauses(text for agent in agents for text in urgent_texts(agent)))
         if failed:
             raise ProviderError(f"{failed} fixed texts of the dialplans cannot be spoken", retryable=False)
-        if self._preparing is not None:
-            self._preparing.cancel()
+        await self._leave_sounds(agents)
         said = [text for plan in dialplans for steps in plan.steps.values() for text in said_texts(steps)]
         rest = [(self._phrases, _clauses(said))]
         for agent in agents:
             back = [agent.transfer_failed.format(reason=why) for why in REASONS] if may_transfer(agent) else []
             rest.append((self._catalogue.phrases(agent.tts), _clauses([*fixed_texts(agent), *back])))
-        self._preparing = asyncio.create_task(_prepare(rest), name="phrases")
+        self._prepare(_prepare(rest))
+
+    def _prepare(self, work: Coroutine[Any, Any, int | None]) -> None:
+        """In place of what is being prepared already."""
+        if self._preparing is not None and self._preparing is not asyncio.current_task():
+            self._preparing.cancel()
+        self._preparing = asyncio.create_task(work, name="phrases")
         self._preparing.add_done_callback(_phrases_prepared)
+
+    async def _leave_sounds(self, agents: Sequence[AgentSpec]) -> None:
+        """With the media process, for the time that there is no main."""
+        for text in dict.fromkeys(agent.away for agent in agents if agent.away):
+            narrow, wide = [
+                np.concatenate([await collect(self._phrases.speak(clause, rate)) for clause in _clauses([text])])
+                for rate in (NARROW, WIDE)
+            ]
+            self.media.leave_sound(text, narrow, wide)
+        music = sound_of("", self.config.waiting, self._dialplan_folder)
+        narrow, wide = [await asyncio.to_thread(music, rate) for rate in (NARROW, WIDE)]
+        self.media.leave_sound(MUSIC, narrow, wide)
 
     async def _stop_preparing(self) -> None:
         if self._preparing is not None:
@@ -419,7 +530,7 @@ async def _prepare(texts: Sequence[tuple[PhraseCache, Sequence[str]]]) -> int:
     return sum([await phrases.prepare(clauses) for phrases, clauses in texts])
 
 
-def _phrases_prepared(task: "asyncio.Task[int]") -> None:
+def _phrases_prepared(task: "asyncio.Task[int | None]") -> None:
     if task.cancelled():
         return
     if error := task.exception():

@@ -31,6 +31,12 @@ class Room:
         """Somebody else talks with the caller."""
         return Part.CONFERENCE in self._parts.values()
 
+    @property
+    def other(self) -> Leg | None:
+        """Whom the caller talks with, where that is exactly one."""
+        talking = [leg for leg, part in self._parts.items() if part is Part.CONFERENCE]
+        return talking[0] if len(talking) == 1 else None
+
     def take_over(self, caller: Leg) -> None:
         """Another leg is the caller's now."""
         before, self._caller = self._caller, caller
@@ -77,6 +83,7 @@ class Room:
 async def joined(call: "Call", other: Leg) -> None:
     """The caller and the other talk until one of them hangs up."""
     call.room.enter(other)
+    call.progressed()
     try:
         either: set[asyncio.Future[Any]] = {call.leg.ended, other.ended}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

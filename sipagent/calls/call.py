@@ -22,6 +22,7 @@ from sipagent.calls.bridging import Room
 from sipagent.calls.leg import Leg
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
+from sipagent.calls.saved import SavedTalk
 from sipagent.calls.services import Services
 from sipagent.calls.talking import Talk
 from sipagent.conversation.speaker import Utterance
@@ -65,11 +66,14 @@ class Call:
         self._ended_at: clock.Stamp | None = None
         self.todo: list[Step] = list(match.steps)  # the step under way first
         self.talk: Talk | None = None  # the conversation of the agent step under way
+        self.left: SavedTalk | None = None  # one that was cut off by the death of an earlier main, to be gone on with
+        self.on_progress: Callable[[], None] = lambda: None
         self.legs: list[Leg] = []  # all it ever had, in order
         self._closing: dict[Leg, asyncio.Task[None]] = {}
         self._request: PlaceRequest | None = None
         self._attempts: Sequence[Attempt] = ()
         self._placing = False
+        self._resumed: Order | None = None
         self._order: asyncio.Future[Order] | None = None  # what it shall do instead
         self._beside: set[asyncio.Task[None]] = set()
         self.not_reached: Termination | None = None  # how dialling for the caller went last, where nobody answered
@@ -147,6 +151,14 @@ class Call:
         task.add_done_callback(self._beside.discard)
         return task
 
+    def progressed(self) -> None:
+        """What it is at has changed, and no event tells of it."""
+        self.on_progress()
+
+    def go_on_with(self, order: "Order") -> None:
+        """`run` takes the call up where an earlier main has left it, and begins with this."""
+        self._resumed = order
+
     def place_first(self, request: PlaceRequest, attempts: Sequence[Attempt]) -> None:
         """It is we who ring: `run` begins with that."""
         self._request, self._attempts = request, attempts
@@ -174,15 +186,16 @@ class Call:
 
     async def run(self) -> None:
         """Until the call is over and written down."""
-        self.services.events.emit(
-            RouteChosen(
-                at=clock.now(),
-                call_id=self.id,
-                dialplan=self.match.dialplan.name,
-                route=self.match.route,
-                agent=self.agent,
+        if self._resumed is None:
+            self.services.events.emit(
+                RouteChosen(
+                    at=clock.now(),
+                    call_id=self.id,
+                    dialplan=self.match.dialplan.name,
+                    route=self.match.route,
+                    agent=self.agent,
+                )
             )
-        )
         work = asyncio.create_task(self._work(), name=f"{self.id}/steps")
         try:
             work = await self._until_over(work)
@@ -202,7 +215,8 @@ class Call:
     async def _until_over(self, work: "asyncio.Task[None]") -> "asyncio.Task[None]":
         """Until the call or its work has ended, or its time is up; obeys orders meanwhile. What it worked at last."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.services.limits.max_duration_s
+        lasted_s = clock.now().ms_since(self.started) / 1000
+        deadline = loop.time() + self.services.limits.max_duration_s - lasted_s
         while True:
             order = self._order = loop.create_future()
             either: set[asyncio.Future[Any]] = {work, self.ended, order}
@@ -221,6 +235,8 @@ class Call:
         await steps.run(self)
 
     async def _work(self) -> None:
+        if self._resumed is not None:
+            await self._resumed()
         if self._request is not None:
             leg = await self.outbound.place(self, self._request, self._attempts, self.leg)
             self._placing = False

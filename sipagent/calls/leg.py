@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from sipagent.calls.keypad import Keypad
 from sipagent.calls.port_events import PortEvents
 from sipagent.calls.requests import LaneSender, Requests
+from sipagent.calls.saved import SavedLeg
 from sipagent.core import clock
 from sipagent.core.events import (
     EventSink,
@@ -57,8 +58,9 @@ class Leg:
         identity: LegIdentity,
         media_host: str,
         terms: sdp.Terms = sdp.CLEAR,
+        leg_id: LegId | None = None,
     ) -> None:
-        self.id: LegId = new_leg_id()
+        self.id: LegId = leg_id or new_leg_id()
         self.handle = handle
         self.port = port
         self.state = LegState.SETUP
@@ -72,6 +74,7 @@ class Leg:
         self._terms = replace(terms, ip_version=6 if port.ipv6 else 4)
         self._session_id = clock.mono_ns() // 1000 & 0x7FFFFFFF
         self._offer: sdp.Sdp | None = None
+        self._offer_text = ""
         self._dialog_over = asyncio.Event()
         self._codec = ""
         self._sip_call_id = ""
@@ -118,6 +121,62 @@ class Leg:
         """Whether a peer means this leg's dialog (RFC 3891 section 3)."""
         return self._confirmation is not None and self._confirmation.is_named_by(replaces)
 
+    def saved(self) -> SavedLeg:
+        """For another main."""
+        who = self.identity
+        return SavedLeg(
+            id=self.id,
+            handle=self.handle,
+            slot=self.port.slot,
+            port=self.port.port,
+            direction=who.direction,
+            from_number=who.from_number,
+            to_number=who.to_number,
+            remote_address=who.remote_address,
+            media_host=self.media_host,
+            session_id=self._session_id,
+            terms=self._terms,
+            offer=self._offer_text,
+            codec=self._codec,
+            sip_call_id=self._sip_call_id,
+            state=self.state,
+            accepted=self._accepted,
+            held=self.held,
+            sends=self._sends,
+            digits=self._record.digits,
+            confirmation=self._confirmation,
+            remote_media=self._record.remote_media,
+        )
+
+    @classmethod
+    def restored(cls, saved: SavedLeg, call_id: CallId, lane: LaneSender, port: MediaPort, events: EventSink) -> "Leg":
+        """One that an earlier main has left; nothing is said to anybody."""
+        who = LegIdentity(
+            call_id=call_id,
+            direction=saved.direction,
+            from_number=saved.from_number,
+            to_number=saved.to_number,
+            remote_address=saved.remote_address,
+        )
+        leg = cls(saved.handle, lane, port, events, who, saved.media_host, saved.terms, LegId(saved.id))
+        leg.state = saved.state
+        leg._session_id, leg._codec, leg._sip_call_id = saved.session_id, saved.codec, saved.sip_call_id
+        leg._accepted, leg.held, leg._sends = saved.accepted, saved.held, saved.sends
+        if saved.offer:
+            leg._offer, leg._offer_text = sdp.parse(saved.offer), saved.offer
+        leg._record.digits, leg._record.remote_media = saved.digits, saved.remote_media
+        leg._keypad.telephone_event = port.connected is not None and port.connected.telephone_event >= 0
+        if saved.confirmation is not None:
+            leg._confirmation = saved.confirmation
+            leg.answered.set()
+            leg.heard.set()
+        return leg
+
+    @property
+    def may_go_on(self) -> bool:
+        """Another main can take it up: it is answered, or we have said so and the ACK is on its way."""
+        return not self.ended.done() and (self.is_answered or self._accepted)
+
     def created(self, sip_call_id: str) -> None:
         self._sip_call_id = sip_call_id
         self._events.emit(
@@ -138,7 +197,7 @@ class Leg:
     def take_offer(self, text: str) -> None:
         """The inbound INVITE's offer, "" when it had none. Raises ValueError (NoCommonCodec) when it cannot be met."""
         if text:
-            self._offer = sdp.parse(text)
+            self._offer, self._offer_text = sdp.parse(text), text
             sdp.negotiate(self._offer, self._terms)
 
     def ring(self) -> None:

@@ -14,6 +14,7 @@ from sipagent.calls.ladder import Ladders
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Outbound, PlaceRequest
+from sipagent.calls.saver import Saver
 from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
@@ -39,8 +40,10 @@ WATCH_EVERY_S = 5.0
 class CallRegistry:
     """Takes the lane's facts, makes calls of them, and answers what is going on."""
 
-    def __init__(self, services: Services, dialplans: Sequence[Dialplan]) -> None:
-        self._services = services
+    def __init__(self, services: Services, dialplans: Sequence[Dialplan], saver: Saver | None = None) -> None:
+        """``saver`` writes the calls down for a next main."""
+        self.services = services
+        self._saver = saver
         self.dialplans = dialplans
         self._ladders = Ladders(services.events)
         self._legs = LegTable(self._ladders)
@@ -59,11 +62,15 @@ class CallRegistry:
         return list(self._calls.values())
 
     @property
+    def legs(self) -> list[Leg]:
+        return self._legs.all
+
+    @property
     def max_calls(self) -> int:
         """What the node admits: the configured limit, or the library's when none is set or it is lower."""
-        ready = self._services.lane.ready
+        ready = self.services.lane.ready
         library = ready.max_calls if ready is not None else 0
-        configured = self._services.limits.max_calls
+        configured = self.services.limits.max_calls
         return min(configured, library) if configured else library
 
     # --- from the lane ---
@@ -72,7 +79,7 @@ class CallRegistry:
         now = clock.now().mono / 1e9
         known = self.trunks.identify(incoming, now)
         if isinstance(known, Unproven):
-            self._services.lane.send(protocol.Reject(call=incoming.call, status=401, challenges=known.challenges))
+            self.services.lane.send(protocol.Reject(call=incoming.call, status=401, challenges=known.challenges))
             return
         if isinstance(known, Known):
             known = self._room_for(incoming, known.trunk, now) or known
@@ -161,7 +168,7 @@ class CallRegistry:
         if self.draining:
             await leg.port.close()
             raise CapacityError("the node is stopping and takes no new calls")
-        self._services.events.emit(
+        self.services.events.emit(
             CallCreated(
                 at=clock.now(),
                 call_id=call_id,
@@ -171,7 +178,7 @@ class CallRegistry:
                 trunk=attempts[0].account,
             )
         )
-        call = self._register(call_id, leg, match, attempts[0].account)
+        call = self.register(call_id, leg, match, attempts[0].account)
         call.place_first(request, attempts)
         self._outbound.ring(leg, request, attempts[0])
         self._spawn(self._run(call), call_id)
@@ -200,7 +207,7 @@ class CallRegistry:
                 if not late:
                     continue
                 log.error("a call did not end", extra={"call_id": call.id, "why": late})
-                self._services.events.emit(Problem(at=now, call_id=call.id, where="watchdog", what=late))
+                self.services.events.emit(Problem(at=now, call_id=call.id, where="watchdog", what=late))
                 call.hangup(EndedBy.SYSTEM, Cause.ERROR, late)
                 self._running[call.id].cancel()
 
@@ -210,7 +217,7 @@ class CallRegistry:
         for call in self.live:
             call.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._services.limits.drain_s)
+            _, late = await asyncio.wait(self._tasks, timeout=self.services.limits.drain_s)
             for task in late:
                 task.cancel()
             if late:
@@ -254,7 +261,7 @@ class CallRegistry:
         called, calling = incoming.to_user, incoming.from_user
         call_id = new_call_id()
         self._ladders.belongs(incoming.call, call_id)
-        self._services.events.emit(
+        self.services.events.emit(
             CallCreated(
                 at=clock.now(),
                 call_id=call_id,
@@ -271,7 +278,7 @@ class CallRegistry:
             return None
         far: tuple[str, int] | None = None
         try:
-            terms = self._services.terms(trunk)
+            terms = self.services.terms(trunk)
             if incoming.sdp:
                 agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms)
                 far = (agreed.host, agreed.port)
@@ -279,7 +286,7 @@ class CallRegistry:
             self._refuse_call(call_id, incoming.call, 488, Cause.NO_CODEC, str(error))
             return None
         try:
-            port = await self._services.media.open(far, ipv6=self._on_ipv6(incoming, far))
+            port = await self.services.media.open(far, ipv6=self._on_ipv6(incoming, far))
         except SipagentError as error:
             self._refuse_call(call_id, incoming.call, 503, Cause.ERROR, str(error))
             return None
@@ -289,10 +296,10 @@ class CallRegistry:
             if ended is None:
                 self._refuse_call(call_id, incoming.call, 503, Cause.NODE_STOPPED, "the node is stopping")
             else:
-                self._services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
+                self.services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
             return None
         leg = self._leg(incoming, call_id, port, terms, far)
-        call = self._register(call_id, leg, match, trunk)
+        call = self.register(call_id, leg, match, trunk)
         leg.created(incoming.sip_call_id)
         return call
 
@@ -300,10 +307,10 @@ class CallRegistry:
         """One more leg for a call, in place of the one it has."""
         assert incoming.replaces is not None
         try:
-            terms = self._services.terms(trunk)
+            terms = self.services.terms(trunk)
             agreed = sdp.negotiate(sdp.parse(incoming.sdp), terms) if incoming.sdp else None
             far = (agreed.host, agreed.port) if agreed is not None else None
-            port = await self._services.media.open(far, ipv6=self._on_ipv6(incoming, far))
+            port = await self.services.media.open(far, ipv6=self._on_ipv6(incoming, far))
         except ValueError:
             self._refuse(incoming.call, Refusal(488, "nothing to agree on"))
             return
@@ -330,7 +337,7 @@ class CallRegistry:
     def _on_ipv6(self, incoming: protocol.IncomingCall, far: tuple[str, int] | None) -> bool:
         """Whether the media of a call is on IPv6: as the offer says, without one as its signalling."""
         by_offer = far is not None and ":" in far[0]
-        return self._services.media.ipv6 and (by_offer or (far is None and incoming.source.startswith("[")))
+        return self.services.media.ipv6 and (by_offer or (far is None and incoming.source.startswith("[")))
 
     def _leg(
         self,
@@ -349,14 +356,33 @@ class CallRegistry:
         )
         # Towards the media where that comes by another IP version than the signalling.
         other_version = far is not None and incoming.source.startswith("[") is not port.ipv6
-        our_host = self._services.media_host(far[0] if far is not None and other_version else incoming.source)
-        leg = Leg(incoming.call, self._services.lane, port, self._services.events, who, our_host, terms)
+        our_host = self.services.media_host(far[0] if far is not None and other_version else incoming.source)
+        leg = Leg(incoming.call, self.services.lane, port, self.services.events, who, our_host, terms)
         leg.take_offer(incoming.sdp)
         return leg
 
-    def _register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str) -> Call:
-        call = self._calls[call_id] = Call(call_id, leg, match, self._services, self._outbound, self._legs, trunk)
+    def register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str) -> Call:
+        """A call of these; to be run."""
+        call = self._calls[call_id] = Call(call_id, leg, match, self.services, self._outbound, self._legs, trunk)
+        if self._saver is not None:
+            self._saver.track(call)
         return call
+
+    def forget(self, call_id: CallId) -> None:
+        """Nothing is left to do for this call of an earlier main."""
+        if self._saver is not None:
+            self._saver.forget(call_id)
+
+    def resume(self, call: Call) -> None:
+        """Runs a call that an earlier main has left."""
+        self.trunks.keep(call.trunk, call.leg.identity.direction)
+        self._spawn(self._run_on(call, call.leg.identity.direction), call.id)
+
+    async def _run_on(self, call: Call, direction: Direction) -> None:
+        try:
+            await self._run(call)
+        finally:
+            self.trunks.release(call.trunk, direction)
 
     async def _run(self, call: Call) -> None:
         current_call.set(call.id)
@@ -371,14 +397,14 @@ class CallRegistry:
 
     def _refuse_call(self, call_id: CallId, handle: int, status: int, cause: Cause, detail: str) -> None:
         # Only callers of a known trunk get this far: the reason helps their engineer.
-        self._services.lane.send(
+        self.services.lane.send(
             protocol.Reject(
                 call=handle,
                 status=status,
                 headers={"X-Sipagent-Reason": cause.value, FINAL: "node" if status == 503 else "call"},
             )
         )
-        self._services.events.emit(
+        self.services.events.emit(
             CallEnded(
                 at=clock.now(),
                 call_id=call_id,
@@ -397,7 +423,7 @@ class CallRegistry:
     ) -> None:
         kept = identity.permitted(incoming.headers, trunk.headers_in if trunk is not None else ())
         if caller.name or caller.asserted or caller.withheld or caller.diversions or kept:
-            self._services.events.emit(
+            self.services.events.emit(
                 CallerTold(
                     at=clock.now(),
                     call_id=call_id,
@@ -413,21 +439,21 @@ class CallRegistry:
         headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
         if refusal.status in (486, 503):
             headers[FINAL] = "node"  # another node may have room
-        self._services.lane.send(protocol.Reject(call=handle, status=refusal.status, headers=headers))
+        self.services.lane.send(protocol.Reject(call=handle, status=refusal.status, headers=headers))
         self._refused(refusal.reason, refusal.status)
 
     def _refused(self, reason: str, status: int) -> None:
         """On record; of a flood only a few a second, the others as a number: strangers must not fill the record."""
         now = clock.now()
         if self._refusals.admit(now.mono):
-            self._services.events.emit(
+            self.services.events.emit(
                 CallRefused(at=now, reason=reason, sip_status=status, others=self._refusals.take_suppressed())
             )
 
     @property
     def _full(self) -> bool:
         """A call more would be too many: of calls by our own limit, of legs by the library's."""
-        ready = self._services.lane.ready
+        ready = self.services.lane.ready
         coming = len(self._admitting) + self._outbound.opening
         legs = len(self._legs) + coming
         return len(self._calls) + coming >= self.max_calls or ready is None or legs >= ready.max_calls

@@ -39,6 +39,7 @@ async def run(call: "Call") -> None:
     """All steps in order; returns when they are through or one of them has ended the call."""
     turnoffs = 0
     while call.todo and not call.ended.done():
+        call.progressed()
         instead = await _step(call, call.todo[0])
         if instead and turnoffs < MAX_TURNOFFS:
             turnoffs += 1

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls.control import AgentControl
+from sipagent.calls.saved import SavedTalk
 from sipagent.calls.transfer import transfer
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Agent, TransferCall
 from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.session import Ending, Outcome, Session
+from sipagent.core import clock
+from sipagent.core.events import TurnEnded
+from sipagent.core.ids import TurnId, new_turn_id
 from sipagent.core.termination import Cause, EndedBy
 from sipagent.dialplan.model import AgentSpec, TransferSpec
 
@@ -41,6 +45,11 @@ async def talk(call: "Call", name: str) -> None:
         control = AgentControl(call, history)
         agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec, control, ledger)
         call.talk = Talk(agent, spec, history, ledger)
+        if call.left is not None:
+            take_up(call, call.talk, call.left)
+            call.left = None
+            await call.leg.port.flush()  # what stood in for us
+    call.leg.port.leave(spec.away)
     try:
         async with asyncio.timeout(spec.max_duration_s) as limit:
             while True:
@@ -66,6 +75,41 @@ async def talk(call: "Call", name: str) -> None:
             pass
         case _:
             assert_never(outcome.ending)
+
+
+def take_up(call: "Call", going_on: Talk, left: SavedTalk) -> None:
+    """A conversation that the death of an earlier main has cut off: what was said holds, but for the turn under way."""
+    for speaker, text in left.history:
+        going_on.history.add(speaker, text)
+    if left.memory is not None:
+        going_on.agent.rollback(left.memory)
+    going_on.opening = going_on.spec.resumed
+    turn = left.under_way
+    if turn is None:
+        return
+    now = clock.now()
+    call.services.events.emit(
+        TurnEnded(
+            at=now,
+            call_id=call.id,
+            turn_id=TurnId(turn.id) if turn.id else new_turn_id(),
+            index=call.turns,
+            caller_text=turn.caller_text,
+            agent_text=turn.agent_text,
+            heard_text="",  # how much of it is not known
+            intent="",
+            confidence=0.0,
+            interrupted=True,
+            started_at=now,
+            agent_started_at=None,
+            latency=None,
+            details={"lost": True},
+        )
+    )
+    call.turns += 1
+    if turn.caller_text:
+        going_on.history.caller(turn.caller_text)
+    going_on.history.note("The line was interrupted for a moment. What you were saying may not have been heard.")
 
 
 async def _converse(call: "Call", going_on: Talk) -> Outcome:

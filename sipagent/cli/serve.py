@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from sipagent import logs
-from sipagent.app import Node
+from sipagent.app import Death, Node
 from sipagent.cli.options import config_option, load
+from sipagent.cli.supervisor import supervise
 from sipagent.config import Config
 from sipagent.core import errors
 from sipagent.core.errors import SipagentError
@@ -18,6 +19,8 @@ from sipagent.core.events import Event, RegistrationChanged
 from sipagent.core.states import RegistrationState
 
 log = logging.getLogger(__name__)
+
+SAME_S = 0.5  # a service manager tells every process of ours to stop, and the supervisor passes it on: that is one stop
 
 
 @click.command()
@@ -34,19 +37,24 @@ def serve(config_path: Path | None) -> None:
     """
     config, state = load(config_path)
     logs.setup(config.log)
-    asyncio.run(_serve(config, state))
+    before = supervise(state)
+    asyncio.run(_serve(config, state, before))
 
 
-async def _serve(config: Config, state: Path) -> None:
+async def _serve(config: Config, state: Path, before: Death | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     again = asyncio.Event()
-    node = Node(config, state)
+    node = Node(config, state, before, survives=True)
     node.hub.subscribe(_announce)
 
+    asked_at = 0.0
+
     def on_signal() -> None:
-        if stop.is_set():
-            raise SystemExit(130)  # a second Ctrl-C: children go with us, they watch their end of the socket
+        nonlocal asked_at
+        if stop.is_set() and loop.time() - asked_at > SAME_S:
+            raise SystemExit(130)  # a second Ctrl-C: children see that nobody comes after us, and go
+        asked_at = asked_at or loop.time()
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

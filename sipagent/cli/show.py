@@ -34,6 +34,8 @@ PARTS = (
 BAR_WIDTH = 20
 SHORT_ID = 8
 
+_TROUBLES = ("Problem", "MediaInterrupted", "CallResumed", "AudioTrouble")
+
 
 def latency_bar(parts: Mapping[str, float | None], full_ms: float) -> Text:
     """One bar, `full_ms` wide at BAR_WIDTH characters, with the figures behind it."""
@@ -104,7 +106,9 @@ def call_record(record: FullCall) -> RenderableType:
     if record.transfers:
         parts.append(_transfers(record.transfers))
     parts += [_leg(leg) for leg in call.legs]
-    problems = [event for event in record.events if event.type in ("Problem", "MediaInterrupted", "AudioTrouble")]
+    problems = [
+        event for event in record.events if event.type in ("Problem", "MediaInterrupted", "CallResumed", "AudioTrouble")
+    ]
     for problem in problems:
         words = " ".join(f"{k} {v}" for k, v in problem.data.items() if k not in ("call_id", "leg_id", "at"))
         parts.append(Text(f"{problem.at:%H:%M:%S} {problem.type}: {words}", "yellow"))

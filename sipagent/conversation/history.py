@@ -20,6 +20,10 @@ class History:
         if heard_text:
             self._add(Entry("agent", heard_text))
 
+    def add(self, speaker: str, text: str) -> None:
+        """An entry of a history that was kept elsewhere."""
+        self._add(Entry(speaker, text))
+
     def note(self, text: str) -> None:
         """Something that happened to the call."""
         self._add(Entry("note", text))

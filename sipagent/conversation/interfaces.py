@@ -263,7 +263,11 @@ class Agent(Protocol):
     def respond(self, asked: Asked) -> AsyncIterator[Piece]: ...
 
     def checkpoint(self) -> object:
-        """The agent's memory of the call, to be handed back to `rollback` when its answer was never heard."""
+        """The agent's memory of the call, to be handed back to `rollback` when its answer was never heard.
+
+        Plain data (None, numbers, strings, lists, dicts): it may come back as MessagePack has it, and to another agent
+        of the same kind, when main has died and the call goes on.
+        """
         ...
 
     def rollback(self, state: object) -> None: ...

@@ -67,6 +67,15 @@ class RouteChosen(CallEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallResumed(CallEvent):
+    """The main process has died, and another one goes on with the call."""
+
+    gap_ms: float  # without a main
+    step: str  # that it goes on with, "" when it has none left
+    turn_lost: bool  # a turn of the conversation was under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnded(CallEvent):
     termination: Termination
 
@@ -311,7 +320,7 @@ class TrunkChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessStarted(Event):
-    process: str  # "lane", "media", "speech"
+    process: str  # "lane", "media", "speech", "edge"; "main" ends, too
     pid: int
 
 

@@ -204,6 +204,8 @@ class AgentSpec(_Part, frozen=True):
     filler: str = "One moment, please."
     filler_after_s: float = 1.8  # nothing said by then since the caller finished: the filler
     apology: str = "Sorry, something went wrong here."
+    away: str = "One moment, please."  # while the node's main process has died and is coming back; then music
+    resumed: str = "Sorry, I lost you for a moment. Where were we?"  # when it is back
     transfer_failed: str = "I am sorry, {reason}. Can I help you with anything else?"  # back from a failed transfer
     interruptible: bool = True
     turn_end: TurnEndName | TurnEndSpec = "silence"
@@ -237,7 +239,7 @@ def said_texts(steps: Sequence[Step]) -> list[str]:
 
 def urgent_texts(agent: AgentSpec) -> list[str]:
     """Texts that must be at hand the moment they are needed: the first words, and those for when something fails."""
-    return [text for text in (agent.greeting, agent.filler, agent.apology) if text]
+    return [text for text in (agent.greeting, agent.filler, agent.apology, agent.away) if text]
 
 
 def may_transfer(agent: AgentSpec) -> bool:
@@ -247,7 +249,7 @@ def may_transfer(agent: AgentSpec) -> bool:
 
 def fixed_texts(agent: AgentSpec) -> list[str]:
     """All texts that are known before anyone calls, and so can be synthesised beforehand."""
-    fixed = [*urgent_texts(agent), agent.silence_prompt, agent.goodbye, agent.give_up, *agent.unknown]
+    fixed = [*urgent_texts(agent), agent.resumed, agent.silence_prompt, agent.goodbye, agent.give_up, *agent.unknown]
     for intent in agent.intents.values():
         fixed += [text for slot in intent.slots.values() for text in (slot.ask, slot.again)]
         if not intent.slots:

@@ -1,4 +1,7 @@
-"""Main's side of the media process: start it, open ports, hand audio over, and bring it back when it dies."""
+"""Main's side of the media process: start it, open ports, hand audio over, and bring it back when it dies.
+
+One that an earlier main has left, with its calls, is taken over (`core.doors`).
+"""
 
 import asyncio
 import contextlib
@@ -9,13 +12,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import assert_never
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.core import doors
 from sipagent.core.clock import now
+from sipagent.core.doors import Adopted, status_text
 from sipagent.core.errors import CapacityError, ProcessDied, SetupError
 from sipagent.core.events import EventSink, ProcessEnded, ProcessStarted
 from sipagent.core.ipc import FrameBuffer, frame
@@ -26,7 +32,9 @@ from sipagent.media.protocol import (
     Command,
     Digit,
     DigitsSent,
+    LeaveSound,
     LineTrouble,
+    OpenLine,
     OpenPort,
     PortClosed,
     PortFailed,
@@ -36,6 +44,7 @@ from sipagent.media.protocol import (
     Resumed,
     Silent,
     SourceChanged,
+    StandIn,
     Stop,
     encoder,
     notice_decoder,
@@ -57,6 +66,8 @@ __all__ = ["FLAG_CONCEALED", "FLAG_DIGIT", "FLAG_SILENCE", "Frames", "MediaClien
 START_LIMIT_S = 10.0
 OPEN_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
+GREETING_LIMIT_S = 2.0  # of an engine that has been without a main
+MAX_GREETING = 1 << 18  # bytes
 FLUSH_LIMIT_S = 0.1
 WATCH_S = 1.0
 MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
@@ -67,12 +78,30 @@ ONE_PHASE = 32  # calls up to which the engine serves all in one tick of 20 ms, 
 _RX_MASK = RX_FRAMES - 1
 
 
+_Process = subprocess.Popen[bytes] | Adopted
+
+
 class _Channel(asyncio.Protocol):
     """The control socket of one engine."""
 
-    def __init__(self, client: "MediaClient") -> None:
+    def __init__(self, client: "MediaClient", early: bytes | None = None) -> None:
+        """``early``: what has been read before; then nothing more is until `go_on`."""
         self._client = client
         self._buffer = FrameBuffer()
+        self._early = early
+        self._transport: asyncio.ReadTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.ReadTransport)
+        self._transport = transport
+        if self._early is not None:
+            transport.pause_reading()
+
+    def go_on(self) -> None:
+        if self._early is not None and self._transport is not None:
+            early, self._early = self._early, None
+            self._transport.resume_reading()
+            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         for message in self._buffer.feed(data):
@@ -85,7 +114,7 @@ class _Channel(asyncio.Protocol):
 class _Engine:
     """A running media process as main sees it."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", transport: asyncio.Transport, channel: _Channel) -> None:
+    def __init__(self, process: "_Process", transport: asyncio.Transport, channel: _Channel) -> None:
         self.process = process
         self.transport = transport
         self.channel = channel
@@ -94,9 +123,13 @@ class _Engine:
 class MediaClient:
     """Owns the media process. The memory outlives it, so that calls go on in its successor."""
 
-    def __init__(self, settings: MediaSettings, events: EventSink) -> None:
+    def __init__(self, settings: MediaSettings, events: EventSink, door: Path | None = None) -> None:
+        """``door``: where the engine may be found again after our death; without one it dies with us."""
         self._settings = settings
         self._events = events
+        self._door = door
+        self._left: dict[int, OpenLine] = {}  # what an earlier main had open, until somebody claims it
+        self._sounds: dict[str, LeaveSound] = {}
         self._memory = create_memory(settings.capacity)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._rings = Rings(self._memory, settings.capacity)
@@ -142,11 +175,12 @@ class MediaClient:
         """Starts the engine; raises SetupError when it is not ready within 10 s."""
         if self._closed:
             raise SetupError("the media client is closed")
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(self._wake, self._on_wake)
-            self._watcher = self._loop.call_later(WATCH_S, self._watch)
         async with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+                await self._take_over()
+                self._loop.add_reader(self._wake, self._on_wake)
+                self._watcher = self._loop.call_later(WATCH_S, self._watch)
             if self._engine is None:
                 await self._spawn()
 
@@ -212,13 +246,76 @@ class MediaClient:
             engine.transport.write(frame(encoder.encode(Stop())))
             code = await _reap(engine.process, CLOSE_LIMIT_S)
             engine.transport.close()
-            self._emit_ended(engine, "stopped" if code == 0 else f"ended with {code} when told to stop", 0)
+            stopped = code in (0, doors.UNKNOWN)
+            self._emit_ended(engine, "stopped" if stopped else f"ended with {code} when told to stop", 0)
         if self._loop is not None:
             self._loop.remove_reader(self._wake)
         if self._watcher is not None:
             self._watcher.cancel()
         os.close(self._wake)
         os.close(self._memory)
+        if self._door is not None:
+            doors.take_away(self._door.parent, self._door.name)
+
+    # --- what an earlier main has left ------------------------------------------------------------------------
+
+    def claim(self, slot: int, port: int) -> MediaPort | None:
+        """The port of a call that goes on; None when it is not open any more."""
+        line = self._left.get(slot)
+        if line is None or line.port != port:
+            return None
+        del self._left[slot]
+        claimed = MediaPort(self, self._rings, self._settings.host, slot, port)
+        claimed.connected, claimed.source = line.connect, line.source
+        self._ports[slot] = claimed
+        self._seen[slot] = self._rings.rx_head[slot]
+        self._rates[slot] = self._rings.rate[slot]
+        self._at_once[slot] = 1
+        self._list_active()
+        return claimed
+
+    def close_unclaimed(self) -> None:
+        """Whatever nobody has claimed is nobody's. What the engine has had to say meanwhile is heard now."""
+        if self._engine is not None:
+            self._engine.channel.go_on()
+        for slot in list(self._left):
+            del self._left[slot]
+            self._abandoned.add(slot)
+            self.send(ClosePort(slot=slot))
+
+    def leave_sound(self, name: str, narrow: NDArray[np.int16], wide: NDArray[np.int16]) -> None:
+        """For lines that are to hear it while there is no main; mono at 8 and at 16 kHz."""
+        self._sounds[name] = LeaveSound(name=name, narrow=narrow.tobytes(), wide=wide.tobytes())
+        self.send(self._sounds[name])
+
+    async def _take_over(self) -> None:
+        """The engine behind the door, when there is one that was started as ours would be."""
+        if self._door is None:
+            return
+        met = await asyncio.to_thread(_meet, self._door)
+        if met is None:
+            return
+        sock, process, ready, rest, (memory, wake) = met
+        if ready.settings != self._settings:
+            sock.sendall(frame(encoder.encode(Stop())))
+            sock.close()
+            os.close(memory)
+            os.close(wake)
+            await _reap(process, CLOSE_LIMIT_S)
+            return
+        os.close(self._memory)
+        os.close(self._wake)
+        self._memory, self._wake = memory, wake
+        self._rings = Rings(memory, self._settings.capacity)
+        self._left = {line.slot: line for line in ready.lines}
+        channel = _Channel(self, rest)
+        assert self._loop is not None
+        sock.setblocking(False)
+        transport, _ = await self._loop.create_unix_connection(lambda: channel, sock=sock)
+        self._engine = _Engine(process, transport, channel)
+        self._events.emit(ProcessStarted(at=now(), process="media", pid=process.pid))
+        for sound in self._sounds.values():
+            self.send(sound)
 
     # --- the process ------------------------------------------------------------------------------------------
 
@@ -226,7 +323,7 @@ class MediaClient:
         """A new engine over the same memory; raises SetupError."""
         assert self._loop is not None
         try:
-            process, ours = _launch(self._settings, self._memory, self._wake)
+            process, ours = _launch(self._settings, self._memory, self._wake, self._door)
         except OSError as error:
             raise SetupError(f"the media process cannot be started: {error}") from error
         self._ready = self._loop.create_future()
@@ -252,6 +349,8 @@ class MediaClient:
         finally:
             self._ready = None
         self._events.emit(ProcessStarted(at=now(), process="media", pid=process.pid))
+        for sound in self._sounds.values():
+            self.send(sound)
 
     def _on_engine_gone(self, channel: _Channel) -> None:
         engine = self._engine
@@ -279,7 +378,7 @@ class MediaClient:
         affected = len(self._ports)
         dead.transport.close()
         code = await _reap(dead.process, 0.5)
-        self._emit_ended(dead, f"killed by signal {-code}" if code < 0 else f"exit code {code}", affected)
+        self._emit_ended(dead, status_text(code), affected)
         try:
             while not self._closed:
                 moment = time.monotonic()
@@ -300,6 +399,7 @@ class MediaClient:
             self.send(OpenPort(slot=slot, port=port.port, resume=True, source=port.source, ipv6=port.ipv6))
             if port.connected is not None:
                 self.send(port.connected)
+            self.send(StandIn(slot=slot, sound=port.stand_in))
         for port in self._ports.values():
             if port.hearing.others or port.hearing.said:
                 self.send(port.hearing)
@@ -331,7 +431,7 @@ class MediaClient:
 
     def _free_slot(self, beside: MediaPort | None) -> int:
         """The even slots first, then both parities alike: see the engine's phases. The parity of the one beside."""
-        used = self._ports.keys() | self._opening.keys() | self._closing.keys() | self._abandoned
+        used = self._ports.keys() | self._opening.keys() | self._closing.keys() | self._abandoned | self._left.keys()
         odd = sum(slot & 1 for slot in used)
         first = 1 if len(used) >= ONE_PHASE and odd < len(used) - odd else 0
         if beside is not None:
@@ -508,7 +608,37 @@ class MediaClient:
             )
 
 
-def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+def _meet(door: Path) -> "tuple[socket.socket, Adopted, Ready, bytes, list[int]] | None":
+    """The engine behind the door, what it says first, what has come beyond that, memory and eventfd. Blocks."""
+    met = doors.knock(door.parent, door.name)
+    if met is None:
+        return None
+    sock, pid = met
+    sock.settimeout(GREETING_LIMIT_S)
+    fds: list[int] = []
+    try:
+        process = Adopted(pid)
+        data = b""
+        while not (messages := FrameBuffer().feed(data)):
+            part, more, _, _ = socket.recv_fds(sock, MAX_GREETING, 2)
+            fds += more
+            if not part:
+                raise ProcessDied("the media process closed its end")
+            data += part
+        ready = notice_decoder.decode(messages[0])
+        if not isinstance(ready, Ready) or len(fds) != 2:
+            raise ProcessDied("the media process does not greet")
+    except (OSError, ProcessDied, msgspec.DecodeError):
+        for fd in fds:
+            os.close(fd)
+        sock.close()
+        return None
+    return sock, process, ready, data[len(frame(messages[0])) :], fds
+
+
+def _launch(
+    settings: MediaSettings, memory: int, wake: int, door: Path | None
+) -> "tuple[subprocess.Popen[bytes], socket.socket]":
     """The process, and our end of its control socket."""
     ours, theirs = socket.socketpair()
     with contextlib.ExitStack() as cleanup:
@@ -518,6 +648,7 @@ def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subproces
         arguments = [
             *("--control", str(theirs.fileno()), "--memory", str(memory), "--wake", str(wake)),
             *("--settings", msgspec.json.encode(settings).decode()),
+            *(("--door", str(door)) if door is not None else ()),
         ]
         process = subprocess.Popen(
             [sys.executable, "-m", "sipagent.media.engine", *arguments],
@@ -531,7 +662,7 @@ def _launch(settings: MediaSettings, memory: int, wake: int) -> "tuple[subproces
     return process, ours
 
 
-async def _reap(process: "subprocess.Popen[bytes]", limit_s: float) -> int:
+async def _reap(process: _Process, limit_s: float) -> int:
     """The exit code; a process that is still there after the limit is killed."""
     deadline = time.monotonic() + limit_s
     try:

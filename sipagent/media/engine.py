@@ -5,8 +5,8 @@ moves 20 ms of audio every 20 ms and the packets of many calls do not leave in o
 tick: main fills the even slots first. Ticks are absolute deadlines: a late one is done at once and the schedule stays.
 With no call up the process sleeps in the kernel.
 
-Started by `client` with three inherited descriptors: control socket, shared memory, eventfd. It ends when the control
-socket closes.
+Started by `client` with three inherited descriptors: control socket, shared memory, eventfd. When the control socket
+closes it plays on and waits for another main, if it has a door for it, and else ends.
 """
 
 import argparse
@@ -18,18 +18,21 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.core.doors import make_door
 from sipagent.core.errors import ProcessDied
-from sipagent.core.ipc import FrameBuffer, die_with_parent, frame
+from sipagent.core.ipc import die_with_parent
 from sipagent.media import native
 from sipagent.media.batch import Batch
 from sipagent.media.hot import HotPath
 from sipagent.media.jitter import Played
 from sipagent.media.lines import Lines
+from sipagent.media.main_link import MainLink
 from sipagent.media.mixing import Join
 from sipagent.media.outgoing import Outgoing
 from sipagent.media.protocol import (
@@ -37,18 +40,19 @@ from sipagent.media.protocol import (
     ClosePort,
     Connect,
     Hear,
+    LeaveSound,
     Notice,
     OpenPort,
     Ready,
     SendDigits,
+    StandIn,
     Stop,
-    command_decoder,
-    encoder,
 )
 from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
+from sipagent.media.stand_in import StandIns
 from sipagent.media.tones import ToneDetector
 
 Ints = NDArray[np.int64]
@@ -63,8 +67,7 @@ PASSES = 16  # packets taken from one port in a tick; more wait in its socket bu
 ODD_PACKETS = 16  # of one call's that are looked at one by one in a tick, where a shared port would bring any number
 DRAIN_TICKS = 4
 FIFO_PRIORITY = 10
-RETRY_S = 0.01  # while main does not read and no call is up that would have ticks
-MAX_NOTICES = 1 << 20  # bytes waiting for main to read; beyond, notices are dropped and counted
+RETRY_S = 0.01  # while main does not read, or is gone, and no call is up that would have ticks
 _HEARTBEAT = slice(Header.TICKS, Header.HEARTBEAT_NS + 1)
 _NOBODY = np.zeros(0, np.int64)
 
@@ -102,13 +105,21 @@ class Group:
 
 
 class Engine:
-    def __init__(self, settings: MediaSettings, control: socket.socket, memory: int, wake: int) -> None:
-        self._control = control
-        control.setblocking(False)  # nothing that main says, or does not say, may hold up a tick
+    def __init__(
+        self,
+        settings: MediaSettings,
+        control: socket.socket,
+        memory: int,
+        wake: int,
+        door: socket.socket | None = None,
+    ) -> None:
+        self._settings = settings
         self._wake = wake
-        self._buffer = FrameBuffer()
-        self._unsent = bytearray()
         self._rings = rings = Rings(memory, settings.capacity)
+        self._attention = select.epoll()  # what is looked at besides the peers' packets
+        self._main = MainLink(control, door, self._attention, rings, [memory, wake])
+        self._stand_ins = StandIns(rings)
+        self._scheduling = "other"
         self._outgoing = Outgoing(rings)
         numbers = range(settings.port_min + settings.port_min % 2, settings.port_max, 2)[: settings.shared_ports]
         shared = SharedPorts(settings.host, numbers, self._outgoing.packets, rings.counters) if numbers else None
@@ -125,20 +136,20 @@ class Engine:
         self._simple = False  # all calls are such that the compiled path may run their ticks by itself
         self._running = True
         self._groups = [Group(lines, _NOBODY)] * TICKS_A_FRAME
-        self._attention = select.epoll()  # what is looked at besides the peers' packets
-        self._attention.register(control.fileno(), select.EPOLLIN)
         self._attention.register(self._sockets.strays_fd, select.EPOLLIN)
 
     def run(self, scheduling: str) -> None:
-        """Returns when told to stop or when main is gone."""
-        accelerated = isinstance(self._hot, native.NativePath)
+        """Returns when told to stop, or when main is gone and no other comes."""
+        self._scheduling = scheduling
         self._rings.header[Header.CPU_NS] = time.process_time_ns()  # starting is no load
-        self._notify(Ready(pid=os.getpid(), scheduling=scheduling, accelerated=accelerated))
+        self._notify(self._ready())
         deadline = time.monotonic_ns()
-        while self._running:
+        while self._running and not self._main.over:
+            if self._main.alone:
+                self._do_without_main()
             if not len(self._lines.slots):
                 gc.collect()  # the collector is off while calls are up
-                self._attend(RETRY_S if self._unsent else -1)
+                self._attend(RETRY_S if self._main.waiting or self._main.alone else -1)
                 deadline = time.monotonic_ns()
                 continue
             if self._lines.changed or self._lines.mixing.stale:
@@ -158,6 +169,20 @@ class Engine:
             deadline = self._next(deadline)
         self._lines.close_all()
 
+    def _ready(self) -> Ready:
+        return Ready(
+            pid=os.getpid(),
+            scheduling=self._scheduling,
+            accelerated=isinstance(self._hot, native.NativePath),
+            settings=self._settings,
+            lines=self._lines.open_lines,
+        )
+
+    def _do_without_main(self) -> None:
+        """Its part of what is played, until there is one again; then that one's queues are its own."""
+        if not self._main.look_out(self._ready):
+            self._stand_ins.play(self._lines, self._main.lost_at)
+
     def _next(self, deadline: int) -> int:
         """When the next tick is due, after one that was due at `deadline`."""
         if not len(self._groups[self._ticks % TICKS_A_FRAME].slots):
@@ -169,7 +194,7 @@ class Engine:
         """Ticks in C until one needs us; returns the next deadline."""
         run = hot.state
         run.deadline, run.ticks, run.flushed = deadline, self._ticks, self._flushes
-        run.until = 0 if self._unsent else self._lines.due_ns()
+        run.until = 0 if self._main.waiting else self._lines.due_ns()
         needed = hot.run(self._sockets)
         self._ticks, now, late = run.ticks, run.now, run.lateness
         match needed:
@@ -188,8 +213,7 @@ class Engine:
                 hot.finish(self._sockets, now)
                 os.eventfd_write(self._wake, 1)
         self._lines.watch(now)
-        if self._unsent:
-            self._flush_notices()
+        self._main.flush()
         return int(run.deadline)
 
     def _skip(self, late: int) -> int:
@@ -344,25 +368,15 @@ class Engine:
     def _attend(self, timeout: float) -> None:
         """Commands of main and datagrams of unknown senders; waits for one of them when `timeout` is negative."""
         ready = dict(self._attention.poll(timeout))
-        if self._control.fileno() in ready:
+        if ready:
             self._read_control()  # first, for the peer may be answering to what main has said
         if self._sockets.strays_fd in ready:
             self._take_strays()
-        if self._unsent:
-            self._flush_notices()
+        self._main.flush()
 
     def _read_control(self) -> None:
-        try:
-            data = self._control.recv(1 << 16)
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            data = b""
-        if not data:
-            self._running = False
-            return
-        for message in self._buffer.feed(data):
-            self._obey(command_decoder.decode(message), time.monotonic_ns())
+        for command in self._main.commands():
+            self._obey(command, time.monotonic_ns())
 
     def _regroup(self) -> None:
         self._lines.changed = False
@@ -391,26 +405,18 @@ class Engine:
                 self._lines.hear(command)
             case ClosePort():
                 self._lines.close(command, now)
+                self._stand_ins.forget(command.slot)
             case SendDigits():
                 self._lines.press(command)
+            case LeaveSound():
+                self._stand_ins.keep(command)
+            case StandIn():
+                self._stand_ins.choose(command)
             case Stop():
                 self._running = False
 
     def _notify(self, notice: Notice) -> None:
-        if len(self._unsent) > MAX_NOTICES:
-            self._rings.header[Header.NOTICES_DROPPED] += 1
-            return
-        self._unsent += frame(encoder.encode(notice))
-        self._flush_notices()
-
-    def _flush_notices(self) -> None:
-        try:
-            while self._unsent:
-                del self._unsent[: self._control.send(self._unsent)]
-        except BlockingIOError:
-            pass  # main is busy; the next tick tries again
-        except ConnectionError:
-            self._running = False
+        self._main.send(notice)
 
 
 def _go_realtime(wanted: bool) -> str:
@@ -430,15 +436,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory", type=int, required=True, help="descriptor of the shared memory")
     parser.add_argument("--wake", type=int, required=True, help="descriptor of the eventfd that wakes main")
     parser.add_argument("--settings", required=True, help="MediaSettings as JSON")
+    parser.add_argument("--door", help="folder and name, as of a path, of the door for a new main")
     options = parser.parse_args(arguments)
-    die_with_parent()
+    if not options.door:
+        die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they may reach the whole group; main decides when calls are over
     files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # two sockets a call
     settings = msgspec.json.decode(options.settings, type=MediaSettings)
     control = socket.socket(fileno=options.control)
-    engine = Engine(settings, control, options.memory, options.wake)
+    door = make_door(Path(options.door).parent, Path(options.door).name) if options.door else None
+    engine = Engine(settings, control, options.memory, options.wake, door)
     scheduling = _go_realtime(settings.realtime)
     gc.collect()
     gc.freeze()

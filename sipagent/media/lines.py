@@ -24,6 +24,7 @@ from sipagent.media.protocol import (
     Digit,
     Hear,
     Notice,
+    OpenLine,
     OpenPort,
     PortClosed,
     PortFailed,
@@ -208,6 +209,13 @@ class Lines:
         connect = self._lines[slot].connect
         told = connect is not None and connect.telephone_event >= 0
         self.mixing.muting[slot] = told and self.mixing.gets_keys(slot)
+
+    @property
+    def open_lines(self) -> list[OpenLine]:
+        return [
+            OpenLine(slot=slot, port=line.port, connect=line.connect, source=line.source.learned)
+            for slot, line in self._lines.items()
+        ]
 
     def close_all(self) -> None:
         for slot in list(self._lines):

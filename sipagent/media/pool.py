@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from sipagent.core.errors import CapacityError
 from sipagent.core.events import EventSink
@@ -17,10 +20,14 @@ CORES_A_PROCESS = 2  # the other one is for main, lanes and models
 class MediaPool:
     """As many `MediaClient` as the settings say; each has its part of the ports and of the slots."""
 
-    def __init__(self, settings: MediaSettings, events: EventSink) -> None:
+    def __init__(self, settings: MediaSettings, events: EventSink, run: Path | None = None) -> None:
+        """``run``: the folder by which a new main finds the engines again."""
         count = process_count(settings, os.cpu_count() or 1)
         self.ipv6 = bool(settings.host6)
-        self._clients = [MediaClient(part, events) for part in split(settings, count)]
+        self._clients = [
+            MediaClient(part, events, run / f"media-{number}" if run is not None else None)
+            for number, part in enumerate(split(settings, count))
+        ]
 
     @property
     def pids(self) -> list[int]:
@@ -51,6 +58,24 @@ class MediaPool:
                 refusal = refusal or error
         assert refusal is not None
         raise refusal
+
+    def claim(self, slot: int, port: int) -> MediaPort | None:
+        """The port of a call that an earlier main has left; None when it is not open any more."""
+        for client in self._clients:
+            claimed = client.claim(slot, port)
+            if claimed is not None:
+                return claimed
+        return None
+
+    def close_unclaimed(self) -> None:
+        """Ends what an earlier main had open and nobody has claimed."""
+        for client in self._clients:
+            client.close_unclaimed()
+
+    def leave_sound(self, name: str, narrow: NDArray[np.int16], wide: NDArray[np.int16]) -> None:
+        """A sound for lines without a main, mono at 8 and at 16 kHz; `stand_in.MUSIC` is what they all hear."""
+        for client in self._clients:
+            client.leave_sound(name, narrow, wide)
 
     async def close(self) -> None:
         """Idempotent."""

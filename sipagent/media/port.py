@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sipagent.core.events import MediaFigures
 from sipagent.media.codecs import CODECS
 from sipagent.media.ducking import TxMode
-from sipagent.media.protocol import MOST_HEARD, Command, Connect, Crypto, Hear, SendDigits
+from sipagent.media.protocol import MOST_HEARD, Command, Connect, Crypto, Hear, SendDigits, StandIn
 from sipagent.media.quality import QualityFigures
 from sipagent.media.rings import FLAG_DIGIT, RX_FRAMES, TX_FRAMES, Counter, Rings
 from sipagent.media.rtp import FRAME, RATE
@@ -71,6 +71,7 @@ class MediaPort:
         self.on_lost: Callable[[], None] | None = None  # the media process is gone for good
         self.connected: Connect | None = None
         self.source: tuple[str, int] | None = None  # learned from the peer's packets
+        self.stand_in = ""  # the sound that is heard while there is no main
         self.dropped = 0  # frames main was too slow to take
         self._heard: tuple[MediaPort, ...] = ()
         self._heard_said: tuple[MediaPort, ...] = ()
@@ -156,6 +157,13 @@ class MediaPort:
             tuple(other.slot for other in heard if other._final is None) for heard in (self._heard, self._heard_said)
         )
         return Hear(slot=self.slot, others=others, said=said, own=self._hears_own, keys=self._hears_keys)
+
+    def leave(self, sound: str) -> None:
+        """What the caller is told while there is no main: a sound that the client has left with the engine, "" none."""
+        if sound != self.stand_in:
+            self.stand_in = sound
+            if self._final is None:
+                self._owner.send(StandIn(slot=self.slot, sound=sound))
 
     def gather(self, frames: int) -> None:
         """Lets `on_frames` have so many frames together, 1 to 50: who can wait costs main less."""

@@ -3,6 +3,7 @@
 import msgspec
 
 from sipagent.media.quality import QualityFigures
+from sipagent.media.settings import MediaSettings
 
 SRTP_SUITES = ("AES_CM_128_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_32")
 MOST_HEARD = 8  # others that a port hears at once
@@ -91,14 +92,42 @@ class SendDigits(Command):
     gap_ms: int = 80
 
 
+class LeaveSound(Command):
+    """A sound to be played while there is no main (`stand_in`), mono int16 at 8 and at 16 kHz."""
+
+    name: str
+    narrow: bytes
+    wide: bytes
+
+
+class StandIn(Command):
+    """What the line's caller is told while there is no main: the name of a sound, "" for none."""
+
+    slot: int
+    sound: str
+
+
 class Stop(Command):
     pass
 
 
+class OpenLine(msgspec.Struct, kw_only=True):
+    """A line that a main has left open."""
+
+    slot: int
+    port: int
+    connect: Connect | None
+    source: tuple[str, int] | None  # learned
+
+
 class Ready(Notice):
+    """The first notice. To a main that takes over it comes with the descriptors of memory and eventfd."""
+
     pid: int
     scheduling: str  # "fifo" or "other"
+    settings: MediaSettings
     accelerated: bool = False  # the hot path is the compiled one
+    lines: list[OpenLine] = []
 
 
 class PortOpened(Notice):
@@ -171,7 +200,7 @@ class LineTrouble(Notice):
     seconds: float  # it has lasted
 
 
-AnyCommand = OpenPort | Connect | Hear | ClosePort | SendDigits | Stop
+AnyCommand = OpenPort | Connect | Hear | ClosePort | SendDigits | LeaveSound | StandIn | Stop
 AnyNotice = (
     Ready
     | PortOpened

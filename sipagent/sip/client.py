@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from sipagent.core.clock import mono_ns, now
+from sipagent.core.doors import knock
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.core.events import EventSink, ProcessEnded, ProcessStarted
 from sipagent.core.ipc import frame, read_frame
@@ -34,6 +35,8 @@ log = logging.getLogger("sipagent.sip")
 START_S = 15.0
 _CLOSE_S = 3.0
 _LAST_FACTS_S = 0.5  # what a lane says as it leaves
+_GREETING_S = 2.0  # of one that has been without a main
+_GREETING_BYTES = 1 << 20
 _PING_S = 2.0
 _SILENT_PINGS = 4  # a lane that has answered none of so many is stuck, and is replaced
 _BACKLOG_BYTES = 8 << 20  # commands the lane has not read: further ones are dropped
@@ -70,6 +73,7 @@ class LaneClient:
         self._unanswered = 0  # pings
         self._stopping = False
         self._keeper: asyncio.Task[None] | None = None
+        self._heard = asyncio.Event()
 
     @property
     def free(self) -> int:
@@ -89,6 +93,34 @@ class LaneClient:
             self.open_calls.add(command.call)
         writer.write(frame(encoder.encode(command)))
 
+    async def take_over(self, name: str) -> bool:
+        """The lane that an earlier main has left behind this door; False when it is gone. `go_on` when all is ready
+        for what it tells."""
+        assert self._nursery.run is not None
+        met = await asyncio.to_thread(knock, self._nursery.run, name)
+        if met is None:
+            return False
+        sock, self.pid = met
+        sock.setblocking(False)
+        reader, self._writer = await asyncio.open_unix_connection(sock=sock, limit=_GREETING_BYTES)
+        try:
+            async with asyncio.timeout(_GREETING_S):
+                fact = fact_decoder.decode(await read_frame(reader))
+        except (TimeoutError, ProcessDied, msgspec.DecodeError):
+            fact = None
+        if not isinstance(fact, LaneReady) or fact.start is None:
+            self._nursery.kill(self.pid)
+            self._drop()
+            return False
+        self.open_calls = {standing.call for standing in fact.standing}
+        self._up(fact)
+        self._keeper = asyncio.create_task(self._keep(reader), name="sip-lane")
+        return True
+
+    def go_on(self) -> None:
+        """What the lane tells is heard from now on; at once, where we have started it ourselves."""
+        self._heard.set()
+
     async def start(self) -> None:
         """Returns when the lane is up. Raises SetupError when it cannot be: a taken port, PJSIP missing."""
         try:
@@ -100,6 +132,7 @@ class LaneClient:
         except BaseException:
             await self.close()
             raise
+        self.go_on()
         self._keeper = asyncio.create_task(self._keep(reader), name="sip-lane")
 
     async def close(self) -> None:
@@ -125,6 +158,7 @@ class LaneClient:
     async def _keep(self, reader: asyncio.StreamReader) -> None:
         """Serves the lane until it ends, then makes another, for as long as the client is open."""
         pause = _FIRST_PAUSE_S
+        await self._heard.wait()
         while True:
             born = mono_ns()
             await self._serve(reader)
@@ -208,11 +242,14 @@ class LaneClient:
             if isinstance(fact, LaneReady):
                 break
             self._take(fact)
+        self._up(fact)
+        return reader
+
+    def _up(self, fact: LaneReady) -> None:
         self.ready = fact
         log.info("lane is up", extra={"pid": fact.pid, "max_calls": fact.max_calls, "port": fact.port})
         self._events.emit(ProcessStarted(at=now(), process="lane", pid=fact.pid))
         self._guard(lambda: self._owner.lane_up(self))
-        return reader
 
     # --- facts ----------------------------------------------------------------------------------------------
 

@@ -145,15 +145,18 @@ def check(installed: Installation, plan: Plan) -> None:
 class Edge:
     """One Kamailio, kept alive."""
 
-    def __init__(self, settings: SipSettings, events: EventSink, folder: Path | None = None) -> None:
-        """Raises EdgeMissing, and SetupError where the certificates cannot be read."""
+    def __init__(
+        self, settings: SipSettings, events: EventSink, folder: Path | None = None, *, inside: str = ""
+    ) -> None:
+        """``inside``: host:port where lanes that are up already look for it. Raises EdgeMissing, and SetupError where
+        the certificates cannot be read."""
         tls = tls_of(settings)
         self._installed = Installation.find(tls=tls is not None)
         self._settings = settings
         self._events = events
         self._temporary = folder is None or len(str(folder)) > _LONGEST_PATH - 10
         self._folder = Path(tempfile.mkdtemp(prefix="sipagent-edge-")) if self._temporary or not folder else folder
-        self.inside = f"{_LOOPBACK}:{_free_port()}"  # where the lanes find it
+        self.inside = inside or f"{_LOOPBACK}:{_free_port()}"  # where the lanes find it
         self._plan = Plan(
             listens=listens(settings),
             inside=self.inside,

@@ -3,6 +3,9 @@
 One thread, the process's first, owns every pjsua2 object: it starts the library, runs its events and carries out the
 commands. A second thread only reads commands from main's socket and wakes the first with a datagram to the lane's
 own SIP port (CRLF, which PJSIP drops as a keep-alive, RFC 5626 section 4.4.1): 0.2 ms instead of a polling interval.
+
+When main is gone, calls that are answered stay up while the second thread waits for a new main (`core.doors`), which
+is told how things stand; all others are refused or cancelled.
 """
 
 import collections
@@ -11,12 +14,14 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
+from sipagent.core.doors import make_door, take_away, wait_for_main
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.lane_accounts import Accounts
@@ -27,19 +32,24 @@ from sipagent.sip.lane_stack import Stack, TransportError, account_config, call_
 from sipagent.sip.message_log import MessageLog
 from sipagent.sip.names import HostsFile
 from sipagent.sip.protocol import (
+    LANE_DOOR,
     AddAccount,
     AddressChanged,
     AllowRefer,
     Answer,
+    Answered,
     AnyCommand,
     AnyFact,
     CommandFailed,
     EarlyMedia,
+    Ended,
     Hangup,
     Hold,
+    IncomingCall,
     LaneLog,
     LaneReady,
     MakeCall,
+    MediaChanged,
     NotifyTransfer,
     OptionsResult,
     OverLimit,
@@ -76,7 +86,18 @@ _ORPHAN_NS = 500_000_000  # main is gone: BYE sent
 _LOG_LINES = 20  # per window
 _LOG_WINDOW_NS = 10_000_000_000
 _ROUTES = 256  # hosts whose way from here is remembered
+_BACK_IN_S = "5"  # when who is refused for want of a main may try again
+_MISSED_BYTES = 4 << 20  # facts kept for the next main; beyond, only ends of calls are
+_ENDS_KEPT = 256  # told again to a new main, for the one before may not have read them
+_ENDS_KEPT_NS = 15_000_000_000
 _TOO_MANY_CALLS = "too many calls"  # PJSIP's line, for builds without onRejectedIncomingCall
+
+
+class _NewMain:
+    """In the queue of commands: from here on they are another main's; None where the one we had is gone."""
+
+    def __init__(self, stream: socket.socket | None) -> None:
+        self.stream = stream
 
 
 class Lane:
@@ -84,11 +105,14 @@ class Lane:
 
     def __init__(self, main: socket.socket) -> None:
         self.main = main
-        self.commands: collections.deque[AnyCommand | None] = collections.deque()
+        self.commands: collections.deque[AnyCommand | _NewMain | None] = collections.deque()
         self.calls: dict[int, LaneCall] = {}
         self.graveyard: list[LaneCall] = []
         self.accounts: Accounts
-        self._abandoned: list[LaneCall] = []
+        self._abandoned: list[tuple[LaneCall, int, dict[str, str]]] = []
+        self._alone = False  # main is gone, and another may come
+        self._missed = bytearray()  # by main
+        self._ends: collections.deque[tuple[int, Ended]] = collections.deque(maxlen=_ENDS_KEPT)
         self._attended: set[LaneCall] = set()  # those that have something to send as soon as it may be sent
         # Our BYEs: when they shall have been answered, and in which dialog.
         self._farewells: collections.deque[tuple[int, tuple[str, str, str]]] = collections.deque()
@@ -122,6 +146,8 @@ class Lane:
             self._housekeeping()
         self._tell_messages(everything=True)
         self._flush()
+        if self.start.run:
+            take_away(Path(self.start.run), self._door_name)
         os._exit(0)
 
     def _start(self, start: Start) -> None:
@@ -142,15 +168,21 @@ class Lane:
             )
         except RuntimeError as error:
             self.problem("the lane's own request", error)
-        self.emit(
-            LaneReady(
-                pid=os.getpid(),
-                max_calls=self.stack.max_calls,
-                codecs=tuple(self.stack.codecs),
-                host=start.host,
-                port=self.stack.port,
-            )
+        self._door = make_door(Path(start.run), self._door_name) if start.run else None
+        self.emit(self._ready())
+
+    def _ready(self) -> LaneReady:
+        return LaneReady(
+            pid=os.getpid(),
+            max_calls=self.stack.max_calls,
+            codecs=tuple(self.stack.codecs),
+            host=self.start.host,
+            port=self.stack.port,
         )
+
+    @property
+    def _door_name(self) -> str:
+        return f"{LANE_DOOR}{os.getpid()}"
 
     def _give_up(self, fact: StartFailed) -> NoReturn:
         self.emit(fact)
@@ -160,17 +192,26 @@ class Lane:
     # --- the command thread ---------------------------------------------------------------------------------
 
     def _read_commands(self) -> None:
+        stream = self.main
         while True:
-            data = read_frame_blocking(self.main)
-            command: AnyCommand | None = None
+            data = read_frame_blocking(stream)
+            command: AnyCommand | _NewMain | None = None
             if data is not None:
                 with contextlib.suppress(Exception):  # a message we cannot read: main is not the one we know
                     command = command_decoder.decode(data)
-            self.commands.append(command)
-            with contextlib.suppress(OSError):
-                self._wake_socket.sendto(b"\r\n\r\n", self._wake_address)
+            if command is None and self._door is not None:
+                self._command(_NewMain(None))
+                comer = wait_for_main(self._door)
+                if comer is not None:
+                    stream, command = comer, _NewMain(comer)
+            self._command(command)
             if command is None:
                 return
+
+    def _command(self, command: "AnyCommand | _NewMain | None") -> None:
+        self.commands.append(command)
+        with contextlib.suppress(OSError):
+            self._wake_socket.sendto(b"\r\n\r\n", self._wake_address)
 
     @property
     def trusted(self) -> list[str]:
@@ -179,6 +220,10 @@ class Lane:
     # --- facts ----------------------------------------------------------------------------------------------
 
     def emit(self, fact: AnyFact) -> None:
+        self._note(fact)
+        if self._alone:
+            self._keep(fact)
+            return
         if not self._unsent:
             self._unsent_since = mono_ns()
         self._unsent += frame(encoder.encode(fact))
@@ -194,6 +239,48 @@ class Lane:
             return
         except OSError:
             self._unsent.clear()  # the reader sees the end of the stream and stops the lane
+
+    def _note(self, fact: AnyFact) -> None:
+        """What a new main will want to know."""
+        if isinstance(fact, Ended):
+            self._ends.append((mono_ns(), fact))
+        elif isinstance(fact, Answered | MediaChanged) and fact.call in self.calls:
+            standing = self.calls[fact.call].standing
+            if isinstance(fact, Answered):
+                standing.answered = fact
+            else:
+                standing.changed = fact
+
+    def _keep(self, fact: AnyFact) -> None:
+        """There is no main to tell."""
+        if isinstance(fact, IncomingCall):
+            call = self.calls[fact.call]
+            self._abandoned.append((call, 503, self._refusal({"Retry-After": _BACK_IN_S, FINAL: "node"})))
+        elif not isinstance(fact, Ended | LaneLog) and len(self._missed) < _MISSED_BYTES:
+            self._missed += frame(encoder.encode(fact))  # ends are told from `_ends`, all again
+
+    def _left_alone(self) -> None:
+        """Whoever talks goes on talking; who waits for an answer waits for nobody."""
+        self._alone = True
+        self._unsent.clear()
+        for call in list(self.calls.values()):
+            if not call.answered and not call.accepted:
+                headers = {"Retry-After": _BACK_IN_S, FINAL: "node"} if call.inbound else {}
+                self._abandoned.append((call, 503, self._refusal(headers) if call.inbound else headers))
+
+    def _take_on(self, main: socket.socket) -> None:
+        """Another main: it is told how things stand, then what happened since there was one."""
+        self.main.close()
+        self.main, self._alone = main, False
+        standing = [call.standing for call in self.calls.values()]
+        start = msgspec.structs.replace(self.start, first_call=self._next_handle)
+        self.emit(msgspec.structs.replace(self._ready(), start=start, standing=standing))
+        self._unsent += self._missed
+        self._missed.clear()
+        for at, end in list(self._ends):
+            if mono_ns() - at < _ENDS_KEPT_NS:
+                self._unsent += frame(encoder.encode(end))
+        self._flush()
 
     def problem(self, where: str, error: BaseException) -> None:
         self.emit(LaneLog(level=1, text=f"{where}: {type(error).__name__}: {scrubbed(error_text(error))}"))
@@ -218,6 +305,7 @@ class Lane:
 
     def known_as(self, call: LaneCall, sip_call_id: str) -> None:
         self._messages.bind(sip_call_id, call.handle)
+        call.standing.sip_call_id = sip_call_id
 
     def _local_address(self, host: str) -> str:
         """Ours of a packet to or from this host."""
@@ -247,7 +335,7 @@ class Lane:
 
     def abandon(self, call: LaneCall) -> None:
         """End it soon: not from inside a callback."""
-        self._abandoned.append(call)
+        self._abandoned.append((call, 500, {}))
 
     def attend(self, call: LaneCall) -> None:
         """Let it send what waits, soon: not from inside a callback."""
@@ -267,7 +355,7 @@ class Lane:
         while self._farewells and mono_ns() > self._farewells[0][0]:
             self.pjsip.give_up(*self._farewells.popleft()[1])
         while self._abandoned:
-            self._end(self._abandoned.pop(), 500, {})
+            self._end(*self._abandoned.pop())
         if self.graveyard:
             self.stack.clock_bridge()
             # ~Call() hangs up whatever call has its slot by now, so a dead one goes only while the slot is free.
@@ -287,11 +375,13 @@ class Lane:
 
     # --- commands -------------------------------------------------------------------------------------------
 
-    def _carry_out(self, command: AnyCommand | None) -> None:
+    def _carry_out(self, command: "AnyCommand | _NewMain | None") -> None:
         handle = int(getattr(command, "call", 0))
         try:
             if command is None:
                 self._begin_stop(_ORPHAN_NS)
+            elif isinstance(command, _NewMain):
+                self._take_on(command.stream) if command.stream is not None else self._left_alone()
             elif isinstance(command, Stop):
                 self._begin_stop(_STOP_NS)
             elif isinstance(command, Ping):
@@ -441,7 +531,11 @@ class Lane:
 
     def _finished(self) -> bool:
         now = mono_ns()
-        if self._unsent and (len(self._unsent) > _BACKLOG_BYTES or now - self._unsent_since > _BACKLOG_NS):
+        if (
+            not self._alone
+            and self._unsent
+            and (len(self._unsent) > _BACKLOG_BYTES or now - self._unsent_since > _BACKLOG_NS)
+        ):
             self._unsent.clear()  # main does not read: as good as gone
             self._begin_stop(_ORPHAN_NS)
         if not self._stop_at:

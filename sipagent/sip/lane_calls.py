@@ -32,6 +32,7 @@ from sipagent.sip.protocol import (
     Redirected,
     Refer,
     SendInfo,
+    Standing,
     TransferProgress,
     Trying,
 )
@@ -84,6 +85,7 @@ class LaneCall(pj.Call):  # type: ignore[misc]  # pjsua2 has no types
         self._unanswered = False  # the last of our INVITEs and UPDATEs in the call
         self._infos = 0  # sent, not answered
         self.referral = Referral()
+        self.standing = Standing(call=handle)  # what main knows of it
 
     # --- SDP ------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from sipagent.core.clock import now
+from sipagent.core import doors
+from sipagent.core.clock import mono_ns, now
 from sipagent.core.errors import SetupError
 from sipagent.core.events import CallRefused, EventSink
 from sipagent.core.rate import RateLimit
@@ -22,6 +23,7 @@ from sipagent.sip.client import LaneClient, PortTaken
 from sipagent.sip.edge import Edge, EdgeMissing, contact_towards, tls_of
 from sipagent.sip.nursery import Nursery
 from sipagent.sip.protocol import (
+    LANE_DOOR,
     AddAccount,
     AddressChanged,
     AnyCommand,
@@ -37,6 +39,7 @@ from sipagent.sip.protocol import (
     OverLimit,
     Pong,
     RegistrationResult,
+    Standing,
     Start,
     StartFailed,
 )
@@ -64,8 +67,11 @@ class LanePool:
         *,
         max_calls: int = 0,
         folder: Path | None = None,
+        run: Path | None = None,
     ) -> None:
-        """``max_calls``: what the node shall carry, 0 for what one lane does. ``folder``: for the edge's files."""
+        """``max_calls``: what the node shall carry, 0 for what one lane does. ``folder``: for the edge's files.
+        ``run``: by which a new main finds the lanes again.
+        """
         self.settings = settings
         self.on_incoming: Callable[[IncomingCall], None] | None = None
         self.on_fact: Callable[[AnyFact], None] | None = None
@@ -83,7 +89,7 @@ class LanePool:
         self._max_calls = max_calls
         self._folder = folder
         self._events = events
-        self._nursery = Nursery()
+        self._nursery = Nursery(run)
         self._lanes: list[LaneClient] = []
         self._ports: dict[LaneClient, int] = {}  # where each was last, and shall be again
         self._where: dict[int, LaneClient] = {}  # calls that are up, by handle
@@ -91,7 +97,7 @@ class LanePool:
         self._accounts: dict[str, AddAccount] = {}
         self._contacts: dict[str, str] = {}  # host:port of our Contact, by account
         self._registering: LaneClient | None = None  # the lane that registrations go through
-        self._last_handle = 0
+        self._last_handle = -(mono_ns() // 1_000_000)  # below those that an earlier main has given
         self._generations = 0
         self._refusals = RateLimit(per_second=5)  # strangers must not fill the record
         self._missing = ""  # why there is no edge
@@ -154,7 +160,7 @@ class LanePool:
     async def start(self) -> LaneReady:
         """Returns when calls can come. Raises SetupError when they cannot: a taken port, PJSIP missing."""
         try:
-            if not await self._start_behind_edge():
+            if not await self._take_over() and not await self._start_behind_edge():
                 await self._start_alone()
         except BaseException:
             await self.close()
@@ -166,6 +172,16 @@ class LanePool:
             await self.close()
             raise SetupError("the SIP lanes ended right after they had started")
         return ready
+
+    @property
+    def standing(self) -> dict[int, Standing]:
+        """The calls that an earlier main has left up, by handle."""
+        return {call.call: call for lane in self._up() if lane.ready is not None for call in lane.ready.standing}
+
+    def go_on(self) -> None:
+        """Whoever is to hear of the calls that were left is ready: what happened meanwhile is told now."""
+        for lane in self._lanes:
+            lane.go_on()
 
     async def drain(self) -> None:
         """From now on the edge refuses new calls (503, to OPTIONS too), so that a front sends them elsewhere."""
@@ -185,6 +201,46 @@ class LanePool:
         await self._nursery.close()
 
     # --- starting -------------------------------------------------------------------------------------------
+
+    async def _take_over(self) -> bool:
+        """The lanes that an earlier main has left; False when there are none that were started as ours would be."""
+        run = self._nursery.run
+        found = doors.names(run, LANE_DOOR) if run is not None else []
+        if not found or not self._nursery.take_over():
+            return False
+        for name in found:
+            lane = LaneClient(self._nursery, self._events, self)
+            if await lane.take_over(name):
+                self._lanes.append(lane)
+        starts = [lane.ready.start for lane in self._lanes if lane.ready is not None and lane.ready.start is not None]
+        if not starts or not all(self._suits(start) for start in starts):
+            await asyncio.gather(*(lane.close() for lane in self._lanes))
+            self._lanes.clear()
+            return False
+        for lane in self._lanes:
+            assert lane.ready is not None
+            for standing in lane.ready.standing:
+                self._where[standing.call] = lane
+                if standing.call > 0:
+                    self._sip_call_ids[standing.call] = standing.sip_call_id
+        self._generations = max((start.first_call - 1) // _HANDLES_PER_LANE for start in starts) + 1
+        if starts[0].edge:
+            # It has died with the main that had started it; where it is to be found, the lanes know.
+            self.edge = Edge(self.settings, self._events, self._folder, inside=starts[0].edge)
+            if self._learned:
+                self.edge.readdress(self._learned)
+            await self.edge.start(self._lane_ports())
+        return True
+
+    def _suits(self, start: Start) -> bool:
+        """Whether the lane was started with the settings that there are now."""
+        settings = self.settings
+        wanted = (settings.tcp and not start.edge, settings.user_agent, settings.record_messages, settings.t1_ms)
+        if (start.tcp, start.user_agent, start.record_messages, start.t1_ms) != wanted:
+            return False
+        if start.edge:
+            return settings.edge != "off"
+        return not settings.needs_edge and (start.host, start.port) == (settings.host, settings.port)
 
     async def _start_alone(self) -> None:
         lane = self._new_lane()
@@ -255,6 +311,7 @@ class LanePool:
             name_servers=names.name_servers(),
             first_call=(self._generations - 1) * _HANDLES_PER_LANE + 1,
             trusted=list(settings.fronts),
+            run=str(self._nursery.run or ""),
         )
         if edge is None:
             return msgspec.structs.replace(start, tls=_own_tls(settings))

@@ -7,7 +7,10 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
+from sipagent.core import doors
+from sipagent.core.doors import Adopted
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.sip import zygote
 
@@ -20,8 +23,10 @@ _EXITS_KEPT = 1024  # of lanes long gone, for whoever still asks
 class Nursery:
     """Forks one lane at a time, however many are asked for; a zygote that died is started again with the next one."""
 
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
+    def __init__(self, run: Path | None = None) -> None:
+        """``run``: the folder by which a new main finds the zygote and its lanes again."""
+        self.run = run
+        self._process: asyncio.subprocess.Process | Adopted | None = None
         self._control: socket.socket | None = None
         self._exits: dict[int, int] = {}  # lanes that have ended, pid to status
         self._exited = asyncio.Event()
@@ -33,7 +38,25 @@ class Nursery:
     @property
     def pid(self) -> int:
         """The zygote's, 0 while there is none."""
-        return self._process.pid if self._process is not None and self._process.returncode is None else 0
+        return self._process.pid if self._process is not None and _runs(self._process) else 0
+
+    def take_over(self) -> bool:
+        """The zygote of an earlier main; False when there is none."""
+        if self.run is None or not doors.names(self.run, zygote.DOOR):
+            return False
+        met = doors.knock(self.run, zygote.DOOR, socket.SOCK_SEQPACKET)
+        if met is None:
+            return False
+        control, pid = met
+        try:
+            self._process = Adopted(pid)
+        except ProcessDied:
+            control.close()
+            return False
+        control.setblocking(False)
+        self._control = control
+        asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
+        return True
 
     async def fork(self) -> tuple[int, asyncio.StreamReader, asyncio.StreamWriter]:
         """A new lane's pid and the stream to it. Raises SetupError or ProcessDied."""
@@ -90,17 +113,20 @@ class Nursery:
     async def close(self) -> None:
         """Ends the zygote, and by that every lane that is still there. May be called again."""
         self._closing = True
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._control.send(zygote.LEAVE)
         self._close_control()
         process = self._process
         if process is None:
             return
         try:
             async with asyncio.timeout(_CLOSE_S):
-                await process.wait()
+                await _over(process)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await _over(process)
 
     @property
     def _up(self) -> bool:
@@ -116,6 +142,7 @@ class Nursery:
                 "-m",
                 "sipagent.sip.zygote",
                 str(theirs.fileno()),
+                *([str(self.run)] if self.run is not None else []),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
             )
@@ -162,3 +189,11 @@ class Nursery:
             self._control.close()
             self._control = None
         self._exited.set()
+
+
+def _runs(process: asyncio.subprocess.Process | Adopted) -> bool:
+    return (process.poll() if isinstance(process, Adopted) else process.returncode) is None
+
+
+async def _over(process: asyncio.subprocess.Process | Adopted) -> None:
+    await (process.over() if isinstance(process, Adopted) else process.wait())

@@ -11,6 +11,8 @@ import msgspec
 from sipagent.sip import sdes
 from sipagent.sip.sdp import CLEAR, Terms
 
+LANE_DOOR = "lane-"  # and its pid: the name of a lane's door (core.doors)
+
 
 class Replaces(msgspec.Struct, frozen=True):
     """Names a dialog, as the side that is asked to give it up knows it (RFC 3891): its own tag is `to_tag`."""
@@ -68,6 +70,7 @@ class Start(Command):
     contact: str = ""  # host:port, and transport, that Contact says then
     trusted: list[str] = []  # host or host:port whose X-Sipagent-Source is believed
     first_call: int = 1  # inbound handles count from here, so that a new lane does not repeat its predecessor's
+    run: str = ""  # the folder of its door, by which a new main reaches it; "" and it ends with the one it has
 
 
 class Ping(Command):
@@ -257,6 +260,8 @@ class LaneReady(Fact):
         "PCMU",
         "PCMA",
     )  # of ours, those the library was built with; agreeing to another would kill the lane
+    start: Start | None = None  # what it was told, to a main that takes over; and the calls that are up:
+    standing: list["Standing"] = []
 
 
 class IncomingCall(Fact):
@@ -378,6 +383,15 @@ class TransferRequested(Fact):
     target: str
     replaces: Replaces | None = None
     referred_by: str = ""
+
+
+class Standing(msgspec.Struct, kw_only=True):
+    """A call as a main that takes over finds it: what its predecessor was told of it last."""
+
+    call: int
+    sip_call_id: str = ""
+    answered: Answered | None = None
+    changed: MediaChanged | None = None
 
 
 class InfoAnswered(Fact):

@@ -238,6 +238,12 @@ class Trunks:
             use.counters.calls_out += 1
         return None
 
+    def keep(self, trunk: str, direction: Direction) -> None:
+        """The channel of a call that goes on, whatever the limits are by now; given back with `release`."""
+        use = self._use.get(trunk)
+        if use is not None:
+            use.up[direction] += 1
+
     def release(self, trunk: str, direction: Direction) -> None:
         use = self._use.get(trunk)
         if use is not None:

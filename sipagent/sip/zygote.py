@@ -1,11 +1,11 @@
 """The lanes' parent: a small process that has imported pjsua2 and forks a lane whenever main asks for one.
 
 A forked lane shares the imported library's pages with its siblings (25 MB resident, 3 MB of it private) and is there
-in a tenth of a second. The zygote has one thread, starts nothing of PJSIP, and leaves when main's end of the control
-socket closes; it does not use PDEATHSIG itself, because its own death would take the lanes with it before they could
-say BYE.
+in a tenth of a second. The zygote has one thread and starts nothing of PJSIP. When main's end of the control socket
+closes it waits for another main, if it has a door for it (`core.doors`), and leaves when its lanes have; it does not
+use PDEATHSIG itself, because its own death would take the lanes with it before they could say BYE.
 
-Control socket (SOCK_SEQPACKET): main sends b"fork" with the lane's socket attached; the answers are `Forked` and,
+Control socket (SOCK_SEQPACKET): main sends `FORK` with the lane's socket attached; the answers are `Forked` and,
 whenever a lane has ended, `Exited`.
 """
 
@@ -17,12 +17,16 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
+from sipagent.core.doors import LONELY_S, make_door, take_away, wait_for_main
 from sipagent.sip.lane import serve
 
+DOOR = "zygote"
 FORK = b"fork"
+LEAVE = b"leave"  # main ends in order: no other is waited for
 MAX_NOTICE = 4096
 _GRACE_S = 1.0  # for lanes to hang up after main is gone
 
@@ -42,8 +46,9 @@ notice_decoder: msgspec.msgpack.Decoder[Notice] = msgspec.msgpack.Decoder(Notice
 
 
 class Zygote:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, door: socket.socket | None = None) -> None:
         self.control = control
+        self.door = door
         self.lanes: set[int] = set()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -58,8 +63,20 @@ class Zygote:
                     os.read(self._wake_read, 4096)
                 self._reap()
             if control in readable and not self._obey():
-                break
+                if not self._another_main():
+                    break
+                control = self.control.fileno()
         self._end_lanes()
+
+    def _another_main(self) -> bool:
+        """Waits for one as long as lanes do, and a little longer: they end by themselves."""
+        comer = wait_for_main(self.door, LONELY_S + _GRACE_S) if self.door is not None else None
+        if comer is None:
+            return False
+        self.control.close()
+        self.control = comer
+        self._reap()
+        return True
 
     def _obey(self) -> bool:
         """Carries out one request; False when main is gone."""
@@ -67,7 +84,8 @@ class Zygote:
             data, fds, _, _ = socket.recv_fds(self.control, 64, 1)
         except ConnectionError:
             return False
-        if not data:
+        if not data or data == LEAVE:
+            self.door = self.door if data != LEAVE else None
             return False
         for fd in fds:
             self._fork(socket.socket(fileno=fd))
@@ -82,6 +100,8 @@ class Zygote:
                 os.close(self._wake_read)
                 os.close(self._wake_write)
                 self.control.close()
+                if self.door is not None:
+                    self.door.close()
                 serve(main)
             finally:
                 os._exit(1)  # whatever was raised, a lane must not go on as a second zygote
@@ -120,6 +140,8 @@ class Zygote:
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
+    run = Path(sys.argv[2]) if len(sys.argv) > 2 else None  # the folder for its door
+    door = make_door(run, DOOR, socket.SOCK_SEQPACKET) if run is not None else None
     # See lane.serve: the end is main's to announce.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -128,7 +150,9 @@ def main() -> None:
     # Objects made so far are shared with every lane: keep the collector from writing into their pages.
     gc.collect()
     gc.freeze()
-    Zygote(control).run()
+    Zygote(control, door).run()
+    if run is not None:
+        take_away(run, DOOR)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
 """Main's side of the speech workers: a pool that answers, whatever happens to the processes behind it."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.core.clock import now
+from sipagent.core.clock import mono_ns, now
+from sipagent.core.doors import names
 from sipagent.core.errors import ProcessDied, ProviderError, SetupError
 from sipagent.core.events import EventSink, ProcessEnded, ProcessStarted
 from sipagent.speech.process import PROCESS, WorkerProcess
 from sipagent.speech.protocol import (
+    SPEECH_DOOR,
     AnyReply,
     AnyRequest,
     Dropped,
@@ -29,6 +33,7 @@ from sipagent.speech.protocol import (
 from sipagent.speech.settings import SpeechSettings
 
 READY_LIMIT_S = 60.0
+GREETING_LIMIT_S = 2.0  # of a worker that has been without a main
 REQUEST_LIMIT_S = 15.0
 CLOSE_LIMIT_S = 2.0
 OUTSTANDING = 64  # requests per worker that have no answer yet; more are refused, and the caller may try elsewhere
@@ -68,10 +73,13 @@ class SpeechClient:
     All methods belong to one asyncio loop. A worker that dies is replaced in the background.
     """
 
-    def __init__(self, settings: SpeechSettings, events: EventSink) -> None:
+    def __init__(self, settings: SpeechSettings, events: EventSink, run: Path | None = None) -> None:
+        """``run``: the folder by which a next main finds the workers again."""
         self._settings = settings
+        self._run = run
+        self._left: list[str] = []  # doors of workers that an earlier main has left
         self._events = events
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(mono_ns())  # an earlier main's requests may still be answered
         self._jobs: dict[int, _Job] = {}
         self._ready: list[WorkerProcess] = []
         self._coming = 0  # workers on their way: while there is one, a request without a worker waits for it
@@ -87,6 +95,7 @@ class SpeechClient:
     async def start(self) -> dict[str, str]:
         """Starts the workers; the models they loaded, by kind. SetupError when one cannot, or not within 60 s."""
         loop = asyncio.get_running_loop()
+        self._left = names(self._run, SPEECH_DOOR) if self._run is not None else []
         firsts: list[asyncio.Future[dict[str, str]]] = [loop.create_future() for _ in range(self._settings.workers)]
         for number, first in enumerate(firsts):
             self._supervisors.add(asyncio.create_task(self._supervise(first), name=f"speech/worker-{number}"))
@@ -260,7 +269,10 @@ class SpeechClient:
         self._coming += 1
         try:
             try:
-                worker = await WorkerProcess.spawn(self._settings)
+                taken = await self._taken_over()
+                if taken is not None:
+                    return taken
+                worker = await WorkerProcess.spawn(self._settings, self._run)
             except OSError as error:
                 raise _NoWorker(str(error)) from error
             self._events.emit(ProcessStarted(at=now(), process=PROCESS, pid=worker.pid))
@@ -281,6 +293,21 @@ class SpeechClient:
                     await self._bury(worker, reason)
         finally:
             self._coming -= 1
+
+    async def _taken_over(self) -> tuple[WorkerProcess, dict[str, str]] | None:
+        """One that an earlier main has left and that was started as ours would be."""
+        while self._left and self._run is not None:
+            worker = await WorkerProcess.take_over(self._run, self._left.pop())
+            if worker is None:
+                continue
+            with contextlib.suppress(TimeoutError, ProcessDied, SetupError):
+                async with asyncio.timeout(GREETING_LIMIT_S):
+                    loaded = await worker.ready()
+                if worker.settings == self._settings:
+                    self._events.emit(ProcessStarted(at=now(), process=PROCESS, pid=worker.pid))
+                    return worker, loaded
+            await worker.end(CLOSE_LIMIT_S)
+        return None
 
     async def _bury(self, worker: WorkerProcess, reason: str) -> None:
         """Finds the requests it leaves behind another worker, reaps the process, tells the world."""

@@ -5,10 +5,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 
 from sipagent.core.clock import mono_ns
+from sipagent.core.doors import Adopted, knock, status_text
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.core.ipc import frame, read_frame
 from sipagent.speech import protocol
@@ -23,7 +25,10 @@ class WorkerProcess:
     """Made by `spawn`; whoever made it calls `end`."""
 
     def __init__(
-        self, popen: "subprocess.Popen[bytes]", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        popen: "subprocess.Popen[bytes] | Adopted",
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self._popen = popen
         self._reader = reader
@@ -31,9 +36,26 @@ class WorkerProcess:
         self._heard = mono_ns()  # when it last answered anything
         self.pid = popen.pid
         self.outstanding: set[int] = set()  # ids it has not answered
+        self.settings: SpeechSettings | None = None  # that it was started with, once it is ready
 
     @classmethod
-    async def spawn(cls, settings: SpeechSettings) -> "WorkerProcess":
+    async def take_over(cls, run: Path, name: str) -> "WorkerProcess | None":
+        """The worker that an earlier main has left behind this door; None when it is gone."""
+        met = await asyncio.to_thread(knock, run, name)
+        if met is None:
+            return None
+        sock, pid = met
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        try:
+            return cls(Adopted(pid), reader, writer)
+        except ProcessDied:
+            writer.close()
+            return None
+
+    @classmethod
+    async def spawn(cls, settings: SpeechSettings, run: Path | None = None) -> "WorkerProcess":
+        """``run``: the folder for its door, by which a next main finds it."""
         # One thread a library: the lanes are the parallelism, and a pool of idle OpenMP threads spins.
         threads = str(settings.threads)
         limits = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -48,6 +70,7 @@ class WorkerProcess:
                         "sipagent.speech.worker",
                         str(theirs.fileno()),
                         msgspec.json.encode(settings).decode(),
+                        *([str(run)] if run is not None else []),
                     ],
                     env=os.environ | limits | {"TOKENIZERS_PARALLELISM": "false"},
                     pass_fds=(theirs.fileno(),),
@@ -75,6 +98,7 @@ class WorkerProcess:
         """Waits until the models are loaded; their names by kind. SetupError with the worker's own reason."""
         first = await self.reply()
         if isinstance(first, WorkerReady):
+            self.settings = first.settings
             return first.models
         raise SetupError(first.reason if isinstance(first, Failed) else "it said something else than that it is ready")
 
@@ -107,7 +131,8 @@ class WorkerProcess:
             self._popen.kill()
 
     async def end(self, limit_s: float) -> str:
-        """Closes the socket, which makes it leave; kills it after `limit_s`. How it ended."""
+        """Tells it to leave, and kills it after `limit_s`. How it ended."""
+        self.send(Cancel(id=protocol.LEAVE))
         self._writer.close()
         try:
             for _ in range(int(limit_s / _POLL_S)):
@@ -118,4 +143,4 @@ class WorkerProcess:
             if self._popen.poll() is None:
                 self._popen.kill()
             status = self._popen.wait()
-        return f"signal {-status}" if status < 0 else f"status {status}"
+        return status_text(status)

@@ -5,6 +5,11 @@ Audio is mono signed 16-bit little-endian, of the `rate` that the request names 
 
 import msgspec
 
+from sipagent.speech.settings import SpeechSettings
+
+SPEECH_DOOR = "speech-"  # and its pid: the name of a worker's door (core.doors)
+LEAVE = 0  # the id of a Cancel that tells a worker to leave: no other main is to be waited for
+
 
 class Request(msgspec.Struct, tag_field="type", tag=True, kw_only=True):
     id: int
@@ -46,6 +51,7 @@ class Cancel(Request):
 class WorkerReady(Reply):
     pid: int
     models: dict[str, str]  # what was loaded, by kind: "stt", "tts", "embedding", "turn"
+    settings: SpeechSettings
 
 
 class Transcribed(Reply):

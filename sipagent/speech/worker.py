@@ -1,13 +1,15 @@
-"""The worker process: `python -m sipagent.speech.worker FD SETTINGS`, started and spoken to by `client.SpeechClient`.
+"""The worker process: `python -m sipagent.speech.worker FD SETTINGS [FOLDER]`, spoken to by `client.SpeechClient`.
 
-FD is its end of a socket pair, SETTINGS the `SpeechSettings` as JSON. It loads each chosen model once, tries each once,
-says WorkerReady, and answers until the socket closes. Each kind of work has a thread of its own:
+FD is its end of a socket pair, SETTINGS the `SpeechSettings` as JSON, FOLDER where its door for a next main is
+(`core.doors`; without one it dies with main). It loads each chosen model once, tries each once, says WorkerReady, and
+answers until the socket closes. Each kind of work has a thread of its own:
 the libraries let go of the interpreter's lock while they compute.
 
 The number of threads of OpenMP and BLAS comes by environment variables, which the client sets: by the time this module
 runs it would be too late for numpy.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -16,16 +18,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sipagent.core.doors import make_door, take_away, wait_for_main
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.speech import models, protocol
 from sipagent.speech.lane import Lane
 from sipagent.speech.protocol import (
+    SPEECH_DOOR,
     AnyReply,
     Cancel,
     Embed,
@@ -154,8 +159,9 @@ def load(settings: SpeechSettings) -> dict[str, Handler]:
 class Worker:
     """Reads requests from `sock` and hands each to the lane of its kind."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, door: socket.socket | None = None) -> None:
         self._sock = sock
+        self._door = door
         self._writing = threading.Lock()
 
     def send(self, reply: AnyReply) -> None:
@@ -164,7 +170,8 @@ class Worker:
             with self._writing:
                 self._sock.sendall(message)
         except OSError:
-            os._exit(0)  # main is gone: nobody wants the rest
+            if self._door is None:
+                os._exit(0)  # main is gone: nobody wants the rest
 
     def run(self, settings: SpeechSettings) -> None:
         """Loads, then serves until main closes its end."""
@@ -178,8 +185,14 @@ class Worker:
             return
         lanes = {kind: Lane(kind, handler, self.send) for kind, handler in handlers.items()}
         chosen = {kind: str(getattr(settings, LOADERS[kind][0])) for kind in handlers}
-        self.send(WorkerReady(id=0, pid=os.getpid(), models=chosen))
-        while (message := read_frame_blocking(self._sock)) is not None:
+        ready = WorkerReady(id=0, pid=os.getpid(), models=chosen, settings=settings)
+        self.send(ready)
+        while True:
+            message = read_frame_blocking(self._sock)
+            if message is None:
+                if not self._another_main(ready):
+                    return
+                continue
             request = protocol.request_decoder.decode(message)
             match request:
                 case Transcribe():
@@ -190,9 +203,22 @@ class Worker:
                     self._put(lanes, "embedding", request)
                 case JudgeTurn():
                     self._put(lanes, "turn", request, droppable=True)
+                case Cancel() if request.id == protocol.LEAVE:
+                    return
                 case Cancel():
                     for lane in lanes.values():
                         lane.cancel(request.id)
+
+    def _another_main(self, ready: WorkerReady) -> bool:
+        """Waits for one, and greets it; it knows its own requests from those of the last one, still worked at."""
+        comer = wait_for_main(self._door) if self._door is not None else None
+        if comer is None:
+            return False
+        with self._writing, contextlib.suppress(OSError):
+            self._sock.close()
+            self._sock = comer
+            comer.sendall(frame(protocol.encoder.encode(ready)))
+        return True
 
     def _put(self, lanes: dict[str, Lane], kind: str, request: Request, *, droppable: bool = False) -> None:
         if lane := lanes.get(kind):
@@ -202,12 +228,18 @@ class Worker:
 
 
 def main(arguments: list[str]) -> None:
-    die_with_parent()
+    run = Path(arguments[2]) if len(arguments) > 2 else None
+    name = f"{SPEECH_DOOR}{os.getpid()}"
+    door = make_door(run, name) if run is not None else None
+    if door is None:
+        die_with_parent()
     # Ctrl-C and a service manager's stop go to every process; main still says goodbye, then closes our socket.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=int(arguments[0]))
-    Worker(sock).run(msgspec.json.decode(arguments[1], type=SpeechSettings))
+    Worker(sock, door).run(msgspec.json.decode(arguments[1], type=SpeechSettings))
+    if run is not None:
+        take_away(run, name)
     # Inferences under way are of no use to anyone, and their threads are daemons: no orderly end to wait for.
     os._exit(0)
 

@@ -85,6 +85,7 @@ class Recorder:
         # SimpleQueue: put() never waits, not even for a lock. events: `backlog`, drop newest, count and alarm.
         self._queue: queue.SimpleQueue[Event | _Flush | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._going_on: frozenset[str] = frozenset()
         self._abandon = threading.Event()
         self._has_name = self._engine.dialect.name != "postgresql"  # a file is one node's by the lock on its folder
         self._closed = False
@@ -108,13 +109,15 @@ class Recorder:
             last_error=self._last_error,
         )
 
-    def start(self) -> None:
-        """Start the thread. Before the first event it closes the calls that a crash of this node left open.
+    def start(self, going_on: frozenset[str] = frozenset()) -> None:
+        """Start the thread. Before the first event it closes the calls that a crash of this node left open, without
+        those that are going on.
 
         Not while another node of the same name writes to the record: they may be that one's, and up.
         """
         if self._thread is not None:
             raise RuntimeError("the recorder was started before")
+        self._going_on = going_on
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -265,7 +268,7 @@ class Recorder:
     def _settle_the_past(self, session: Session) -> None:
         if not self._has_name:
             return
-        closed = close_orphans(session, self._clock(), self._node)
+        closed = close_orphans(session, self._clock(), self._node, self._going_on)
         forget_registrations(session, self._node)
         if closed:
             log.warning("calls left open by a crash were closed", extra={"calls": closed})

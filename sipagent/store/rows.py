@@ -18,6 +18,7 @@ from sipagent.core.events import (
     CallerTold,
     CallQuality,
     CallRefused,
+    CallResumed,
     DigitReceived,
     Event,
     LegAnswered,
@@ -178,6 +179,7 @@ def apply(session: Session, event: Event, node: str) -> None:
             )
         case (
             LegHeld()
+            | CallResumed()
             | CallRefused()
             | CallerSaid()
             | AgentSpeaking()
@@ -282,13 +284,14 @@ def _keep_messages(session: Session, event: SipMessages) -> None:
     )
 
 
-def close_orphans(session: Session, now: Stamp, node: str = "") -> int:
-    """End the calls this node left open when it crashed; returns how many.
+def close_orphans(session: Session, now: Stamp, node: str = "", but: frozenset[str] = frozenset()) -> int:
+    """End the calls this node left open when it crashed, `but` those that go on; returns how many.
 
     A call's end is its last recorded sign of life, not `now`: a night without power is not billed. The event that
     tells of it stands at `now`, when it was found out.
     """
-    orphans = session.scalars(select(Call).where(Call.state.in_(LIVE_STATES), Call.node == node)).all()
+    live = session.scalars(select(Call).where(Call.state.in_(LIVE_STATES), Call.node == node)).all()
+    orphans = [call for call in live if call.id not in but]
     for call in orphans:
         last_seen = session.scalar(select(func.max(EventRow.at)).where(EventRow.call_id == call.id)) or call.setup_at
         disposition = Disposition.ANSWERED if call.answered_at else Disposition.FAILED

@@ -334,7 +334,7 @@ def test_notices_that_main_did_not_read_are_sent_though_no_call_is_up(rig):
     """500 ports closed at once are more than the socket holds; nothing else may happen on the engine afterwards."""
     for _ in range(500):
         rig.obey(ClosePort(slot=0))
-    assert rig.engine._unsent
+    assert rig.engine._main.waiting
     poll, answered = select.poll(), 0
     poll.register(rig.main, select.POLLIN)
 

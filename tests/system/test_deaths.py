@@ -16,8 +16,8 @@ from tests.system.wire import Capture
 pytestmark = [pytest.mark.peer, pytest.mark.models, pytest.mark.timeout(240)]
 
 
-async def call_up(node: Node, service: str, duration_ms: int) -> Sipp:
-    call = Sipp("uac-inbound-answered.xml", target=node.target, service=service, duration_ms=duration_ms, timeout_s=60)
+async def call_up(node: Node, service: str, duration_ms: int, scenario: str = "uac-inbound-answered.xml") -> Sipp:
+    call = Sipp(scenario, target=node.target, service=service, duration_ms=duration_ms, timeout_s=60)
     await call.start()
 
     async def up() -> bool:
@@ -95,11 +95,12 @@ async def _next_call_works(node: Node, ended: int) -> None:
     assert (await node.ended(ended))[0].call.cause == "normal"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_nothing_is_left_however_the_node_ends(number):
+@pytest.mark.parametrize("how", ["told to", "without its supervisor", "all at once"])
+async def test_nothing_is_left_however_the_node_ends(how):
     before = set(os.listdir("/dev/shm"))
     async with Node() as node:
-        call = await call_up(node, "talk", 30_000)
+        ended_by_us = "uac-inbound-agent-hangs-up.xml" if how == "all at once" else "uac-inbound-answered.xml"
+        call = await call_up(node, "talk", 30_000, ended_by_us)
         children = node.children()
         assert len(children) >= 4  # zygote, lane, media, speech
 
@@ -107,13 +108,20 @@ async def test_nothing_is_left_however_the_node_ends(number):
             return bool(node.calls() and node.calls()[0].answered_at)
 
         await node.until(on_record, 5)
-        await node.stop(number)
+        main = (await node.pids())["main"]
+        if how == "all at once":  # who could start another main dies as well: lane and media process wait in vain
+            assert node.process is not None
+            node.process.kill()
+            os.kill(main, signal.SIGKILL)
+        await node.stop(signal.SIGTERM if how == "told to" else signal.SIGKILL)
+        if how == "all at once":
+            (await call.wait()).check()  # the caller gets a BYE all the same
         await call.stop()
 
         async def gone() -> bool:
             return not any(_alive(child) for child in children)
 
-        await node.until(gone, 5)
+        await node.until(gone, 20)
         for port, kind in (
             (node.sip_port, socket.SOCK_DGRAM),
             (node.sip_port, socket.SOCK_STREAM),
@@ -124,12 +132,13 @@ async def test_nothing_is_left_however_the_node_ends(number):
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind is socket.SOCK_STREAM))
                 probe.bind(("127.0.0.1", port))
         assert set(os.listdir("/dev/shm")) <= before
-        if number is signal.SIGKILL:
-            # The next start closes what the crash left open, and says so.
-            await node.start()
-            (record,) = await node.ended(1)
-            assert (record.call.cause, record.call.disposition) == ("node_crashed", "answered")
-            await node.stop()
+        # The next start closes what the crash left open, and says so.
+        await node.start()
+        (record,) = await node.ended(1)
+        cause = "node_crashed" if how == "all at once" else "node_stopped"
+        assert (record.call.cause, record.call.disposition) == (cause, "answered")
+        assert [event.type for event in record.events].count("CallEnded") == 1
+        await node.stop()
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -1,0 +1,229 @@
+"""Calls that an earlier main has left, taken up by this one.
+
+Their dialogs are up in the lanes, their RTP in the media process, and what they were at is on disk (`saved`). A call
+goes on with the step that was under way:
+
+agent               with everything said so far; a turn under way is lost, and recorded as such
+joined with another they have talked on all the time
+say, play, hold, dial, ring   the step begins again
+press, transfer     is not done twice: the next step follows
+
+Legs that were neither the caller's nor talking with them are hung up. What cannot be taken up is ended in order, with
+NODE_CRASHED and the reason.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sipagent.calls import bridging
+from sipagent.calls.leg import Leg
+from sipagent.calls.saved import SavedCall, steps_of
+from sipagent.core import clock
+from sipagent.core.events import CallEnded, CallResumed, Event, LegEnded, MediaFigures
+from sipagent.core.ids import CallId, LegId
+from sipagent.core.states import LegState
+from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.dialplan.matching import Match
+from sipagent.dialplan.model import AgentStep, Dialplan, DialStep, PressStep, Step, TransferStep
+from sipagent.sip import protocol as sip
+
+if TYPE_CHECKING:
+    from sipagent.calls.call import Call
+    from sipagent.calls.registry import CallRegistry
+
+log = logging.getLogger(__name__)
+
+END_EXPECTED_S = 1.0  # of a leg that no lane has any more: how it ended is told again
+
+
+def take_up(
+    registry: "CallRegistry",
+    left: Sequence[SavedCall],
+    lost_at: int,
+    replay: Callable[[Event], None],
+    *,
+    to_end: bool = False,
+) -> int:
+    """Before lanes and media process are heard again. ``lost_at``: ns, when the earlier main died; ``replay`` is told
+    the events that the record may not have; ``to_end``: calls are only ended in order. How many go on.
+    """
+    standing = registry.services.lane.standing
+    going_on = 0
+    for saved in left:
+        for event in saved.events:
+            replay(event.event())
+        if saved.ended:
+            registry.forget(CallId(saved.id))
+            continue
+        try:
+            call = _rebuilt(registry, saved, standing)
+        except Exception:  # one call's file must not cost the others
+            log.exception("a saved call cannot be taken up")
+            call = None
+        if call is None:
+            _close(registry, saved, "its line could not be taken over")
+            registry.forget(CallId(saved.id))
+        else:
+            going_on += _go_on(registry, call, saved, lost_at, to_end)
+    known = {leg.handle for leg in registry.legs}
+    for handle in standing.keys() - known:
+        registry.services.lane.send(sip.Hangup(call=handle))
+    return going_on
+
+
+def _rebuilt(registry: "CallRegistry", saved: SavedCall, standing: dict[int, sip.Standing]) -> "Call | None":
+    """The call with its legs; None when its line is gone."""
+    services, call_id = registry.services, CallId(saved.id)
+    legs: dict[str, Leg] = {}
+    for one in sorted(saved.legs, key=lambda leg: leg.id != saved.speaks_on):
+        port = services.media.claim(one.slot, one.port)
+        if port is None and one.id == saved.speaks_on:
+            return None
+        if port is None:
+            _close_leg(registry, call_id, one.id, one.state)
+            continue
+        legs[one.id] = Leg.restored(one, call_id, services.lane, port, services.events)
+    caller = legs.get(saved.speaks_on)
+    if caller is None:
+        return None
+    call = registry.register(call_id, caller, _match(registry, saved), saved.trunk)
+    call.started, call.answered_at, call.turns = saved.started, saved.answered_at, saved.turns
+    call.todo = steps_of(saved.todo)
+    for leg in legs.values():
+        if leg is not caller:
+            call.adopt(leg)
+        _tell(leg, standing.get(leg.handle))
+    return call
+
+
+def _match(registry: "CallRegistry", saved: SavedCall) -> Match:
+    """As the dialplan is now; one without agents where it is gone."""
+    named = (dialplan for dialplan in registry.dialplans if dialplan.name == saved.dialplan)
+    gone = Dialplan(name=saved.dialplan, folder="", routes=[], steps={}, agents={})
+    return Match(next(named, gone), saved.route, steps_of(saved.steps))
+
+
+def _tell(leg: Leg, standing: sip.Standing | None) -> None:
+    """What has happened to the dialog since it was written down."""
+    if standing is None:
+        asyncio.get_running_loop().call_later(END_EXPECTED_S, _lost, leg)
+        return
+    if standing.answered is not None and not leg.is_answered:
+        leg.on_fact(standing.answered)
+    if standing.changed is not None:
+        leg.on_fact(standing.changed)
+
+
+def _lost(leg: Leg) -> None:
+    if not leg.ended.done():
+        leg.lane_lost()
+
+
+def _go_on(registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: int, to_end: bool) -> bool:
+    """Lets the call run, on or to its end."""
+    other = next((leg for leg in call.legs if leg.id == saved.joined), None)
+    for leg in call.legs:
+        if leg not in (call.leg, other):
+            leg.hangup(_cancelled(leg))
+    step = call.todo[0] if call.todo else None
+    problem = "the main process died again and again" if to_end else _problem(call, step)
+    if problem:
+        call.go_on_with(_nothing)
+        registry.resume(call)
+        call.hangup(EndedBy.SYSTEM, Cause.NODE_CRASHED, problem)
+        return False
+    if other is None:
+        call.leg.hear()
+        call.left = saved.talk if isinstance(step, AgentStep) else None
+    else:
+        call.room.enter(other)
+    call.go_on_with(_first(call, other, step))
+    now = clock.now()
+    registry.services.events.emit(
+        CallResumed(
+            at=now,
+            call_id=call.id,
+            gap_ms=max((now.mono - lost_at) / 1e6, 0.0) if lost_at else 0.0,
+            step=saved.todo[0].kind.removesuffix("Step").lower() if saved.todo else "",
+            turn_lost=call.left is not None and call.left.under_way is not None,
+        )
+    )
+    registry.resume(call)
+    return True
+
+
+def _problem(call: "Call", step: Step | None) -> str:
+    """Why the call cannot go on; "" when it can."""
+    if not call.leg.may_go_on:
+        return "it was not answered yet when the main process died"
+    if isinstance(step, AgentStep) and step.agent not in call.match.dialplan.agents:
+        return "its agent is no longer in the dialplan"
+    return ""
+
+
+def _first(call: "Call", other: Leg | None, step: Step | None) -> Callable[[], Awaitable[None]]:
+    """What is done before the steps that are left."""
+
+    async def work() -> None:
+        if other is not None:
+            await bridging.joined(call, other)
+            if isinstance(step, DialStep):
+                del call.todo[:1]
+            elif other.ended.done():  # a transfer's end is the call's
+                end = other.ended.result()
+                call.hangup(end.by, end.cause, end.detail)
+            return
+        if isinstance(step, PressStep | TransferStep):
+            del call.todo[:1]
+        if not isinstance(step, AgentStep):
+            await call.leg.port.flush()  # what stood in for us
+
+    return work
+
+
+async def _nothing() -> None:
+    pass
+
+
+def _cancelled(leg: Leg) -> Termination:
+    return Termination(
+        disposition=Disposition.ANSWERED if leg.is_answered else Disposition.CANCELLED,
+        cause=Cause.NODE_CRASHED,
+        by=EndedBy.SYSTEM,
+        sip_status=200 if leg.is_answered else 487,
+    )
+
+
+def _close(registry: "CallRegistry", saved: SavedCall, why: str) -> None:
+    """On record only: there is nothing to go on with."""
+    call_id = CallId(saved.id)
+    known = {leg.id for leg in registry.legs}
+    for leg in saved.legs:
+        if leg.id not in known:
+            _close_leg(registry, call_id, leg.id, leg.state)
+    registry.services.events.emit(
+        CallEnded(at=clock.now(), call_id=call_id, termination=_crashed(saved.answered_at is not None, why))
+    )
+
+
+def _close_leg(registry: "CallRegistry", call_id: CallId, leg_id: str, state: LegState) -> None:
+    registry.services.events.emit(
+        LegEnded(
+            at=clock.now(),
+            call_id=call_id,
+            leg_id=LegId(leg_id),
+            termination=_crashed(state is LegState.ANSWERED, "its line could not be taken over"),
+            figures=MediaFigures(),
+        )
+    )
+
+
+def _crashed(answered: bool, why: str) -> Termination:
+    return Termination(
+        disposition=Disposition.ANSWERED if answered else Disposition.FAILED,
+        cause=Cause.NODE_CRASHED,
+        by=EndedBy.SYSTEM,
+        detail=why,
+    )

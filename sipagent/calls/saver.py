@@ -1,0 +1,231 @@
+"""Writes down, as it changes, what each call needs to be taken up by another main.
+
+A change is an event of the call, or its own word (`Call.progressed`). Some milliseconds later the call is described on
+the event loop, 50 to 200 us, and handed to a thread that writes: newer descriptions replace those that wait, so a slow
+disk delays and never piles up.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sipagent.calls import saved
+from sipagent.calls.saved import SavedCall, SavedEvent, SavedStep, SavedTalk, SavedTurn
+from sipagent.core.events import (
+    AgentSpeaking,
+    CallCreated,
+    CallEnded,
+    CallerSaid,
+    CallEvent,
+    CallQuality,
+    Event,
+    PartialTranscript,
+    SipMessages,
+    TurnEnded,
+)
+from sipagent.core.ids import CallId
+
+if TYPE_CHECKING:
+    from sipagent.calls.call import Call
+
+log = logging.getLogger(__name__)
+
+AFTER_S = 0.05  # between a change and its writing
+KEPT_EVENTS = 64  # of each call; the record is 0.2 s behind them
+KEPT_AFTER_END_S = 1.0  # by then the record has the call's end
+MOST_TEXT = 64  # entries of the history
+_CLOSE_S = 2.0
+_PASSED_OVER = (PartialTranscript, SipMessages, CallQuality)
+
+
+class _Notes:
+    """What is known of one call besides what it tells itself."""
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.turn: SavedTurn | None = None
+        self.talk: SavedTalk | None = None
+        self.turns = 0
+        self.ended = False
+
+
+class Saver:
+    """Subscribes to the node's events; `track` tells which call they are about."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._notes: dict[str, _Notes] = {}
+        self._due: dict[str, asyncio.TimerHandle] = {}
+        self._writer = _Writer(folder)
+        self._boot = saved.boot()
+
+    def start(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._writer.start()
+
+    async def close(self) -> None:
+        """What waits is written."""
+        for handle in self._due.values():
+            handle.cancel()
+        await asyncio.to_thread(self._writer.close)
+
+    def track(self, call: "Call") -> None:
+        self._notes_of(call.id).call = call
+        call.on_progress = lambda: self._soon(call.id)
+        self._soon(call.id)
+
+    def replay(self, event: Event) -> None:
+        """One that an earlier main may have failed to record: it is kept, and nothing follows from it."""
+        if isinstance(event, CallEvent):
+            self._notes_of(event.call_id).events.append(event)
+
+    def emit(self, event: Event) -> None:
+        """For the event hub."""
+        if not isinstance(event, CallEvent) or isinstance(event, _PASSED_OVER):
+            return
+        if not isinstance(event, CallCreated) and event.call_id not in self._notes:
+            return
+        notes = self._notes_of(event.call_id)
+        notes.events.append(event)
+        match event:
+            case CallerSaid():
+                notes.turn = SavedTurn(id=event.turn_id, caller_text=event.text)
+            case AgentSpeaking():
+                notes.turn = notes.turn or SavedTurn()
+                notes.turn.agent_text = event.text
+            case TurnEnded():
+                notes.turn, notes.turns = None, event.index + 1
+                # Once the conversation has put it into its history.
+                asyncio.get_running_loop().call_soon(self._remember, notes)
+            case CallEnded():
+                notes.ended = True
+                self.forget(event.call_id)
+            case _:
+                pass
+        self._soon(event.call_id)
+
+    def forget(self, call_id: CallId) -> None:
+        """The call is over, and the record has been told."""
+        asyncio.get_running_loop().call_later(KEPT_AFTER_END_S, self._forget, call_id)
+
+    def _notes_of(self, call_id: str) -> _Notes:
+        return self._notes.setdefault(call_id, _Notes())
+
+    def _remember(self, notes: _Notes) -> None:
+        talk = notes.call.talk if notes.call is not None else None
+        if talk is None:
+            notes.talk = None
+            return
+        entries = [(entry.speaker, entry.text) for entry in talk.history.entries[-MOST_TEXT:]]
+        notes.talk = SavedTalk(memory=talk.agent.checkpoint(), history=entries)
+
+    def _soon(self, call_id: CallId) -> None:
+        if call_id not in self._due:
+            self._due[call_id] = asyncio.get_running_loop().call_later(AFTER_S, self._save, call_id)
+
+    def _save(self, call_id: CallId) -> None:
+        self._due.pop(call_id, None)
+        notes = self._notes.get(call_id)
+        if notes is None or notes.call is None:
+            return
+        try:
+            data = msgspec.msgpack.encode(self._describe(notes.call, notes))
+        except Exception:  # the call goes on, unsaved
+            log.exception("a call could not be described")
+            return
+        if len(data) <= saved.MAX_FILE:
+            self._writer.put(call_id, data)
+
+    def _forget(self, call_id: CallId) -> None:
+        self._notes.pop(call_id, None)
+        handle = self._due.pop(call_id, None)
+        if handle is not None:
+            handle.cancel()
+        self._writer.put(call_id, None)
+
+    def _describe(self, call: "Call", notes: _Notes) -> SavedCall:
+        talk = None
+        if call.talk is not None:
+            talk = notes.talk or SavedTalk(memory=None, history=[])
+            talk.under_way = notes.turn
+        other = call.room.other
+        return SavedCall(
+            boot=self._boot,
+            id=call.id,
+            trunk=call.trunk,
+            dialplan=call.match.dialplan.name,
+            route=call.match.route,
+            steps=[SavedStep.of(step) for step in call.match.steps],
+            todo=[SavedStep.of(step) for step in call.todo],
+            started=call.started,
+            answered_at=call.answered_at,
+            turns=max(call.turns, notes.turns),
+            talk=talk,
+            legs=[leg.saved() for leg in call.legs if not leg.ended.done()],
+            speaks_on=call.leg.id,
+            joined=other.id if other is not None else "",
+            ended=notes.ended,
+            events=[SavedEvent.of(event) for event in notes.events],
+        )
+
+
+class _Writer:
+    """The thread; None for a call means that its file is to go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: dict[str, bytes | None] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
+        self._failed: Callable[[OSError], None] = _complain_once()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, call_id: str, data: bytes | None) -> None:
+        with self._changed:
+            self._waiting[call_id] = data
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(_CLOSE_S)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                work, self._waiting = self._waiting, {}
+                if not work:
+                    return
+            for call_id, data in work.items():
+                try:
+                    if data is None:
+                        saved.forget(self._folder, call_id)
+                    else:
+                        saved.write(self._folder, call_id, data)
+                except OSError as error:
+                    self._failed(error)
+
+
+def _complain_once() -> Callable[[OSError], None]:
+    told: set[int | None] = set()
+
+    def complain(error: OSError) -> None:
+        if error.errno not in told:
+            told.add(error.errno)
+            log.error("calls cannot be saved: they would not outlive a crash", extra={"reason": str(error)})
+
+    return complain

@@ -1,0 +1,111 @@
+"""What is on disk of a call: as it was, its owner's alone, thrown away where it cannot be read."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sipagent.calls import saved
+from sipagent.calls.saved import SavedCall, SavedEvent, SavedLeg, SavedStep, SavedTalk, SavedTurn
+from sipagent.core import clock
+from sipagent.core.ids import new_call_id, new_leg_id
+from sipagent.core.states import Direction, LegState
+from sipagent.dialplan.model import AgentStep, DialStep, SayStep
+from sipagent.sip.protocol import Answered
+from sipagent.sip.sdp import Terms
+from sipagent.store.encoding import event_id
+from tests.store.story import Story
+
+
+def leg() -> SavedLeg:
+    return SavedLeg(
+        id=new_leg_id(),
+        handle=7,
+        slot=3,
+        port=20004,
+        direction=Direction.INBOUND,
+        from_number="+1",
+        to_number="100",
+        remote_address="192.0.2.1:5060",
+        media_host="192.0.2.9",
+        session_id=17,
+        terms=Terms(srtp="required", keys=(bytes(30), bytes(range(30)))),
+        offer="v=0",
+        codec="PCMU",
+        sip_call_id="abc",
+        state=LegState.ANSWERED,
+        accepted=True,
+        held=False,
+        sends=True,
+        digits=2,
+        confirmation=Answered(call=7, sdp="v=0", sip_call_id="abc", local_tag="l", remote_tag="r"),
+        remote_media="192.0.2.1:4000",
+    )
+
+
+def call(**changed: object) -> SavedCall:
+    one = SavedCall(
+        boot=saved.boot(),
+        id=new_call_id(),
+        trunk="pbx",
+        dialplan="test",
+        route="desk",
+        steps=[SavedStep.of(SayStep(text="Hello.")), SavedStep.of(AgentStep(agent="desk"))],
+        todo=[SavedStep.of(AgentStep(agent="desk")), SavedStep.of(DialStep(to=("sip:a@b", "sip:c@d"), at_once=True))],
+        started=clock.now(),
+        answered_at=clock.now(),
+        turns=4,
+        talk=SavedTalk(
+            memory={"intent": "book", "asking": "day", "known": [["name", "Ann"]], "not_understood": 1},
+            history=[("agent", "Hello."), ("caller", "Hi.")],
+            under_way=SavedTurn(id="turn_1", caller_text="Tomorrow."),
+        ),
+        legs=[leg()],
+        speaks_on="x",
+        joined="",
+        ended=False,
+        events=[SavedEvent.of(event) for event in Story().whole()],
+    )
+    return msgspec.structs.replace(one, **changed)
+
+
+def test_it_comes_back_as_it_was(tmp_path: Path):
+    before = call()
+    saved.write(tmp_path, before.id, msgspec.msgpack.encode(before))
+    assert [file.stat().st_mode & 0o777 for file in tmp_path.iterdir()] == [0o600]
+    (after,) = saved.read_all(tmp_path)
+    assert msgspec.msgpack.encode(after) == msgspec.msgpack.encode(before)
+    assert saved.steps_of(after.todo) == [AgentStep(agent="desk"), DialStep(to=("sip:a@b", "sip:c@d"), at_once=True)]
+    saved.forget(tmp_path, before.id)
+    saved.forget(tmp_path, before.id)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93garbage",
+        msgspec.msgpack.encode(call(boot="another")),
+        msgspec.msgpack.encode(call(layout=saved.LAYOUT + 1)),
+        bytes(saved.MAX_FILE + 1),
+    ],
+    ids=["empty", "garbage", "another boot", "another layout", "too long"],
+)
+def test_what_cannot_be_read_is_thrown_away(tmp_path: Path, data: bytes):
+    saved.write(tmp_path, "call_1", data)
+    (tmp_path / "call_2.new").write_bytes(b"half")
+    assert saved.read_all(tmp_path) == []
+    assert not list(tmp_path.iterdir())
+    assert saved.read_all(tmp_path / "missing") == []
+
+
+def test_the_record_knows_an_event_that_was_on_disk():
+    for event in Story().whole():
+        again = SavedEvent.of(event).event()
+        assert event_id(again) == event_id(event), type(event).__name__
+
+
+def test_a_step_of_another_version_is_refused():
+    with pytest.raises(ValueError, match="there is no step FaxStep"):
+        saved.steps_of([SavedStep(kind="FaxStep", values={})])
