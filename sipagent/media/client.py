@@ -265,7 +265,8 @@ class MediaClient:
         if line is None or line.port != port:
             return None
         del self._left[slot]
-        claimed = MediaPort(self, self._rings, self._settings.host, slot, port)
+        host = self._settings.host6 if line.ipv6 else self._settings.host
+        claimed = MediaPort(self, self._rings, host, slot, port)
         claimed.connected, claimed.source = line.connect, line.source
         self._ports[slot] = claimed
         self._seen[slot] = self._rings.rx_head[slot]

@@ -213,7 +213,13 @@ class Lines:
     @property
     def open_lines(self) -> list[OpenLine]:
         return [
-            OpenLine(slot=slot, port=line.port, connect=line.connect, source=line.source.learned)
+            OpenLine(
+                slot=slot,
+                port=line.port,
+                connect=line.connect,
+                source=line.source.learned,
+                ipv6=line.opened.ipv6,
+            )
             for slot, line in self._lines.items()
         ]
 

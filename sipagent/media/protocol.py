@@ -118,6 +118,7 @@ class OpenLine(msgspec.Struct, kw_only=True):
     port: int
     connect: Connect | None
     source: tuple[str, int] | None  # learned
+    ipv6: bool = False
 
 
 class Ready(Notice):
