@@ -21,6 +21,7 @@ from sipagent.core.events import (
     CallResumed,
     DigitReceived,
     Event,
+    IntentFulfilled,
     LegAnswered,
     LegCreated,
     LegEnded,
@@ -180,6 +181,7 @@ def apply(session: Session, event: Event, node: str) -> None:
         case (
             LegHeld()
             | CallResumed()
+            | IntentFulfilled()
             | CallRefused()
             | CallerSaid()
             | AgentSpeaking()
