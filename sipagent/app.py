@@ -30,11 +30,11 @@ from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.audio import collect
-from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
+from sipagent.conversation.interfaces import Agent, CallControl, Recogniser
 from sipagent.conversation.languages import codes, language
 from sipagent.conversation.phrases import NARROW, WIDE, PhraseCache
 from sipagent.conversation.providers.catalogue import Catalogue, own_choice
-from sipagent.conversation.providers.fallback import Choice
+from sipagent.conversation.providers.fallback import Choice, FallbackTts
 from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.providers.local import LocalRecogniser
 from sipagent.conversation.providers.openai_chat import OpenAiChat
@@ -184,7 +184,7 @@ class Brains:
                     )
                 await self._plan(f"{dialplan.name}/{name}", spec, spec.chat)
 
-    def speech(self, spec: AgentSpec, ledger: Ledger) -> tuple[Tts, Recogniser]:
+    def speech(self, spec: AgentSpec, ledger: Ledger) -> tuple[FallbackTts, Recogniser]:
         """How one call's agent speaks and hears."""
         return self._catalogue.tts(spec.tts, ledger), self._catalogue.recogniser(spec.stt, ledger)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from sipagent.calls.settings import LimitSettings, WaitingSettings
 from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
 from sipagent.conversation.prosody import TurnJudge
+from sipagent.conversation.providers.fallback import FallbackTts
 from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.events import EventSink
@@ -22,7 +23,7 @@ class Services:
     media: MediaPool
     events: EventSink
     tts: Tts  # of texts that no agent says
-    speech_for: Callable[[AgentSpec, Ledger], tuple[Tts, Recogniser]]  # of one call
+    speech_for: Callable[[AgentSpec, Ledger], tuple[FallbackTts, Recogniser]]  # of one call
     make_vad: MakeDetector
     turn_judge: TurnJudge
     make_agent: Callable[[str, AgentSpec, CallControl, Ledger], Awaitable[Agent]]  # by dialplan/agent name, of one call

@@ -1,12 +1,14 @@
 """The agent step: a conversation, and what it asks for at its end; a failed transfer leads back into it."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls.control import AgentControl
 from sipagent.calls.saved import SavedTalk
 from sipagent.calls.transfer import transfer
+from sipagent.conversation.bridge import dead_air
+from sipagent.conversation.dead_air import DeadAir
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Agent, TransferCall
 from sipagent.conversation.providers.ledger import Ledger
@@ -28,7 +30,8 @@ class Talk:
     agent: Agent
     spec: AgentSpec
     history: History
-    ledger: Ledger = field(default_factory=Ledger)  # what the providers did for it
+    ledger: Ledger  # what the providers did for it
+    silence: DeadAir
     opening: str | None = None  # None is the greeting
 
     def back(self, reason: str) -> None:
@@ -44,7 +47,8 @@ async def talk(call: "Call", name: str) -> None:
         history, ledger = History(), Ledger()
         control = AgentControl(call, history)
         agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec, control, ledger)
-        call.talk = Talk(agent, spec, history, ledger)
+        silence = dead_air(spec, call.services.conversation.dead_air_ms)
+        call.talk = Talk(agent, spec, history, ledger, silence)
         if call.left is not None:
             take_up(call, call.talk, call.left)
             call.left = None
@@ -70,7 +74,7 @@ async def talk(call: "Call", name: str) -> None:
         case Ending.CALLER_SILENT:
             call.hangup(EndedBy.SYSTEM, Cause.CALLER_SILENT)
         case Ending.FAILED:
-            call.hangup(EndedBy.SYSTEM, Cause.ERROR, "nothing could be said: speech synthesis fails")
+            call.hangup(EndedBy.SYSTEM, Cause.ERROR, outcome.why)
         case Ending.TRANSFER:
             pass
         case _:
@@ -130,6 +134,8 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
         opening=going_on.opening,
         judge=services.turn_judge,
         ledger=going_on.ledger,
+        urgent=tts.urgent,
+        silence=going_on.silence,
     )
     leg, port = call.leg, call.leg.port
 

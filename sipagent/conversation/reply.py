@@ -6,15 +6,15 @@ from typing import Protocol
 
 from sipagent.conversation import chunking
 from sipagent.conversation.answer import Answer, Clause
+from sipagent.conversation.bridge import BridgeManners
 from sipagent.conversation.interfaces import Agent, Asked, Piece, Speech, Tts
-from sipagent.conversation.streams import all_of
 from sipagent.conversation.turn import Turn
 from sipagent.conversation.turn_strategies import TurnEndPlan
 from sipagent.core.errors import ProviderError
 from sipagent.core.ids import CallId
 
 
-class Manners(Protocol):
+class Manners(BridgeManners, Protocol):
     """How an agent behaves, whatever its brain; texts may be empty to say nothing."""
 
     @property
@@ -25,14 +25,6 @@ class Manners(Protocol):
     def silence_s(self) -> float: ...
     @property
     def silence_prompts(self) -> int: ...
-    @property
-    def goodbye(self) -> str: ...
-    @property
-    def filler(self) -> str: ...
-    @property
-    def filler_after_s(self) -> float: ...
-    @property
-    def apology(self) -> str: ...
     @property
     def interruptible(self) -> bool: ...
     @property
@@ -80,10 +72,12 @@ class Reply:
                 turn.answer_ns = turn.answer_ns or answer.answer_ns
                 turn.clause_ns = turn.clause_ns or answer.clause_ns
                 await self._say(turn, clause.text, clause, clause.rate)
+                turn.answered = True
             if answer.error is not None:
                 raise answer.error
         except ProviderError as error:
             self._problem("agent", error)
+            await answer.stop()
             await self.apologise(turn)
         finally:
             await answer.stop()
@@ -101,23 +95,9 @@ class Reply:
                     raise ProviderError("no answer within the limit", retryable=True) from error
 
     async def apologise(self, turn: Turn) -> None:
+        """In place of an answer."""
+        turn.failed = True
         await self.speak(turn, self._manners.apology)
-
-    async def bridge(self, turn: Turn) -> None:
-        """The filler, when nothing else is on its way to the wire by then: recogniser, agent or voice may be slow."""
-        await asyncio.sleep(self._manners.filler_after_s)
-        clauses = chunking.split(self._manners.filler)
-        rate = turn.utterance.rate
-        try:
-            spoken = [[piece async for piece in self._tts.speak(clause, rate)] for clause in clauses]
-        except ProviderError as error:
-            self._problem("tts", error)
-            return
-        if not turn.utterance.first_write_ns:
-            turn.answer_ns = turn.answer_ns or self._now()
-            turn.clause_ns = turn.clause_ns or self._now()
-            for clause, pieces in zip(clauses, spoken, strict=True):
-                await turn.utterance.say(clause, all_of(pieces), rate, self._now)
 
     async def speak(self, turn: Turn, text: str) -> None:
         """A whole text of the manners; by clauses, as it was prepared."""

@@ -17,6 +17,9 @@ from enum import StrEnum
 from sipagent.conversation import turn as turns
 from sipagent.conversation import turn_strategies
 from sipagent.conversation.answer import Answer
+from sipagent.conversation.bridge import Bridge, GiveUp, Say, dead_air
+from sipagent.conversation.budget import LatencyBudget
+from sipagent.conversation.dead_air import DeadAir
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
@@ -42,12 +45,14 @@ from sipagent.conversation.silence import SilenceAct, SilenceWatch
 from sipagent.conversation.speaker import Speaker
 from sipagent.conversation.speculation import Speculation
 from sipagent.conversation.turn import Turn
+from sipagent.conversation.turn_end import Scaled
 from sipagent.core import clock
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import AgentInterrupted, AgentSpeaking, CallerSaid, EventSink, PartialTranscript, Problem
 from sipagent.core.ids import CallId, new_turn_id
 
 HAPPENINGS = 64  # bound of what may wait for the loop; far more than one call can cause within a turn
+MORE_GUESSES = 2  # begun at pauses where turns take long
 LAST_WORDS_S = 2.0  # for recognising what the caller said just before the call ended; nobody waits for it by then
 
 
@@ -64,6 +69,7 @@ class Outcome:
 
     ending: Ending
     transfer: TransferCall | None = None  # where that is what it ends with
+    why: str = ""  # of a failure: one sentence
 
 
 class _BargeIn:
@@ -93,7 +99,7 @@ class _Resumed:
     """The caller goes on after a pause."""
 
 
-_Happening = Heard | _Keyed | _Paused | _Resumed | _BargeIn | _FloorFree | SilenceAct | Outcome
+_Happening = Heard | _Keyed | _Paused | _Resumed | _BargeIn | _FloorFree | SilenceAct | Say | GiveUp | Outcome
 
 
 class Session:
@@ -114,14 +120,16 @@ class Session:
         opening: str | None = None,
         judge: TurnJudge | None = None,
         ledger: Ledger | None = None,
+        urgent: Tts | None = None,
+        silence: DeadAir | None = None,
         now: Callable[[], int] = clock.mono_ns,
     ) -> None:
         """``history`` of a conversation that goes on after a pause, with ``opening`` in place of the greeting;
         ``judge`` hears from the melody of speech whether the caller has finished; ``ledger`` is what the providers
-        write to."""
+        write to; ``urgent`` speaks at once what is known beforehand; ``silence`` is the call's watch over dead air."""
         self._now = now
-        self._ledger = ledger if ledger is not None else Ledger()
-        self._ledger.problem = self._problem
+        ledger = ledger if ledger is not None else Ledger()
+        ledger.problem = self._problem
         self._call_id = call_id
         self._agent = agent
         self._manners = manners
@@ -132,7 +140,7 @@ class Session:
             tts,
             settings.reply_limit_s,
             problem=self._problem,
-            failed=lambda: self._happen(Outcome(Ending.FAILED)),
+            failed=lambda: self._happen(Outcome(Ending.FAILED, why="nothing can be said: the voice fails")),
             now=now,
         )
         self._out = out
@@ -146,7 +154,7 @@ class Session:
             make_vad,
             recogniser,
             self,
-            turn_strategies.make(manners.turn_end, settings),
+            Scaled(turn_strategies.make(manners.turn_end, settings), lambda: self._budget.endpointing_scale),
             lambda: self._agent.expecting,
             judge,
         )
@@ -154,6 +162,9 @@ class Session:
         self._speculation = Speculation(
             agent, lambda asked: self._replies.begin(asked, lambda: out.rate), settings.speculations, now=now
         )
+        self._budget = LatencyBudget(settings.latency_budget_ms)
+        silence = silence if silence is not None else dead_air(manners, settings.dead_air_ms)
+        self._bridge = Bridge(manners, silence, urgent if urgent is not None else tts, ledger, self._budget, now)
         self._happenings: asyncio.Queue[_Happening] = asyncio.Queue(HAPPENINGS)
         self._turn: Turn | None = None
         self._carried: list[Heard] = []  # utterances of a retracted turn
@@ -191,10 +202,14 @@ class Session:
                     latency=turns.latency(turn),
                 )
             )
+            self._bridge.heard(turns.latency(turn))
         if turn is None or self._manners.interruptible:
             keys = self._keyed.due(self._agent.expecting, now)
             if keys is not None:
                 self._happen(_Keyed(keys))
+        caller_speaks = self._listener.hearing
+        for todo in self._bridge.tick(now, turn, caller_speaks=caller_speaks, audible=self._out.queued > 0):
+            self._happen(todo)
         if turn is not None and (turn.caller_text or not turn.heard):
             self._silence.busy()
         else:
@@ -317,6 +332,13 @@ class Session:
                         self._carried.append(happening)  # the agent may not be interrupted: it is answered afterwards
                     else:  # too short to be meant
                         happening.recognition.cancel()
+                case Say() as todo:
+                    tasks.create_task(self._say(todo), name=f"{self._call_id}/filler")
+                case GiveUp(turn=turn) as todo:
+                    if turn is self._turn and not turn.over:
+                        await self._stop(turn)
+                        self._end_turn(turn, interrupted=False)
+                        self._begin(tasks, [], todo.texts, _last_resort(todo))
                 case SilenceAct.PROMPT:
                     if self._turn is None and self._manners.silence_prompt:
                         self._begin(tasks, [], [self._manners.silence_prompt])
@@ -339,6 +361,7 @@ class Session:
             return
         if not turn.utterance.audible and turn.heard:
             self._carried = turn.heard
+            self._budget.cut_off()
             turn.over = True
             await self._stop(turn)
             self._agent.rollback(turn.checkpoint)
@@ -371,11 +394,13 @@ class Session:
         turn.task = tasks.create_task(self._answer_keys(tasks, turn, keys), name=f"{self._call_id}/turn")
 
     def _new_turn(self, heard: list[Heard], *, ending: bool) -> Turn:
+        self._speculation.limit = self._settings.speculations + MORE_GUESSES * self._budget.speculates_more
         return Turn(
             id=new_turn_id(),
             heard=heard,
             checkpoint=self._speculation.checkpoint,
             utterance=self._speaker.utterance(),
+            begun_ns=self._now(),
             ending=ending,
         )
 
@@ -387,10 +412,7 @@ class Session:
 
     async def _answer(self, tasks: asyncio.TaskGroup, turn: Turn) -> None:
         """Words, then the agent's answer; something is said in time, whatever takes long."""
-        async with asyncio.TaskGroup() as both:
-            bridge = both.create_task(self._replies.bridge(turn), name=f"{self._call_id}/filler")
-            then = await self._reply(tasks, turn)
-            bridge.cancel()
+        then = await self._reply(tasks, turn)
         if turn.words_ns and not turn.caller_text and not turn.utterance.text:  # it was no speech
             self._turn = None
         else:
@@ -453,7 +475,17 @@ class Session:
             )
         )
 
+    async def _say(self, todo: Say) -> None:
+        try:
+            await self._bridge.say(todo)
+        except ProviderError as error:
+            self._problem("tts", error)
+
     async def _finish(self, turn: Turn, then: Outcome | None) -> None:
+        if turn.failed and then is None and (todo := self._bridge.failed(turn)) is not None:
+            then = _last_resort(todo)
+            for text in todo.texts:
+                await self._replies.speak(turn, text)
         turn.ending = then is not None
         turn.utterance.complete()
         await turn.utterance.played()
@@ -470,8 +502,7 @@ class Session:
         if turn.over:
             return
         turn.over = True
-        if notes := self._ledger.take():
-            turn.details["providers"] = notes
+        self._bridge.record(turn)
         event = turns.ended(turn, self._call_id, self._turns, clock.now(), interrupted=interrupted)
         self._events.emit(event)
         if turn.caller_text:
@@ -483,3 +514,9 @@ class Session:
 
     def _problem(self, where: str, error: ProviderError) -> None:
         self._events.emit(Problem(at=clock.now(), call_id=self._call_id, where=where, what=str(error)))
+
+
+def _last_resort(todo: GiveUp) -> Outcome:
+    if todo.transfer is not None:
+        return Outcome(Ending.TRANSFER, todo.transfer)
+    return Outcome(Ending.FAILED, why="the agent has no answer, again and again or for too long")

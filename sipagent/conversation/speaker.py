@@ -48,6 +48,7 @@ class Utterance:
         self._speaker = speaker
         self._clauses: list[_Clause] = []
         self._complete = False
+        self._under_way: set[_Clause] = set()  # their audio is still coming
         self._cut: int | None = None
         self._voiced = -1  # frame position of the first that sounds like speech
         self._sent_ns = 0
@@ -88,6 +89,11 @@ class Utterance:
         return self._sent_ns
 
     @property
+    def speaking(self) -> bool:
+        """In the middle of a clause, of which more is to come."""
+        return any(clause.start >= 0 for clause in self._under_way)
+
+    @property
     def done(self) -> bool:
         if self.interrupted:
             return True
@@ -99,7 +105,15 @@ class Utterance:
         Audio of another rate than the wire's by then is converted. Once interrupted, nothing more is read. Raises what
         the pieces raise; what came before that is spoken.
         """
-        clause, pauses = _Clause(text), Pauses(text)
+        clause = _Clause(text)
+        self._under_way.add(clause)
+        try:
+            await self._say(clause, pieces, rate, now)
+        finally:
+            self._under_way.discard(clause)
+
+    async def _say(self, clause: _Clause, pieces: AsyncIterator[Speech], rate: int, now: Callable[[], int]) -> None:
+        pauses = Pauses(clause.text)
         samples = frame_samples(rate)
         rest = np.zeros(0, np.int16)
         async with closing(pieces) as stream:

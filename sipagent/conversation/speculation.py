@@ -36,7 +36,7 @@ class Speculation:
     def __init__(self, agent: Agent, make: Callable[[Asked], Answer], limit: int, *, now: Callable[[], int]) -> None:
         self._agent = agent
         self._make = make
-        self._limit = limit
+        self.limit = limit
         self._now = now
         self._guess: _Guess | None = None
         self._begun = 0  # in this turn
@@ -53,7 +53,7 @@ class Speculation:
             if same_words(self._guess.words, words):
                 return
             await self.retract()
-        if self._begun >= self._limit or not words:
+        if self._begun >= self.limit or not words:
             return
         self._begun += 1
         checkpoint = self._agent.checkpoint()

@@ -19,6 +19,7 @@ class Turn:
     heard: list[Heard]  # empty when the agent speaks first
     checkpoint: object  # the agent's memory before it
     utterance: Utterance
+    begun_ns: int = 0
     task: asyncio.Task[None] | None = None
     caller_text: str = ""
     confidence: float = 0.0
@@ -28,6 +29,8 @@ class Turn:
     intent: str = ""
     ending: bool = False  # the call ends after it: it may not be interrupted
     apologising: bool = False
+    answered: bool = False  # some of the agent's own words have been queued since it was last looked
+    failed: bool = False  # no more than an apology will be said
     announced: bool = False  # that it can be heard
     over: bool = False  # written down, or retracted
     details: dict[str, Any] = field(default_factory=dict)  # how it came about, each feature under its own key

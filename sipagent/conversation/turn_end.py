@@ -4,7 +4,7 @@ A strategy is asked at every silent frame how much silence it wants to see, as t
 same knowledge gets the same answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,3 +83,19 @@ class Patient:
     def wait(self, known: Known) -> Wait:
         wait = self._strategy.wait(known)
         return Wait(round(wait.ms * self._factor * self._answers.get(known.expecting, 1.0)), wait.why)
+
+
+class Scaled:
+    """Another strategy, hurried for the time being: `scale` is asked each time."""
+
+    def __init__(self, strategy: TurnEnd, scale: Callable[[], float]) -> None:
+        self._strategy = strategy
+        self._scale = scale
+
+    @property
+    def name(self) -> str:
+        return self._strategy.name
+
+    def wait(self, known: Known) -> Wait:
+        wait = self._strategy.wait(known)
+        return Wait(round(wait.ms * self._scale()), wait.why)

@@ -230,6 +230,8 @@ class _Loader:
             raise self._error(f"{where}.start", f"the intent `{agent.start}` has no slots to begin with")
 
         self._check_braces(f"{where}.transfer_failed", agent.transfer_failed, {"reason": None}, "`reason`")
+        if isinstance(agent.human, TransferSpec):
+            self._check_transfer(f"{where}.human", agent.human)
         if agent.llm and agent.chat is None:
             raise self._error(f"{where}.llm", "`llm` is for an agent with a `chat`, which has the prompt")
         if agent.chat is not None:

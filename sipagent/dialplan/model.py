@@ -182,6 +182,9 @@ class TurnEndSpec(_Part, frozen=True):
     answers: dict[ExpectedName, Patience] = {}  # another while such an answer is expected
 
 
+DeadAirAct = Literal["provider", "filler", "sorry", "transfer", "goodbye"]
+
+
 class AgentSpec(_Part, frozen=True):
     """An agent: intents answered from this file, or a chat model, and its manners."""
 
@@ -201,8 +204,13 @@ class AgentSpec(_Part, frozen=True):
     silence_s: float = 8.0  # of the caller, before the prompt
     silence_prompts: int = 2  # then goodbye
     goodbye: str = "Goodbye."
-    filler: str = "One moment, please."
-    filler_after_s: float = 1.8  # nothing said by then since the caller finished: the filler
+    filler: str | tuple[str, ...] = "One moment, please."  # several are said in turn
+    filler_after_s: float = 1.8  # of silence while the caller waits: the filler
+    # What is done about such silence, one after the other until the answer comes.
+    dead_air: tuple[DeadAirAct, ...] = ("provider", "filler", "sorry", "transfer", "goodbye")
+    sorry: str = "I am sorry, this is taking longer than it should. Please stay on the line."
+    human: str | TransferSpec = ""  # whom to hand the caller to when there is no answer; SIP URI or number, or more
+    handover: str = "I will put you through to somebody who can help."
     apology: str = "Sorry, something went wrong here."
     away: str = "One moment, please."  # while the node's main process has died and is coming back; then music
     resumed: str = "Sorry, I lost you for a moment. Where were we?"  # when it is back
@@ -239,12 +247,14 @@ def said_texts(steps: Sequence[Step]) -> list[str]:
 
 def urgent_texts(agent: AgentSpec) -> list[str]:
     """Texts that must be at hand the moment they are needed: the first words, and those for when something fails."""
-    return [text for text in (agent.greeting, agent.filler, agent.apology, agent.away) if text]
+    fillers = (agent.filler,) if isinstance(agent.filler, str) else agent.filler
+    last = (agent.sorry, agent.apology, agent.goodbye, agent.away, agent.handover if agent.human else "")
+    return [text for text in (agent.greeting, *fillers, *last) if text]
 
 
 def may_transfer(agent: AgentSpec) -> bool:
     by_chat = agent.chat is not None and bool(agent.chat.transfer_targets)
-    return by_chat or any(intent.transfer for intent in agent.intents.values())
+    return by_chat or bool(agent.human) or any(intent.transfer for intent in agent.intents.values())
 
 
 def fixed_texts(agent: AgentSpec) -> list[str]:

@@ -19,8 +19,10 @@ from sipagent.conversation.interfaces import (
     Speech,
     Text,
     Transcript,
+    Tts,
 )
 from sipagent.conversation.interfaces import Words as WordsSoFar
+from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.session import Outcome, Session
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
@@ -90,6 +92,8 @@ class Wire:
 
     async def flush(self) -> int:
         """Like the engine, obeys at its next tick."""
+        if self._played >= len(self.frames):
+            return self._played
         self._flush_to = len(self.frames)
         self._flushed = asyncio.Event()
         await self._flushed.wait()
@@ -217,6 +221,8 @@ class Scene:
         settings: ConversationSettings | None = None,
         rate: int = 8000,
         turn_end: TurnEndName | TurnEndSpec = "silence",
+        urgent: Tts | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.time = 1_000_000_000
         self.events: list[Event] = []
@@ -234,6 +240,8 @@ class Scene:
             tts=self.voice,
             events=self,
             settings=settings or ConversationSettings(lead_ms=0),
+            urgent=urgent,
+            ledger=ledger,
             now=lambda: self.time,
         )
         self.task: asyncio.Task[Outcome] = asyncio.create_task(self.session.run())

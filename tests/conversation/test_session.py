@@ -260,7 +260,7 @@ async def test_words_that_fail_at_the_end_are_a_problem_not_an_error():
 
 async def test_without_a_filler_a_slow_answer_is_waited_for():
     thinking = asyncio.Event()
-    manners = AgentSpec(greeting="Hello.", filler="", filler_after_s=0.02)
+    manners = AgentSpec(greeting="Hello.", dead_air=())
     scene = Scene(Echo(delay=thinking), ["question"], manners=manners)
     await scene.until_quiet()
     await scene.says()

@@ -11,7 +11,7 @@ import aiohttp
 import numpy as np
 
 from sipagent.conversation.chat_model import ChatModel
-from sipagent.conversation.interfaces import Recogniser, Tts
+from sipagent.conversation.interfaces import Recogniser
 from sipagent.conversation.phrases import PhraseCache
 from sipagent.conversation.providers.deepgram import Deepgram
 from sipagent.conversation.providers.elevenlabs import ElevenLabs
@@ -84,7 +84,7 @@ class Catalogue:
             if known.settings.role != role:
                 raise ConfigError(f"{agent}: `{role}` names {name}, which is {WHAT[known.settings.role]}")
 
-    def tts(self, names: Sequence[str], ledger: Ledger) -> Tts:
+    def tts(self, names: Sequence[str], ledger: Ledger) -> FallbackTts:
         voices = [Voice(one.health, one.limits, one.phrases) for one in self._named(names) if one.phrases is not None]
         return FallbackTts([*voices, Voice(self._local_health["tts"], _LOCAL_LIMITS, self.local_phrases)], ledger)
 

@@ -34,12 +34,24 @@ class Voice:
     phrases: Phrases
 
 
+class KeptTts:
+    """What has been spoken before, by the first voice that has it; everything else by the last, which is local."""
+
+    def __init__(self, voices: Sequence[Voice]) -> None:
+        self._voices = voices
+
+    def speak(self, text: str, rate: int) -> AsyncIterator[Speech]:
+        holding = [voice for voice in self._voices if voice.phrases.holds(text)]
+        return (holding or [self._voices[-1]])[0].phrases.speak(text, rate)
+
+
 class FallbackTts:
     """The voices of one call. A voice that took over stays: one that changes to and fro is worse than either."""
 
     def __init__(self, voices: Sequence[Voice], ledger: Ledger) -> None:
         self._voices = list(voices)
         self._ledger = ledger
+        self.urgent = KeptTts(self._voices)
 
     async def speak(self, text: str, rate: int) -> AsyncGenerator[Speech, None]:
         """One clause by one voice; a voice that breaks off leaves the whole clause to the next."""

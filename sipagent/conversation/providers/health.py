@@ -1,12 +1,14 @@
 """How each provider has done: whether to ask it now, and its figures. Pure; the time is an argument (monotonic ns)."""
 
 import asyncio
+import statistics
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 LONGEST_PAUSE_S = 300.0
+LATELY = 8  # answers that count for what is usual
 REMEMBERED = 256  # first-byte times kept for the percentiles
 
 
@@ -74,6 +76,11 @@ class Health:
         self.breaker = Breaker(failures, pause_s)
         self.figures = Figures()
         self.trials: set[asyncio.Task[Any]] = set()  # requests whose answer only matters here
+
+    @property
+    def usual_ms(self) -> float:
+        """Until its first word or audio, lately; 0 while that is not known, so that it is found out."""
+        return statistics.median(list(self.figures.first_ms)[-LATELY:]) if self.figures.first_ms else 0.0
 
     def asked(self) -> None:
         self.figures.requests += 1

@@ -2,13 +2,33 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sipagent.core.errors import ProviderError
 
 MOST_NOTES = 24  # of one turn; a turn that asked more often has failed long before
 
 Note = dict[str, Any]
+
+
+class Impatience(Protocol):
+    """How much of a hurry there is about the providers of a role just now."""
+
+    def hedge_ms(self, role: str) -> int:
+        """After which the next provider is asked as well; 0 leaves it to the provider's setting."""
+        ...
+
+    def fastest_first(self, role: str) -> bool: ...
+
+
+class Patience:
+    """None at all."""
+
+    def hedge_ms(self, role: str) -> int:
+        return 0
+
+    def fastest_first(self, role: str) -> bool:
+        return False
 
 
 class Ledger:
@@ -20,6 +40,7 @@ class Ledger:
     def __init__(self) -> None:
         self._notes: list[Note] = []
         self._hurry = asyncio.Event()
+        self.impatience: Impatience = Patience()
         self.problem: Callable[[str, ProviderError], None] = lambda _where, _error: None
 
     def answered(self, role: str, provider: str, first_ms: float) -> None:

@@ -157,7 +157,7 @@ class Race(Generic[T]):
     def __init__(self, role: str, candidates: Sequence[Candidate[T]], ledger: Ledger) -> None:
         self._role = role
         self._ledger = ledger
-        self._left = _order(candidates)
+        self._left = _order(candidates, fastest_first=ledger.impatience.fastest_first(role))
 
     @property
     def exhausted(self) -> bool:
@@ -175,7 +175,7 @@ class Race(Generic[T]):
             self._ask(asked)
             while asked:
                 newest = list(asked.values())[-1]
-                hedge = newest.candidate.limits.hedge_ms if self._left else 0
+                hedge = self._hedge_ms(newest) if self._left else 0
                 wait_s = max(hedge - newest.ms, 0) / 1000 if hedge else None
                 done, _ = await asyncio.wait({*asked, hurried}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in asked if task in done]:
@@ -216,8 +216,19 @@ class Race(Generic[T]):
             if not on_trial:
                 return
 
+    def _hedge_ms(self, newest: Answer[T]) -> int:
+        set_ms = newest.candidate.limits.hedge_ms
+        hurried_ms = self._ledger.impatience.hedge_ms(self._role)
+        return min(set_ms, hurried_ms) if set_ms and hurried_ms else set_ms or hurried_ms
 
-def _order(candidates: "Sequence[Candidate[T]]") -> "list[Candidate[T]]":
+
+def _order(candidates: "Sequence[Candidate[T]]", *, fastest_first: bool) -> "list[Candidate[T]]":
     """Those that are set aside come last: better asked than nobody."""
     now = clock.mono_ns()
-    return sorted(candidates, key=lambda each: each.health.breaker.standing(now) is Standing.SET_ASIDE)
+
+    def rank(candidate: "Candidate[T]") -> tuple[bool, float]:
+        health = candidate.health
+        usual_ms = health.usual_ms if fastest_first else 0.0
+        return health.breaker.standing(now) is Standing.SET_ASIDE, usual_ms
+
+    return sorted(candidates, key=rank)
