@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,7 @@ _LIMIT = 1 << 24  # of a line: thousands of ports
 def settings_for(calls: int, changes: Sequence[str]) -> MediaSettings:
     """The bench's own, and on top what `--set name=value` asks for."""
     fields: dict[str, Any] = {"host": "127.0.0.1", "port_min": FIRST_PORT, "port_max": LAST_PORT}
-    fields |= {"capacity": max(calls, 1), "media_timeout_s": 0}
+    fields |= {"capacity": 2 * max(calls, 1), "media_timeout_s": 0}  # a node is not run at its capacity
     fields |= dict(change.partition("=")[::2] for change in changes)
     return msgspec.convert(fields, MediaSettings, strict=False)
 
@@ -61,11 +62,22 @@ def echo(port: MediaPort) -> None:
 
 async def agent(port: MediaPort, chunk: int) -> None:
     """A coroutine that is handed `chunk` frames at a time and answers with what it heard."""
-    heard: asyncio.Queue[NDArray[np.int16]] = asyncio.Queue(50)
-    port.on_frames = lambda frames: heard.put_nowait(frames.pcm.reshape(-1))
+    loop = asyncio.get_running_loop()
+    heard: deque[NDArray[np.int16]] = deque(maxlen=50)
+    came = loop.create_future()
+
+    def take(frames: Frames) -> None:
+        heard.append(frames.pcm)
+        if not came.done():
+            came.set_result(None)
+
+    port.on_frames = take
     port.gather(chunk)
     while True:
-        port.write(await heard.get())
+        await came
+        came = loop.create_future()
+        while heard:
+            port.write(heard.popleft().reshape(-1))
 
 
 class ArrayEcho:

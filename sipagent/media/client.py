@@ -74,7 +74,7 @@ MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another proble
 RESTART_WINDOW_S = 10.0
 CALL_LOAD = 0.0006  # of a core, what one call more takes; among MANY_CALLS their mean says it better
 MANY_CALLS = 100
-ONE_PHASE = 32  # calls up to which the engine serves all in one tick of 20 ms, which costs half of two of 10 ms
+ONE_PHASE = 128  # calls up to which all are served in one tick of 20 ms: two of 10 ms cost more, and pace many better
 _RX_MASK = RX_FRAMES - 1
 
 
