@@ -1,8 +1,8 @@
 """Writes down, as it changes, what each call needs to be taken up by another main.
 
 A change is an event of the call, or its own word (`Call.progressed`). Some milliseconds later the call is described on
-the event loop, 50 to 200 us, and handed to a thread that writes: newer descriptions replace those that wait, so a slow
-disk delays and never piles up.
+the event loop and handed to a thread that writes (`bench.saving` tells what both cost): newer descriptions replace
+those that wait, so a slow disk delays and never piles up.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import msgspec
 
 from sipagent.calls import saved
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedStep, SavedTalk, SavedTurn
+from sipagent.core import clock
 from sipagent.core.events import (
     AgentSpeaking,
     CallCreated,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AFTER_S = 0.05  # between a change and its writing
-KEPT_EVENTS = 64  # of each call; the record is 0.2 s behind them
+AGAIN_S = 0.25  # between two writings of one call
+FIRST_EVENTS = 8  # of each call: without them the record has nothing that the others belong to
+LAST_EVENTS = 32
+LAST_NS = 3_000_000_000  # the record is 0.2 s behind, as a rule
 KEPT_AFTER_END_S = 1.0  # by then the record has the call's end
 MOST_TEXT = 64  # entries of the history
 _CLOSE_S = 2.0
@@ -49,11 +53,24 @@ class _Notes:
 
     def __init__(self) -> None:
         self.call: Call | None = None
-        self.events: deque[Event] = deque(maxlen=KEPT_EVENTS)
+        self.first: list[SavedEvent] = []
+        self.last: deque[tuple[int, SavedEvent]] = deque(maxlen=LAST_EVENTS)  # with their time, in ns
+        self.steps: list[SavedStep] | None = None
+        self.saved_at = 0.0
         self.turn: SavedTurn | None = None
         self.talk: SavedTalk | None = None
         self.turns = 0
         self.ended = False
+
+    def add(self, event: Event) -> None:
+        kept = SavedEvent.of(event)
+        if len(self.first) < FIRST_EVENTS:
+            self.first.append(kept)
+        else:
+            self.last.append((event.at.mono, kept))
+
+    def events(self, now: int) -> list[SavedEvent]:
+        return [*self.first, *(kept for at, kept in self.last if now - at < LAST_NS)]
 
 
 class Saver:
@@ -84,7 +101,7 @@ class Saver:
     def replay(self, event: Event) -> None:
         """One that an earlier main may have failed to record: it is kept, and nothing follows from it."""
         if isinstance(event, CallEvent):
-            self._notes_of(event.call_id).events.append(event)
+            self._notes_of(event.call_id).add(event)
 
     def emit(self, event: Event) -> None:
         """For the event hub."""
@@ -93,7 +110,7 @@ class Saver:
         if not isinstance(event, CallCreated) and event.call_id not in self._notes:
             return
         notes = self._notes_of(event.call_id)
-        notes.events.append(event)
+        notes.add(event)
         match event:
             case CallerSaid():
                 notes.turn = SavedTurn(id=event.turn_id, caller_text=event.text)
@@ -128,13 +145,16 @@ class Saver:
 
     def _soon(self, call_id: CallId) -> None:
         if call_id not in self._due:
-            self._due[call_id] = asyncio.get_running_loop().call_later(AFTER_S, self._save, call_id)
+            loop = asyncio.get_running_loop()
+            at = max(loop.time() + AFTER_S, self._notes_of(call_id).saved_at + AGAIN_S)
+            self._due[call_id] = loop.call_at(at, self._save, call_id)
 
     def _save(self, call_id: CallId) -> None:
         self._due.pop(call_id, None)
         notes = self._notes.get(call_id)
         if notes is None or notes.call is None:
             return
+        notes.saved_at = asyncio.get_running_loop().time()
         try:
             data = msgspec.msgpack.encode(self._describe(notes.call, notes))
         except Exception:  # the call goes on, unsaved
@@ -155,6 +175,8 @@ class Saver:
         if call.talk is not None:
             talk = notes.talk or SavedTalk(memory=None, history=[])
             talk.under_way = notes.turn
+        if notes.steps is None:
+            notes.steps = [SavedStep.of(step) for step in call.match.steps]
         other = call.room.other
         return SavedCall(
             boot=self._boot,
@@ -162,7 +184,7 @@ class Saver:
             trunk=call.trunk,
             dialplan=call.match.dialplan.name,
             route=call.match.route,
-            steps=[SavedStep.of(step) for step in call.match.steps],
+            steps=notes.steps,
             todo=[SavedStep.of(step) for step in call.todo],
             started=call.started,
             answered_at=call.answered_at,
@@ -172,7 +194,7 @@ class Saver:
             speaks_on=call.leg.id,
             joined=other.id if other is not None else "",
             ended=notes.ended,
-            events=[SavedEvent.of(event) for event in notes.events],
+            events=notes.events(clock.mono_ns()),
         )
 
 

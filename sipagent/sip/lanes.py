@@ -229,6 +229,9 @@ class LanePool:
             self.edge = Edge(self.settings, self._events, self._folder, inside=starts[0].edge)
             if self._learned:
                 self.edge.readdress(self._learned)
+            each = max(lane.ready.max_calls for lane in self._up() if lane.ready is not None)
+            missing = self._lanes_wanted(each) - len(self._lanes)
+            await asyncio.gather(*(self._new_lane().start() for _ in range(missing)))
             await self.edge.start(self._lane_ports())
         return True
 
@@ -273,17 +276,22 @@ class LanePool:
         first = self._new_lane()
         await first.start()  # on loopback: it tells how many calls a lane takes
         assert first.ready is not None
-        needed = max(1, math.ceil(self._max_calls / first.ready.max_calls))
-        if needed == 1 and not settings.needs_edge:
+        wanted = self._lanes_wanted(first.ready.max_calls)
+        if wanted == 1 and not settings.needs_edge:
             await first.close()
             self._lanes.clear()
             await self.edge.close()
             self.edge = None
             return False
-        others = [self._new_lane() for _ in range(needed - 1 + (SPARE_LANES if needed > 1 else 0))]
+        others = [self._new_lane() for _ in range(wanted - 1)]
         await asyncio.gather(*(lane.start() for lane in others))
         await self.edge.start(self._lane_ports())
         return True
+
+    def _lanes_wanted(self, each: int) -> int:
+        """Of so many calls each; with one to spare where there are several."""
+        needed = max(1, math.ceil(self._max_calls / each))
+        return needed + SPARE_LANES if needed > 1 else 1
 
     def _new_lane(self) -> LaneClient:
         lane = LaneClient(self._nursery, self._events, self)

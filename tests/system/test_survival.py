@@ -6,8 +6,11 @@ import signal
 
 import pytest
 
+from sipagent.store.records import FullCall
+from tests.peers import sipp
 from tests.peers.sipp import Sipp
 from tests.system.node import DIALPLAN, Node
+from tests.system.test_calls import originate
 from tests.system.wire import Capture
 
 pytestmark = [pytest.mark.peer, pytest.mark.models, pytest.mark.timeout(240)]
@@ -41,47 +44,99 @@ async def active(node: Node, calls: int) -> None:
     await node.until(up, 15)
 
 
-async def test_calls_outlive_the_main_process():
-    """An agent's call and one that is only spoken to; media, lane and speech worker are the same before and after."""
-    plan = DIALPLAN.replace("routes:\n", 'routes:\n  - {name: long, called: ["long"], steps: long}\n', 1)
-    plan = plan.replace("steps:\n", f'steps:\n  long: [answer, say: "{LONG}", say: "Bye.", hangup]\n', 1)
-    async with Node(dialplan=plan) as node:
+def dialplan(desk: Sipp) -> str:
+    routes = "".join(f'  - {{name: {name}, called: ["{name}"], steps: {name}}}\n' for name in ("long", "dial"))
+    steps = f'  long: [answer, say: "{LONG}", say: "Bye.", hangup]\n  dial: [dial: "{desk.uri}"]\n'
+    return DIALPLAN.replace("routes:\n", "routes:\n" + routes, 1).replace("steps:\n", "steps:\n" + steps, 1)
+
+
+def one_end(record: FullCall) -> None:
+    assert [event.type for event in record.events].count("CallEnded") == 1
+    assert [event.type for event in record.events].count("LegEnded") == len(record.call.legs)
+
+
+def resumed(record: FullCall) -> None:
+    one_end(record)
+    (event,) = [event for event in record.events if event.type == "CallResumed"]
+    assert event.data["gap_ms"] < RESUMED_WITHIN_S * 1000
+
+
+async def test_calls_outlive_the_main_process() -> None:
+    """One node, two deaths: a node takes seconds to start."""
+    desk = Sipp("uas-outbound-answered.xml", timeout_s=60, args=["-rtp_echo"])
+    async with desk, Node(dialplan=dialplan(desk)) as node:
         before = await node.pids()
-        with Capture(node.media_port, node.media_port + 255) as wire:
-            calls = [
-                Sipp("uac-inbound-answered.xml", target=node.target, service="desk", duration_ms=9_000, timeout_s=60),
-                Sipp("uac-inbound-agent-hangs-up.xml", target=node.target, service="long", timeout_s=60),
-            ]
-            for call in calls:
-                await call.start()
-            await active(node, 2)
-            await asyncio.sleep(2.0)
-            died = await kill_main(node)
-            await another_main(node, died)
-            for call in calls:
-                (await call.wait()).check()
-        records = {one.call.to_number: one for one in await node.ended(2)}
-        for record in records.values():
-            assert [event.type for event in record.events].count("CallEnded") == 1
-            (resumed,) = [event for event in record.events if event.type == "CallResumed"]
-            assert resumed.data["gap_ms"] < RESUMED_WITHIN_S * 1000
-            assert (record.call.legs[0].packets_out or 0) > 0
-        desk, long = records["desk"], records["long"]
-        assert (desk.call.cause, desk.call.ended_by) == ("normal", "caller")
-        assert (long.call.cause, long.call.ended_by) == ("normal", "agent")
-        assert [turn.heard_text for turn in desk.turns] == ["Hello.", "Sorry, I lost you for a moment. Where were we?"]
-        assert [turn.turn_index for turn in desk.turns] == [0, 1]
-        assert [turn.heard_text for turn in long.turns] == [LONG, "Bye."]
-        streams = {p.ssrc for p in wire.packets if node.media_port <= p.source <= node.media_port + 255}
-        assert len(streams) == 2, "to the callers it stays one stream"
-        for stream in streams:
-            ours = [p for p in wire.packets if p.ssrc == stream]
-            assert {(b.sequence - a.sequence) & 0xFFFF for a, b in zip(ours, ours[1:], strict=False)} == {1}
-            assert max(b.at - a.at for a, b in zip(ours, ours[1:], strict=False)) < LONGEST_GAP_S
+        await _four_lines_go_on(node, desk)
+        await _who_is_not_answered_is_told(node)
         after = await node.pids()
-        assert after.pop("main") != before.pop("main") and after == before
+        assert after.pop("main") != before.pop("main") and after == before, "the processes that carry calls have stayed"
         deaths = [event for event in node.events("ProcessEnded") if event["process"] == "main"]
-        assert [(event["reason"], event["calls_affected"]) for event in deaths] == [("killed by SIGKILL", 2)]
-        assert not list((node.folder / "calls").glob("*.new"))
+        assert [(event["reason"], event["calls_affected"]) for event in deaths] == [
+            ("killed by SIGKILL", 3),
+            ("killed by SIGKILL", 2),
+        ]
         assert await node.stop() == 0
-        assert not list((node.folder / "run").iterdir()), "nobody is left behind a door"
+        for folder in ("run", "calls"):
+            assert not list((node.folder / folder).iterdir()), f"nothing is left in {folder}"
+
+
+async def _four_lines_go_on(node: Node, desk: Sipp) -> None:
+    """An agent's call, one that is only spoken to, and two people who are joined."""
+    with Capture(node.media_port, node.media_port + 255) as wire:
+        calls = [
+            Sipp("uac-inbound-answered.xml", target=node.target, service="desk", duration_ms=9_000, timeout_s=60),
+            Sipp("uac-inbound-answered.xml", target=node.target, service="dial", duration_ms=8_000, timeout_s=60),
+            Sipp("uac-inbound-agent-hangs-up.xml", target=node.target, service="long", timeout_s=60),
+        ]
+        for call in calls:
+            await call.start()
+        await active(node, 3)
+        await asyncio.sleep(2.0)
+        await another_main(node, await kill_main(node))
+        for call in calls:
+            (await call.wait()).check()
+        (await desk.wait()).check()
+    records = {one.call.to_number: one for one in await node.ended(3)}
+    for record in records.values():
+        resumed(record)
+    agent, joined, long = records["desk"], records["dial"], records["long"]
+    assert (agent.call.cause, agent.call.ended_by) == ("normal", "caller")
+    assert [turn.heard_text for turn in agent.turns] == ["Hello.", "Sorry, I lost you for a moment. Where were we?"]
+    assert [turn.turn_index for turn in agent.turns] == [0, 1]
+    assert (long.call.cause, long.call.ended_by) == ("normal", "agent")
+    assert [turn.heard_text for turn in long.turns] == [LONG, "Bye."]
+    assert (joined.call.cause, joined.call.ended_by, len(joined.call.legs)) == ("normal", "caller", 2)
+    sent = [p for p in wire.packets if node.media_port <= p.source <= node.media_port + 255]
+    streams = {p.ssrc for p in sent}
+    assert len(streams) == 4, "to everybody it stays one stream"
+    for stream in streams:
+        ours = [p for p in sent if p.ssrc == stream]
+        assert {(b.sequence - a.sequence) & 0xFFFF for a, b in zip(ours, ours[1:], strict=False)} == {1}
+        assert max(b.at - a.at for a, b in zip(ours, ours[1:], strict=False)) < LONGEST_GAP_S
+
+
+async def _who_is_not_answered_is_told(node: Node) -> None:
+    """While there is no main: whoever calls gets 503, who rings a CANCEL; who has answered us stays."""
+    assert node.process is not None
+    async with Sipp("uas-outbound-no-answer.xml", timeout_s=60) as rung, Sipp("uas-outbound-answered.xml") as answered:
+        ringing = await originate(node, rung.uri, "long")
+        talking = await originate(node, answered.uri, "long")
+        await active(node, 2)
+        await asyncio.sleep(1.0)
+        node.process.send_signal(signal.SIGSTOP)  # nobody starts another main for the time being
+        main = await kill_main(node)
+        try:
+            refused = await sipp.run("uac-inbound-over-limit-expect-503.xml", target=node.target, service="desk")
+            refused.check()
+            assert "Retry-After: 5" in refused.received("SIP/2.0 503")[0]
+            (await rung.wait()).check()
+        finally:
+            node.process.send_signal(signal.SIGCONT)
+        await another_main(node, main)
+        (await answered.wait()).check()
+    await node.ended(5)
+    record = node.record(ringing)
+    one_end(record)
+    assert (record.call.cause, record.call.disposition) == ("node_crashed", "failed")
+    resumed(node.record(talking))
+    assert node.record(talking).turns[-1].heard_text == "Bye."
