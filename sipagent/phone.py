@@ -178,8 +178,9 @@ class PhoneCall:
         self._heard_speech = True
         self._last_voiced_ns = clock.mono_ns()
 
-    def speech_goes_on(self, heard: Heard) -> None:
-        self._last_voiced_ns = clock.mono_ns()
+    def frame(self, voiced: bool, heard: Heard | None) -> None:
+        if voiced and heard is not None:
+            self._last_voiced_ns = clock.mono_ns()
 
     def speech_paused(self, heard: Heard) -> None:
         pass

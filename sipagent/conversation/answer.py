@@ -26,8 +26,9 @@ AUDIO_AHEAD_S = 2  # of one clause that waits to be spoken; the voice waits beyo
 class Clause:
     """A clause of an answer; iterated once, it gives its audio as it comes, and raises what the voice raised."""
 
-    def __init__(self, text: str, rate: int) -> None:
-        self.text = text
+    def __init__(self, said: Text, rate: int) -> None:
+        self.text = said.text
+        self.protected = said.whole
         self.rate = rate
         self._pieces: deque[Speech] = deque()
         self._held = 0
@@ -86,7 +87,7 @@ class Answer:
         self._rate = rate
         self._now = now
         self._name = name
-        self._texts: asyncio.Queue[str | None] = asyncio.Queue(TEXTS_AHEAD)
+        self._texts: asyncio.Queue[Text | None] = asyncio.Queue(TEXTS_AHEAD)
         self._clauses: asyncio.Queue[Clause | None] = asyncio.Queue(1)
         self._work: set[asyncio.Task[None]] = set()
         self.action: Piece | None = None  # what the agent wants done after it
@@ -126,31 +127,32 @@ class Answer:
 
     async def _think(self) -> None:
         """The agent's pieces as clauses of text."""
-        chunker = chunking.Chunker()
+        chunker, whole = chunking.Chunker(), False
         try:
             async with closing(self._agent.respond(self._asked)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Working):
                         self.busy_until_ns = self._now() + int(piece.limit_s * 1e9)
-                        for text in chunker.flush():
-                            await self._write(text)
+                        await self._write(chunker.flush(), whole)
                         continue
                     self.answer_ns = self.answer_ns or self._now()
                     if isinstance(piece, Text):
-                        for text in chunker.push(piece.text):
-                            await self._write(text)
+                        if piece.whole is not whole:
+                            await self._write(chunker.flush(), whole)
+                            whole = piece.whole
+                        await self._write(chunker.push(piece.text), whole)
                     else:
                         self.action = piece
         except ProviderError as error:
             self.error = error
         self.intent = self._agent.intent
-        for text in chunker.flush():
-            await self._write(text)
+        await self._write(chunker.flush(), whole)
         await self._texts.put(None)
 
-    async def _write(self, text: str) -> None:
-        self.clause_ns = self.clause_ns or self._now()
-        await self._texts.put(text)
+    async def _write(self, texts: list[str], whole: bool) -> None:
+        for text in texts:
+            self.clause_ns = self.clause_ns or self._now()
+            await self._texts.put(Text(text, whole))
 
     async def _voice(self, tasks: asyncio.TaskGroup) -> None:
         """Clauses of text as audio: each begins once the one before has, so that the first has the voice to itself."""

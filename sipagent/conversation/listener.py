@@ -10,6 +10,7 @@ import numpy as np
 from sipagent.conversation.audio import rate_of
 from sipagent.conversation.echo_gate import EchoGate
 from sipagent.conversation.endpointing import Change, Endpointer
+from sipagent.conversation.floor import Verdict
 from sipagent.conversation.interfaces import (
     FRAME_MS,
     AudioFrames,
@@ -18,6 +19,7 @@ from sipagent.conversation.interfaces import (
     Pcm,
     Recogniser,
     Recognition,
+    Transcript,
     VoiceDetector,
     Words,
 )
@@ -35,20 +37,21 @@ class Heard:
 
     started_ns: int  # when its first voiced packet came
     recognition: Recognition = field(init=False)
+    transcript: Transcript | None = None  # once it is final
     last_arrival_ns: int = 0  # when its last voiced packet came
     last_handed_ns: int = 0  # when that audio reached the conversation
     ended_ns: int = 0  # when it was decided that the caller had finished
     voiced_ms: int = 0
-    text: str | None = None  # what was said, once that is final
     end: dict[str, Any] = field(default_factory=dict)  # how it was decided that it is over, for the record
+    aside: Verdict | None = None  # what all of it so far was, where it was said during the agent's turn
 
 
 class ListenerEvents(Protocol):
     """Called by the listener, on the event loop; must not block."""
 
     def speech_started(self, heard: Heard) -> None: ...
-    def speech_goes_on(self, heard: Heard) -> None:
-        """Each voiced frame of a running utterance; `heard.voiced_ms` has grown."""
+    def frame(self, voiced: bool, heard: Heard | None) -> None:
+        """Each frame, with the utterance that is on."""
         ...
 
     def speech_paused(self, heard: Heard) -> None:
@@ -105,6 +108,7 @@ class Listener:
             echo = self._echo.feed(pcm[i], None if sent is None else sent[i])
             speaks = bool(voiced[i] >= VOICED) and not echo and not pressed[i]
             self._frame(pcm[i], frames.position + i, speaks, int(frames.arrival[i]), now)
+            self._events.frame(speaks, self._heard)
 
     def take(self) -> Heard | None:
         """No more frames will come: the utterance that was being said, if any."""
@@ -132,7 +136,6 @@ class Listener:
         heard.recognition.push(frame)
         if voiced:
             self._mark_voiced(heard, arrival, now, audible=self._loudness.audible)
-            self._events.speech_goes_on(heard)
         if change is Change.PAUSED:
             heard.recognition.pause()
             self._prosody.pause()

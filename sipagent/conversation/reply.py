@@ -7,6 +7,7 @@ from typing import Protocol
 from sipagent.conversation import chunking
 from sipagent.conversation.answer import Answer, Clause
 from sipagent.conversation.bridge import BridgeManners
+from sipagent.conversation.floor import BargeInPlan
 from sipagent.conversation.interfaces import Agent, Asked, Piece, Speech, Tts
 from sipagent.conversation.turn import Turn
 from sipagent.conversation.turn_strategies import TurnEndPlan
@@ -18,7 +19,14 @@ class Manners(BridgeManners, Protocol):
     """How an agent behaves, whatever its brain; texts may be empty to say nothing."""
 
     @property
+    def language(self) -> str:
+        """ISO 639-1, of the agent's words and the caller's."""
+        ...
+
+    @property
     def greeting(self) -> str: ...
+    @property
+    def whole_greeting(self) -> bool: ...
     @property
     def silence_prompt(self) -> str: ...
     @property
@@ -26,7 +34,10 @@ class Manners(BridgeManners, Protocol):
     @property
     def silence_prompts(self) -> int: ...
     @property
-    def interruptible(self) -> bool: ...
+    def barge_in(self) -> str | BargeInPlan:
+        """Which speech of the caller's interrupts: "always", "words", "never", or only after a while."""
+        ...
+
     @property
     def turn_end(self) -> str | TurnEndPlan:
         """Who decides that the caller has finished: a strategy's name, or more about it."""
@@ -71,7 +82,7 @@ class Reply:
             while (clause := await self._next(answer)) is not None:
                 turn.answer_ns = turn.answer_ns or answer.answer_ns
                 turn.clause_ns = turn.clause_ns or answer.clause_ns
-                await self._say(turn, clause.text, clause, clause.rate)
+                await self._say(turn, clause.text, clause, clause.rate, protected=clause.protected)
                 turn.answered = True
             if answer.error is not None:
                 raise answer.error
@@ -99,16 +110,16 @@ class Reply:
         turn.failed = True
         await self.speak(turn, self._manners.apology)
 
-    async def speak(self, turn: Turn, text: str) -> None:
-        """A whole text of the manners; by clauses, as it was prepared."""
+    async def speak(self, turn: Turn, text: str, *, protected: bool = False) -> None:
+        """A whole text of the manners; by clauses, as it was prepared. A `protected` one must be heard whole."""
         for clause in chunking.split(text):
             turn.clause_ns = turn.clause_ns or self._now()
             rate = turn.utterance.rate
-            await self._say(turn, clause, self._tts.speak(clause, rate), rate)
+            await self._say(turn, clause, self._tts.speak(clause, rate), rate, protected=protected)
 
-    async def _say(self, turn: Turn, clause: str, pieces: AsyncIterator[Speech], rate: int) -> None:
+    async def _say(self, turn: Turn, clause: str, pieces: AsyncIterator[Speech], rate: int, *, protected: bool) -> None:
         try:
-            await turn.utterance.say(clause, pieces, rate, self._now)
+            await turn.utterance.say(clause, pieces, rate, self._now, protected=protected)
         except ProviderError as error:
             self._problem("tts", error)
             if turn.apologising:

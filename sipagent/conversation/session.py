@@ -20,6 +20,7 @@ from sipagent.conversation.answer import Answer
 from sipagent.conversation.bridge import Bridge, GiveUp, Say, dead_air
 from sipagent.conversation.budget import LatencyBudget
 from sipagent.conversation.dead_air import DeadAir
+from sipagent.conversation.floor import Floor, Limits, Policy, Verdict
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
@@ -30,12 +31,13 @@ from sipagent.conversation.interfaces import (
     EndCall,
     MakeDetector,
     Recogniser,
-    Transcript,
     TransferCall,
     Tts,
     Words,
 )
+from sipagent.conversation.interruptions import Interruptions
 from sipagent.conversation.keyed import KeyedAnswer
+from sipagent.conversation.languages import language
 from sipagent.conversation.listener import Heard, Listener
 from sipagent.conversation.prosody import TurnJudge
 from sipagent.conversation.providers.ledger import Ledger
@@ -53,6 +55,8 @@ from sipagent.core.ids import CallId, new_turn_id
 
 HAPPENINGS = 64  # bound of what may wait for the loop; far more than one call can cause within a turn
 MORE_GUESSES = 2  # begun at pauses where turns take long
+IDLE = (Verdict.BACKCHANNEL, Verdict.NOISE)  # what nobody answers
+ASIDE_S = 5.0  # for recognising what the caller said while the agent spoke
 LAST_WORDS_S = 2.0  # for recognising what the caller said just before the call ended; nobody waits for it by then
 
 
@@ -72,8 +76,19 @@ class Outcome:
     why: str = ""  # of a failure: one sentence
 
 
+@dataclass(frozen=True, slots=True)
 class _BargeIn:
-    """The caller has spoken long enough to take the floor."""
+    """The caller takes the floor."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Aside:
+    """What the caller said during a turn of the agent's; None when it could not be recognised."""
+
+    heard: Heard
+    text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,7 @@ class _Resumed:
     """The caller goes on after a pause."""
 
 
-_Happening = Heard | _Keyed | _Paused | _Resumed | _BargeIn | _FloorFree | SilenceAct | Say | GiveUp | Outcome
+_Happening = Heard | _Keyed | _Paused | _Resumed | _BargeIn | _Aside | _FloorFree | SilenceAct | Say | GiveUp | Outcome
 
 
 class Session:
@@ -154,10 +169,17 @@ class Session:
             make_vad,
             recogniser,
             self,
-            Scaled(turn_strategies.make(manners.turn_end, settings), lambda: self._budget.endpointing_scale),
+            Scaled(
+                turn_strategies.make(manners.turn_end, settings, manners.language),
+                lambda: self._budget.endpointing_scale,
+            ),
             lambda: self._agent.expecting,
             judge,
         )
+        floor = Floor(
+            Policy.of(manners.barge_in), language(manners.language).backchannels, Limits(hold_ms=settings.barge_in_ms)
+        )
+        self._interruptions = Interruptions(out, floor)
         self._silence = SilenceWatch(manners.silence_s, manners.silence_prompts)
         self._speculation = Speculation(
             agent, lambda asked: self._replies.begin(asked, lambda: out.rate), settings.speculations, now=now
@@ -167,8 +189,8 @@ class Session:
         self._bridge = Bridge(manners, silence, urgent if urgent is not None else tts, ledger, self._budget, now)
         self._happenings: asyncio.Queue[_Happening] = asyncio.Queue(HAPPENINGS)
         self._turn: Turn | None = None
-        self._carried: list[Heard] = []  # utterances of a retracted turn
-        self._pressed: Heard | None = None  # the utterance that has already been announced as a barge-in
+        self._carried: list[Heard] = []  # utterances of a retracted turn, or said during one
+        self._asides: list[tuple[Heard, asyncio.Task[None]]] = []  # said during one, and not yet known what
         self._turns = first_turn
         self._keyed = KeyedAnswer()
         self.held = False  # by the caller: what comes is music or nothing, and nobody keeps silent
@@ -189,6 +211,7 @@ class Session:
         self._speaker.tick()
         if self.held:
             self._silence.busy()
+            self._interruptions.release()
             return
         self._listener.push(frames, self._out.sent_beside(frames.position, len(frames.pcm)), now)
         turn = self._turn
@@ -203,7 +226,7 @@ class Session:
                 )
             )
             self._bridge.heard(turns.latency(turn))
-        if turn is None or self._manners.interruptible:
+        if turn is None or self._interruptions.may_yield(turn):
             keys = self._keyed.due(self._agent.expecting, now)
             if keys is not None:
                 self._happen(_Keyed(keys))
@@ -221,18 +244,20 @@ class Session:
 
     def pressed(self, key: str) -> None:
         """The caller has pressed a key. It interrupts the agent, and is a part of the answer where one by keys fits."""
-        if self._keyed.press(key, self._agent.expecting, self._now()) and self._turn is not None:
-            self._happen(_BargeIn())
+        fits = self._keyed.press(key, self._agent.expecting, self._now())
+        if fits and self._turn is not None and self._interruptions.may_yield(self._turn):
+            self._interrupt()
 
     # --- what the listener tells (ListenerEvents) ---
 
-    def speech_started(self, heard: Heard) -> None:
-        pass  # a click may start it; the caller takes the floor only by going on
+    def frame(self, voiced: bool, heard: Heard | None) -> None:
+        if voiced and heard is not None:
+            heard.aside = None
+        if self._interruptions.frame(voiced, heard.voiced_ms if heard is not None else 0, self._turn):
+            self._interrupt()
 
-    def speech_goes_on(self, heard: Heard) -> None:
-        if self._turn is not None and heard is not self._pressed and heard.voiced_ms >= self._settings.barge_in_ms:
-            self._pressed = heard
-            self._happen(_BargeIn())
+    def speech_started(self, heard: Heard) -> None:
+        self._interruptions.begin()
 
     def speech_ended(self, heard: Heard) -> None:
         self._happen(heard)
@@ -248,6 +273,15 @@ class Session:
             self._happen(_Paused(heard, words.text))
         elif words.text:
             self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=words.text))
+        if self._turn is None or self._turn.over:
+            return
+        heard.aside = self._interruptions.hear(heard, words.text, self._turn, final=words.paused)
+        if heard.aside is Verdict.INTERRUPTION:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._turn is not None:
+            self._happen(_BargeIn(self._turn))
 
     def _happen(self, happening: _Happening) -> None:
         with suppress(asyncio.QueueFull):  # cannot fill while run() lives; when it does not, nobody reads
@@ -262,11 +296,13 @@ class Session:
                 if self._opening:
                     for _ in range(self._settings.lead_ms // FRAME_MS):
                         await self._speaker.next_tick()
-                    self._begin(tasks, [], [self._opening])
+                    self._begin(tasks, [], [self._opening], protected=self._manners.whole_greeting)
                 outcome = await self._converse(tasks)
                 await self._speculation.retract()
                 if self._turn is not None and self._turn.task is not None:
                     self._turn.task.cancel()
+                for _, task in self._asides:
+                    task.cancel()
             return outcome
         finally:
             await self._conclude()
@@ -274,7 +310,8 @@ class Session:
     async def _conclude(self) -> None:
         """Writes down what was going on: the turn that was cut off, and words that the caller said last."""
         await self._speculation.retract()
-        unread = self._carried
+        self._interruptions.release()
+        unread = [*self._carried, *(heard for heard, _ in self._asides)]
         turn = self._turn
         if turn is not None and turn.heard and not turn.caller_text:
             unread = [*turn.heard, *unread]
@@ -283,10 +320,10 @@ class Session:
             self._end_turn(turn, interrupted=not turn.utterance.done)
         while not self._happenings.empty():
             happening = self._happenings.get_nowait()
-            if isinstance(happening, Heard):
+            if isinstance(happening, Heard) and happening.aside not in IDLE:
                 unread = [*unread, happening]
         open_ = self._listener.take()
-        if open_ is not None and open_.voiced_ms >= self._settings.barge_in_ms:
+        if open_ is not None and open_.aside not in IDLE and open_.voiced_ms >= self._settings.barge_in_ms:
             unread = [*unread, open_]
         elif open_ is not None:
             open_.recognition.cancel()
@@ -310,8 +347,10 @@ class Session:
             match happening:
                 case Outcome():
                     return happening
-                case _BargeIn():
-                    await self._give_floor()
+                case _BargeIn(turn):
+                    await self._give_floor(turn)
+                case _Aside(heard, text):
+                    await self._settle(tasks, heard, text)
                 case _Paused(heard, words):
                     if self._turn is None and not heard.ended_ns:
                         await self._speculation.begin(tasks, self._with_carried(words), self._history)
@@ -322,16 +361,20 @@ class Session:
                     if self._turn is None and self._carried and not self._listener.hearing:
                         self._begin(tasks, self._take_carried(), [])
                 case _Keyed(keys):
-                    await self._give_floor()
+                    if self._turn is not None and self._interruptions.may_yield(self._turn):
+                        await self._give_floor(self._turn)
                     if self._turn is None:
                         self._begin_keyed(tasks, keys)
+                case Heard(aside=Verdict.BACKCHANNEL | Verdict.NOISE):
+                    happening.recognition.cancel()
                 case Heard():
                     if self._turn is None:
                         self._begin(tasks, [*self._take_carried(), happening], [])
-                    elif happening.voiced_ms >= self._settings.barge_in_ms:
-                        self._carried.append(happening)  # the agent may not be interrupted: it is answered afterwards
-                    else:  # too short to be meant
-                        happening.recognition.cancel()
+                    elif happening.aside is Verdict.LATER:
+                        self._carried.append(happening)
+                    else:
+                        task = tasks.create_task(self._listen_to(happening), name=f"{self._call_id}/aside")
+                        self._asides.append((happening, task))
                 case Say() as todo:
                     tasks.create_task(self._say(todo), name=f"{self._call_id}/filler")
                 case GiveUp(turn=turn) as todo:
@@ -348,19 +391,50 @@ class Session:
 
     def _with_carried(self, words: str) -> str:
         """All that the caller has said in this turn, "" when that is not known yet."""
-        before = [heard.text for heard in self._carried]
-        return "" if None in before else " ".join([*filter(None, before), words])
+        before = [heard.transcript for heard in self._carried]
+        known = [transcript.text for transcript in before if transcript is not None]
+        return "" if len(known) < len(before) else " ".join([*filter(None, known), words])
 
     def _take_carried(self) -> list[Heard]:
         carried, self._carried = self._carried, []
         return carried
 
-    async def _give_floor(self) -> None:
+    async def _listen_to(self, heard: Heard) -> None:
+        """What the caller said beside the agent's turn, where nothing has settled it yet."""
+        text: str | None = None
+        try:
+            async with asyncio.timeout(ASIDE_S):
+                heard.transcript = await heard.recognition.finish()
+            text = heard.transcript.text
+        except ProviderError as error:
+            self._problem("stt", error)
+        except TimeoutError:
+            self._problem("stt", ProviderError("what the caller said was not recognised in time", retryable=True))
+        self._happen(_Aside(heard, text))
+
+    async def _settle(self, tasks: asyncio.TaskGroup, heard: Heard, text: str | None) -> None:
         turn = self._turn
-        if turn is None or turn.over or turn.ending or not self._manners.interruptible:
+        self._asides = [(other, task) for other, task in self._asides if other is not heard]
+        if text is None:
+            verdict = Verdict.LATER if heard.voiced_ms >= self._settings.barge_in_ms else Verdict.NOISE
+        else:
+            verdict = self._interruptions.hear(heard, text, turn, final=True) or Verdict.NOISE
+        match verdict:
+            case Verdict.INTERRUPTION if turn is not None:
+                await self._give_floor(turn)
+            case Verdict.BACKCHANNEL | Verdict.NOISE:
+                return
+            case _:
+                pass
+        self._carried.append(heard)
+        if self._turn is None:
+            self._begin(tasks, self._take_carried(), [])
+
+    async def _give_floor(self, turn: Turn) -> None:
+        if turn is not self._turn or turn.over or turn.ending:
             return
         if not turn.utterance.audible and turn.heard:
-            self._carried = turn.heard
+            self._carried = [*turn.heard, *self._carried]
             self._budget.cut_off()
             turn.over = True
             await self._stop(turn)
@@ -379,14 +453,21 @@ class Session:
         await asyncio.wait([turn.task])
         await self._speculation.retract()  # where the turn had not come to adopt it
         await turn.utterance.interrupt()
+        self._interruptions.release()
 
     # --- a turn ---
 
     def _begin(
-        self, tasks: asyncio.TaskGroup, heard: list[Heard], texts: Iterable[str], then: Outcome | None = None
+        self,
+        tasks: asyncio.TaskGroup,
+        heard: list[Heard],
+        texts: Iterable[str],
+        then: Outcome | None = None,
+        *,
+        protected: bool = False,
     ) -> None:
         turn = self._turn = self._new_turn(heard, ending=then is not None)
-        work = self._answer(tasks, turn) if heard else self._announce(turn, texts, then)
+        work = self._answer(tasks, turn) if heard else self._announce(turn, texts, then, protected=protected)
         turn.task = tasks.create_task(work, name=f"{self._call_id}/turn")
 
     def _begin_keyed(self, tasks: asyncio.TaskGroup, keys: str) -> None:
@@ -404,10 +485,10 @@ class Session:
             ending=ending,
         )
 
-    async def _announce(self, turn: Turn, texts: Iterable[str], then: Outcome | None) -> None:
+    async def _announce(self, turn: Turn, texts: Iterable[str], then: Outcome | None, *, protected: bool) -> None:
         """Speaks texts of the agent's own accord."""
         for text in texts:
-            await self._replies.speak(turn, text)
+            await self._replies.speak(turn, text, protected=protected)
         await self._finish(turn, then)
 
     async def _answer(self, tasks: asyncio.TaskGroup, turn: Turn) -> None:
@@ -451,10 +532,10 @@ class Session:
 
     async def _recognise(self, turn: Turn) -> None:
         """Fills in the caller's words, if there were any. Raises ProviderError."""
-        transcripts: list[Transcript] = []
+        transcripts = []
         for heard in turn.heard:
-            transcripts.append(await heard.recognition.finish())
-            heard.text = transcripts[-1].text
+            heard.transcript = heard.transcript or await heard.recognition.finish()
+            transcripts.append(heard.transcript)
         turn.words_ns = self._now()
         spoken = [t for t in transcripts if t.text]
         if not spoken:

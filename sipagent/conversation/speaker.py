@@ -24,6 +24,7 @@ class _Clause:
     start: int = -1  # frame position on the wire, -1 while nothing is queued
     end: int = -1  # of what has been queued
     whole: bool = False  # all of it has been
+    protected: bool = False  # it must be heard whole
     sounds: list[bool] = field(default_factory=list)  # of each queued frame
     words: list[tuple[int, float]] = field(default_factory=list)  # where the voice tells: index in the text, frame
 
@@ -80,6 +81,29 @@ class Utterance:
         return self._voiced >= 0 and self._speaker.out.played > self._voiced
 
     @property
+    def asked(self) -> bool:
+        """A question has begun to be heard."""
+        played = self._speaker.out.played
+        return any("?" in clause.text and clause.start < played for clause in self._clauses)
+
+    @property
+    def whole(self) -> bool:
+        """What is being heard just now must be heard whole; so long as the rest of that is still being made, too."""
+        played = self._speaker.out.played
+        begun = [clause for clause in self._clauses if clause.start <= played]
+        if not begun or not begun[-1].protected:
+            return False
+        last = begun[-1] is self._clauses[-1]
+        return played < begun[-1].end or (last and not self._complete)
+
+    @property
+    def left_ms(self) -> int | None:
+        """What is queued of it, None while there may be more."""
+        if not self._complete:
+            return None
+        return max(self._clauses[-1].end - self._speaker.out.played, 0) * FRAME_MS if self._clauses else 0
+
+    @property
     def first_sent_ns(self) -> int:
         """When its first voiced packet left."""
         if not self._sent_ns and self._voiced >= 0:  # remembered: the wire forgets it after 20 s
@@ -99,13 +123,17 @@ class Utterance:
             return True
         return self._complete and (not self._clauses or self._speaker.out.played >= self._clauses[-1].end)
 
-    async def say(self, text: str, pieces: AsyncIterator[Speech], rate: int, now: Callable[[], int]) -> None:
+    async def say(
+        self, text: str, pieces: AsyncIterator[Speech], rate: int, now: Callable[[], int], *, protected: bool = False
+    ) -> None:
         """Queues one clause as its audio of `rate` comes; reads no further while more than the limit is queued.
+
+        A `protected` one must be heard whole.
 
         Audio of another rate than the wire's by then is converted. Once interrupted, nothing more is read. Raises what
         the pieces raise; what came before that is spoken.
         """
-        clause = _Clause(text)
+        clause = _Clause(text, protected=protected)
         self._under_way.add(clause)
         try:
             await self._say(clause, pieces, rate, now)

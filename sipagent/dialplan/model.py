@@ -147,6 +147,7 @@ class IntentSpec(_Part, frozen=True):
 
     examples: list[str]
     answer: str = ""  # `{slot}` is replaced by what the caller said
+    whole: bool = False  # the answer must be heard whole: nobody interrupts it
     slots: dict[str, SlotSpec] = {}
     confirm: str = ""  # once all is known: a question with all of it, to be agreed to or corrected
     transfer: str | TransferSpec = ""  # SIP URI or number to hand the caller to, after the answer; or more about it
@@ -185,10 +186,17 @@ class TurnEndSpec(_Part, frozen=True):
 DeadAirAct = Literal["provider", "filler", "sorry", "transfer", "goodbye"]
 
 
+class BargeInSpec(_Part, frozen=True):
+    """Nothing the caller says interrupts the agent before it has lasted this long."""
+
+    after_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+
+
 class AgentSpec(_Part, frozen=True):
     """An agent: intents answered from this file, or a chat model, and its manners."""
 
     greeting: str
+    whole_greeting: bool = False  # it must be heard whole: nobody interrupts it
     language: str = "en"  # ISO 639-1, of its words and the caller's
     start: str = ""  # the intent that the greeting has begun, with the question for its first slot
     intents: dict[str, IntentSpec] = {}
@@ -215,7 +223,7 @@ class AgentSpec(_Part, frozen=True):
     away: str = "One moment, please."  # while the node's main process has died and is coming back; then music
     resumed: str = "Sorry, I lost you for a moment. Where were we?"  # when it is back
     transfer_failed: str = "I am sorry, {reason}. Can I help you with anything else?"  # back from a failed transfer
-    interruptible: bool = True
+    barge_in: Literal["always", "words", "never"] | BargeInSpec = "always"
     turn_end: TurnEndName | TurnEndSpec = "silence"
     max_duration_s: float = 900.0
 

@@ -82,11 +82,12 @@ async def test_what_is_cut_is_cut_at_a_word(rate):
             for _ in text.split():
                 yield np.full(rate // 5, 5000, np.int16)  # 200 ms a word
 
-    scene = Scene(Echo(), ["big red dog ran far far off", "stop"], voice=Even(), rate=rate)
+    scene = Scene(Echo(), ["big red dog ran far far off", ["stop"]], voice=Even(), rate=rate)
     await scene.until_quiet()
     await scene.says()
     await scene.run(1.2)
     await scene.run(0.4, speaking=True)
+    await scene.run(0.2)
     turn = scene.turns()[-1]
     assert turn.interrupted
     assert turn.agent_text.startswith(turn.heard_text)

@@ -160,13 +160,14 @@ async def test_a_voice_that_fails_says_so_where_its_audio_is_taken():
 
 async def test_a_barge_in_stops_the_agents_stream_and_the_voice():
     agent = Storyteller()
-    scene = Scene(agent, ["tell me a story", "stop"])
+    scene = Scene(agent, ["tell me a story", ["stop"]])
     await scene.until_quiet()
     await scene.says()
     await scene.run(3.0)
     assert scene.wire.queued <= 310, "five seconds on their way to the wire, and the end of a clause"
     assert agent.written < 20
     await scene.run(0.4, speaking=True)
+    await scene.run(0.2)
     assert agent.closed
     assert scene.wire.queued == 0
     made = len(scene.voice.made)

@@ -63,7 +63,7 @@ async def test_a_key_interrupts_the_agent_and_is_answered():
 async def test_who_may_not_be_interrupted_is_answered_afterwards():
     agent = Echo()
     agent.expecting = Expecting.YES_NO
-    scene = Scene(agent, [], manners=AgentSpec(greeting="This call is recorded.", interruptible=False))
+    scene = Scene(agent, [], manners=AgentSpec(greeting="This call is recorded.", barge_in="never"))
     await scene.run(0.1)
     scene.session.pressed("1")
     await scene.run(0.3)

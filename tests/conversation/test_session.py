@@ -66,13 +66,14 @@ async def test_latency_parts_add_up_from_the_callers_last_packet_to_the_agents_f
 
 
 async def test_caller_takes_the_floor_and_history_has_only_what_was_heard():
-    scene = Scene(Echo(), ["tell me a very long story about the sea", "stop"])
+    scene = Scene(Echo(), ["tell me a very long story about the sea", ["stop"]])
     await scene.until_quiet()
     await scene.says()
     await scene.run(1.0)  # part of the answer is out
     await scene.run(0.4, speaking=True)
     still = scene.wire.on_wire[-3:]
     assert not any(still), "the agent must be silent once the caller has spoken for barge_in_ms"
+    await scene.run(0.2)
     interrupted = scene.of(AgentInterrupted)
     assert len(interrupted) == 1
     turn = scene.turns()[-1]
@@ -103,7 +104,7 @@ async def test_a_short_noise_does_not_stop_the_agent():
 
 
 async def test_an_agent_that_may_not_be_interrupted_is_not():
-    scene = Scene(Echo(), ["question", "stop"], manners=AgentSpec(greeting="Hello.", interruptible=False))
+    scene = Scene(Echo(), ["question", "stop"], manners=AgentSpec(greeting="Hello.", barge_in="never"))
     await scene.until_quiet()
     await scene.says()
     await scene.run(0.6, speaking=True)
@@ -298,7 +299,7 @@ async def test_a_slow_recogniser_is_bridged_too():
 
 
 async def test_a_sentence_said_while_the_agent_may_not_be_interrupted_is_answered_afterwards():
-    manners = AgentSpec(greeting="This is a long and important greeting.", interruptible=False)
+    manners = AgentSpec(greeting="This is a long and important greeting.", barge_in="never")
     scene = Scene(Echo(), ["i have a question", "and another"], manners=manners)
     await scene.run(0.3)
     await scene.run(0.8, speaking=True)

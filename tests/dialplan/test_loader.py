@@ -246,3 +246,22 @@ def test_an_agent_names_its_providers_in_order(write):
 def test_who_leads_the_conversation_is_clear(write, old, new, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         load_file(write(CHAT.replace(old, new)))
+
+
+def test_the_documented_words_about_interruptions_load(tmp_path):
+    text = (SHIPPED.parent / "docs" / "dialplans.md").read_text()
+    (example,) = (part for part in re.findall(r"```yaml\n(.*?)```", text, re.S) if "barge_in: words" in part)
+    file = tmp_path / "desk.yaml"
+    file.write_text("routes: [{steps: all}]\nsteps: {all: [{agent: desk}]}\n" + example)
+    agent = load_file(file).agents["desk"]
+    assert (agent.barge_in, agent.whole_greeting, agent.intents["cancel"].whole) == ("words", True, True)
+
+
+@pytest.mark.parametrize("wrong", ["sometimes", "{after_ms: -1}", "{after: 3}", "{after_ms: 1.5}"])
+def test_what_interrupts_is_one_of_few_words(tmp_path, wrong):
+    file = tmp_path / "desk.yaml"
+    agent = f'{{greeting: "Hello.", barge_in: {wrong}}}'
+    file.write_text(f"routes: [{{steps: all}}]\nsteps: {{all: [{{agent: desk}}]}}\nagents: {{desk: {agent}}}\n")
+    with pytest.raises(ConfigError) as error:
+        load_file(file)
+    assert "desk.yaml:3" in str(error.value)

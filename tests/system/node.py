@@ -46,7 +46,7 @@ agents:
     unknown: [""]
     unknown_limit: 9999
     filler: ""
-    interruptible: false
+    barge_in: never
     intents: {none: {examples: ["zzz"], answer: "zzz"}}
   # Answers anything with one word.
   okay:

@@ -102,7 +102,7 @@ class IntentAgent:
                 self.intent = name
                 again = self._dialogue.question(state)
                 self._state = replace(state, misses=0, said=again)
-                yield Text(f"{self._intents[name].answer} ")
+                yield Text(f"{self._intents[name].answer} ", self._intents[name].whole)
                 yield Text(again)
                 return
             move = self._dialogue.begin(name, asked.text, today)
@@ -115,7 +115,7 @@ class IntentAgent:
         answer = intent.answer.format(**learnt.spoken)
         self._state = State(said=answer)
         if answer:
-            yield Text(answer)
+            yield Text(answer, intent.whole)
         await asked.certain()
         self._fulfilled(learnt.intent, learnt.values)
         if intent.transfer:

@@ -90,6 +90,13 @@ class TurnEnd(_Part, frozen=True):
     telephone_digits: tuple[int, ...]  # how many a whole telephone number has; empty where that differs
 
 
+class Backchannels(_Part, frozen=True):
+    """What a listener says without wanting to speak; phrases may have several words."""
+
+    listening: frozenset[str]  # never an answer
+    consent: frozenset[str]  # an answer where a question was asked
+
+
 class Language(_Part, frozen=True):
     code: str  # ISO 639-1
     claims: tuple[str, ...]  # patterns: an agent says that something has been done
@@ -100,6 +107,7 @@ class Language(_Part, frozen=True):
     times: Times
     spelling: Spelling
     turn_end: TurnEnd
+    backchannels: Backchannels
     manners: dict[str, Any] = {}  # texts of an agent in place of the dialplan's English defaults, by its keys
 
 
