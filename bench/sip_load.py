@@ -213,12 +213,12 @@ async def rate(per_second: int, seconds: int) -> Result:
 
 async def kill(calls: int) -> Result:
     async with LoadNode(calls) as node:
-        running = asyncio.create_task(call(node, calls=calls, rate=20, limit=calls, seconds=15, talks=False))
+        running = asyncio.create_task(call(node, calls=calls, rate=20, limit=calls, seconds=30, talks=True))
 
         async def up() -> bool:
             return int((await node.health())["calls_active"]) == calls
 
-        await node.until(up, 20)
+        await node.until(up, 30)
         lanes = await node.pids()
         begun = time.monotonic()
         os.kill(lanes["lane-1"], signal.SIGKILL)
@@ -314,7 +314,7 @@ async def run(only: Sequence[str], options: dict[str, int]) -> None:
             case "rate":
                 print(table(SET_UP, [await rate(options["rate"], 20)]))
             case "kill":
-                print(table(KILL, [await kill(min(options["calls"], 40))]))
+                print(table(KILL, [await kill(options["calls"])]))
             case "many":
                 print(table(MANY, await many(options["many"])))
             case _:

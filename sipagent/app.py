@@ -378,6 +378,12 @@ class Node:
         self._exit.push_async_callback(self.lane.close)
         self._exit.push_async_callback(self.registry.drain)
         await self.lane.start()
+        registering = sum(trunk.registers for trunk in self.config.trunks)
+        if registering > self.lane.registrations:
+            raise ConfigError(
+                f"{registering} trunks register, and this node's lanes have room for {self.lane.registrations}: raise"
+                " [limits] max_calls for more lanes, set `register = false` on some, or run them on another node"
+            )
         self.lane.go_on()
 
     async def _take_up(self, left: Sequence[SavedCall]) -> None:
@@ -453,6 +459,7 @@ class Node:
         self.lane.on_ready = self._lane_ready
         self.lane.on_registration = self._registration
         self.lane.on_tls_trouble = self.trunks.suspect
+        self.lane.on_homeless = self.registrar.homeless
         self.registrar.servers = self.trunks.servers
         self.registrar.distrust = self.trunks.distrust
         self.trunks.registrations = lambda: self.registrar.states

@@ -79,7 +79,8 @@ class Outbound:
         for name in request.headers:
             if not any(identity.permitted({name: ""}, (*trunk.headers_out, *own)) for trunk in trunks):
                 raise ConfigError(f"no trunk lets the header `{name[:64]}` out: add it to its `headers_out`")
-        ways = routing.candidates(request.target, trunks, self._trunks.states, random.random, named=bool(request.trunk))
+        named = bool(request.trunk) or _is_uri(request.target)
+        ways = routing.candidates(request.target, trunks, self._trunks.states, random.random, named=named)
         if not ways and (distrust := [why for trunk in trunks if (why := self._trunks.health[trunk.name].distrust)]):
             raise CapacityError(f"no trunk can be used: {'; '.join(distrust)}")
         if not ways:
@@ -280,25 +281,37 @@ async def until_answered(leg: Leg, timeout_s: float, silent_s: float = 0.0) -> s
 
 
 def _trunks_for(trunks: Trunks, target: str, name: str) -> Sequence[TrunkSettings]:
-    """By which a call to this target may go; none for a SIP URI that is called without a trunk. Raises ConfigError."""
+    """By which a call to this target may go; none for a SIP URI at no trunk's host. Raises ConfigError."""
     named = trunks.get(name)
     if name and named is None:
         raise ConfigError(f"no trunk named `{name}`")
-    if target.startswith(("sip:", "sips:")):
+    if _is_uri(target):
         if "?" in target:
             raise ConfigError("the SIP URI to call may have no headers (?...)")
         host = message.parse_address(target).host
         if not host:
             raise ConfigError("the SIP URI to call has no host")
-        if named is not None and host != message.parse_address(named.target_uri("x")).host:
+        if named is None:
+            return [trunk for trunk in trunks.settings if _serves(trunk, target)]
+        if host != message.parse_address(named.target_uri("x")).host:
             raise ConfigError(f"trunk `{name}` does not serve the host of this URI: give a number, or no trunk")
     elif not trunks.settings:
         raise ConfigError("a number can only be called through a trunk, and none is configured: give a SIP URI")
     elif not target.strip("+*#").isalnum():
         raise ConfigError("the number to call may only have digits, letters, +, * and #")
-    else:
-        return [named] if named is not None else trunks.settings
-    return [named] if named is not None else []
+    return [named] if named is not None else trunks.settings
+
+
+def _is_uri(target: str) -> bool:
+    return target.lower().startswith(("sip:", "sips:"))
+
+
+def _serves(trunk: TrunkSettings, uri: str) -> bool:
+    """Whether the URI is at the very host and port that this trunk's calls go to."""
+    if not trunk.outbound_host:
+        return False
+    wanted, own = message.parse_address(f"<{uri}>"), message.parse_address(f"<{trunk.target_uri('x')}>")
+    return (wanted.host.lower(), wanted.port) == (own.host.lower(), own.port)
 
 
 def _host_of(uri: str) -> str:

@@ -30,6 +30,8 @@ class Accounts:
 
     def add(self, command: AddAccount) -> None:
         before = self._known.get(command.account, command)
+        if command.account in self._own and not command.registrar:  # what it registered for an earlier main, it keeps
+            command = msgspec.structs.replace(command, registrar=before.registrar)
         self._known[command.account] = command
         if command.account in self._own:
             moved = command.contact != before.contact and self._own[command.account].registered

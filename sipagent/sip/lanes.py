@@ -38,16 +38,19 @@ from sipagent.sip.protocol import (
     MakeCall,
     OverLimit,
     Pong,
+    Register,
     RegistrationResult,
     Standing,
     Start,
     StartFailed,
+    Unregister,
 )
 from sipagent.sip.settings import SipSettings
 
 log = logging.getLogger("sipagent.sip")
 
 SPARE_LANES = 1  # beyond what max_calls needs: a lane that dies leaves the capacity whole
+OWN_ACCOUNTS = 7  # trunks that can register through one lane: PJSIP's 8 accounts, and one is for calls without
 _HANDLES_PER_LANE = 1 << 32
 _LOOPBACK = "127.0.0.1"
 
@@ -79,6 +82,8 @@ class LanePool:
         self.on_over_limit: Callable[[OverLimit], None] | None = None
         self.on_lost: Callable[[frozenset[int]], None] | None = None
         self.on_ready: Callable[[LaneReady], None] | None = None
+        # Accounts whose registration went with another lane than the one in `ready`.
+        self.on_homeless: Callable[[list[str]], None] = lambda _accounts: None
         # Our learned public address as this host sees it, "" for none; may look the host up.
         self.public_towards: Callable[[str], str] = lambda _host: ""
         self.on_tls_trouble: Callable[[], None] = lambda: None  # see Edge
@@ -96,7 +101,8 @@ class LanePool:
         self._sip_call_ids: dict[int, str] = {}  # of inbound calls behind the edge: it counts them by these
         self._accounts: dict[str, AddAccount] = {}
         self._contacts: dict[str, str] = {}  # host:port of our Contact, by account
-        self._registering: LaneClient | None = None  # the lane that registrations go through
+        self._registering: LaneClient | None = None  # the lane that registrations go through, as far as it has room
+        self._homes: dict[str, LaneClient] = {}  # the lane that holds an account's registration
         self._last_handle = -(mono_ns() // 1_000_000)  # below those that an earlier main has given
         self._generations = 0
         self._refusals = RateLimit(per_second=5)  # strangers must not fill the record
@@ -132,6 +138,11 @@ class LanePool:
         if self.edge is not None and self.edge.pid:
             found["edge"] = self.edge.pid
         return found
+
+    @property
+    def registrations(self) -> int:
+        """For how many accounts the lanes have room."""
+        return len(self._lanes) * OWN_ACCOUNTS
 
     def next_handle(self) -> int:
         """A handle for MakeCall: negative, never given twice."""
@@ -339,7 +350,7 @@ class LanePool:
         assert lane.ready is not None
         self._ports[lane] = lane.ready.port
         for account in self._accounts.values():
-            lane.send(self._with_contact(account))
+            lane.send(self._as_known_to(lane, account))
         if not self._started:
             return
         if self.edge is not None:
@@ -354,8 +365,13 @@ class LanePool:
             self._do(self.edge.release(gone))
         for call in calls:
             self._where.pop(call, None)
+        homeless = [account for account, home in self._homes.items() if home is lane]
+        for account in homeless:
+            del self._homes[account]
         if self._registering is lane:
             self._registering = None
+        elif homeless:
+            self.on_homeless(homeless)
         if self.on_lost is not None:
             self.on_lost(calls)
         self._choose_registering()
@@ -382,12 +398,32 @@ class LanePool:
         """For a new call the lane with the most room; for what is no call's, the one that registers."""
         if isinstance(command, MakeCall):
             return max(self._up(), key=lambda lane: lane.free, default=None)
+        if isinstance(command, Register | Unregister):
+            return self._home(command.account)
         return self._registering
+
+    def _home(self, account: str) -> LaneClient | None:
+        """The lane that registers this account: the registering one while PJSIP has room for it there."""
+        home = self._homes.get(account)
+        if home is not None and home.ready is not None:
+            return home
+        held = list(self._homes.values())
+        up = sorted(self._up(), key=lambda lane: lane is not self._registering)
+        home = next((lane for lane in up if held.count(lane) < OWN_ACCOUNTS), self._registering)
+        if home is not None and account in self._accounts:
+            self._homes[account] = home
+            home.send(self._as_known_to(home, self._accounts[account]))
+        return home
+
+    def _as_known_to(self, lane: LaneClient, account: AddAccount) -> AddAccount:
+        """Only its home is told where to register, as that takes one of the few accounts that PJSIP has."""
+        known = self._with_contact(account)
+        return known if self._homes.get(account.account) is lane else msgspec.structs.replace(known, registrar="")
 
     def _add_account(self, account: AddAccount) -> None:
         self._accounts[account.account] = account
         for lane in self._up():
-            lane.send(self._with_contact(account))
+            lane.send(self._as_known_to(lane, account))
         if self._learned or (self.edge is not None and account.registrar):
             self._do(self._find_contact(account))
 
@@ -408,7 +444,7 @@ class LanePool:
         if contact != self._contacts.get(account.account, "") and self._accounts.get(account.account) == account:
             self._contacts[account.account] = contact
             for lane in self._up():
-                lane.send(self._with_contact(account))
+                lane.send(self._as_known_to(lane, account))
 
     def _contact_towards(self, account: AddAccount) -> str:
         """host:port that we say to this account's registrar; "" leaves it to PJSIP. May look names up."""
@@ -459,7 +495,7 @@ class LanePool:
             case LaneLog():
                 log.log(logging.WARNING if fact.level <= 2 else logging.INFO, "pjsip", extra={"line": fact.text})
             case RegistrationResult():
-                if lane is self._registering:
+                if lane is self._homes.get(fact.account):
                     self._registration(fact)
             case OverLimit():
                 self._over_limit(fact)
@@ -473,7 +509,7 @@ class LanePool:
                     self.on_incoming(fact)
             case Pong() | LaneReady() | StartFailed():
                 pass
-            case CommandFailed(command="AddAccount" | "Register" as command) if lane is self._registering:
+            case CommandFailed(command="AddAccount" | "Register" as command) if lane is self._homes.get(fact.account):
                 self._registration(
                     RegistrationResult(
                         account=fact.account,

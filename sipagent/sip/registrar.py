@@ -21,6 +21,7 @@ log = logging.getLogger("sipagent.sip")
 _TICK_S = 0.25
 _STAGGER_S = 0.25  # between the first registrations of two trunks; a registrar that many share counts them
 _CLOSE_S = 1.5
+_LOST = "the process that held the registration died; registering again"
 
 
 class Registrar:
@@ -77,6 +78,14 @@ class Registrar:
             policy = self._policies.get(name)
             if policy is not None:
                 policy.moved(_seconds())
+                self._tell(policy)
+
+    def homeless(self, trunks: Collection[str]) -> None:
+        """The process that held these registrations is gone; another takes them."""
+        for name in trunks:
+            policy = self._policies.get(name)
+            if policy is not None:
+                policy.lost(_seconds(), _LOST)
                 self._tell(policy)
 
     def _add(self, trunk: TrunkSettings) -> None:
@@ -151,7 +160,7 @@ class Registrar:
             return
         self._lane_pid = 0
         for policy in self._policies.values():
-            policy.lost(_seconds(), "the process that held the registration died; registering again")
+            policy.lost(_seconds(), _LOST)
             self._tell(policy)
 
     async def _run(self) -> None:

@@ -177,6 +177,23 @@ def two_trunks(**first) -> World:
     return World([HangupStep()], trunks)
 
 
+@pytest.mark.parametrize(
+    ("target", "account"),
+    [
+        ("sip:100@192.0.2.2", "two"),
+        ("SIP:100@192.0.2.1;user=phone", "one"),
+        ("sip:100@192.0.2.1:5070", ""),
+        ("sip:100@192.0.2.9", ""),
+    ],
+)
+async def test_a_uri_goes_by_the_trunk_at_its_host(target, account):
+    world = two_trunks(rates={"+49": 0.01})
+    await world.registry.originate(target)
+    (placed,) = [call for call in world.lane.sent if isinstance(call, protocol.MakeCall)]
+    assert (placed.account, placed.target) == (account, target)
+    await world.registry.drain()
+
+
 async def test_a_number_goes_by_the_next_trunk_where_the_first_one_fails():
     world = two_trunks()
     await world.registry.originate("+4930123456")

@@ -301,3 +301,23 @@ async def test_more_registrations_than_pjsip_holds_are_refused_and_not_fatal(kam
         (invite,) = result.received("INVITE")
         assert invite.startswith("INVITE sip:+4930123@carrier.test ") and "Route:" not in invite
         assert "sip:spare@carrier.test" in invite
+
+
+async def test_more_registrations_than_one_lane_holds_are_spread(kamailio: Kamailio) -> None:
+    trunks = [trunk(f"t{number}", kamailio.address) for number in range(9)]
+    async with Agent(trunks=trunks, max_calls=6) as agent:
+        assert agent.lane.registrations == 3 * 7
+        agent.lane.on_homeless = agent.registrar.homeless
+        agent.registrar.start()
+
+        def all_registered() -> bool:
+            return all(view.state is State.REGISTERED for view in agent.registrar.states.values())
+
+        await agent.until(all_registered, "nine registrations", 15)
+        before = len(agent.results)
+        os.kill(agent.lane.pids["lane-1"], signal.SIGKILL)
+        await agent.until(lambda: not all_registered(), "loss of those of the second lane")
+        lost = [name for name, view in agent.registrar.states.items() if view.state is not State.REGISTERED]
+        assert lost == ["t7", "t8"]
+        await agent.until(all_registered, "nine registrations again", 15)
+        assert {result.account for result in agent.results[before:]} == set(lost)
