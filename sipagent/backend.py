@@ -66,6 +66,7 @@ class NodeBackend:
             trunk=wanted.trunk,
             timeout_s=wanted.timeout_s,
             music=wanted.music,
+            headers=wanted.headers,
         )
         return orders.hand_over(call, plan) if call is not None else ""
 

@@ -31,7 +31,8 @@ class Transfer(msgspec.Struct, kw_only=True, frozen=True):
     via: Literal["", "auto", "refer", "bridge"] = ""
     trunk: str = ""
     timeout_s: float = 0.0  # 0 is the node's own
-    music: Literal["", "ringback", "silence"] = ""
+    music: str = ""  # "" hold music, "ringback", "silence", or a WAV file beside the dialplan
+    headers: dict[str, str] = {}  # of the INVITE to the target, which is then a leg of ours
 
 
 class Guest(msgspec.Struct, kw_only=True, frozen=True):

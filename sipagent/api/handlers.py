@@ -290,16 +290,18 @@ def _originate(body: CreateCall) -> Originate:
 
 
 def _transfer(body: TransferCall) -> Transfer:
-    for name in ("dial_music", "confirm_sound", "on_failure"):
+    for name in ("confirm_sound", "on_failure"):
         if getattr(body, name) is not None:
             raise field_error(name, "is not supported yet; leave it out", 501)
-    if body.target.custom_headers:
-        raise field_error("target.custom_headers", "are not supported yet; leave them out", 501)
     attended = body.mode in ("attended", "warm")
+    headers = body.target.custom_headers
+    if headers and (body.target.kind == "leg" or (body.via == "refer" and not attended)):
+        raise field_error("target.custom_headers", "go with an INVITE of ours: not to a leg, nor blindly by refer")
     if body.whisper and not attended:
         raise field_error("whisper", "is for mode attended: nobody is asked before a blind transfer")
     field = {"pstn": "number", "sip": "uri", "leg": "leg_id"}[body.target.kind]
     target: str = getattr(body.target, field)
+    ringback = "ringback" if body.ringback not in (None, "", "none") else ""
     if not target:
         raise field_error(f"target.{field}", f"is needed for kind {body.target.kind}")
     return Transfer(
@@ -309,7 +311,8 @@ def _transfer(body: TransferCall) -> Transfer:
         via=body.via,
         trunk=body.trunk,
         timeout_s=float(body.timeout or 0.0),
-        music="ringback" if body.ringback not in (None, "", "none") else "",
+        music=body.dial_music.file if body.dial_music is not None else ringback,
+        headers=headers,
     )
 
 

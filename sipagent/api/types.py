@@ -75,7 +75,16 @@ class TransferTarget(Request, kw_only=True, frozen=True):
     number: DialledOrNone = ""
     uri: DialledOrNone = ""
     leg_id: Short = ""
-    custom_headers: dict[str, str] = {}  # not served yet: must be empty
+    # Of the INVITE to the target, which is then a leg of ours; the trunk's `headers_out` says which may leave.
+    custom_headers: Annotated[dict[str, str], Meta(max_length=16)] = {}
+
+
+class DialMusic(Request, kw_only=True, frozen=True):
+    """What the caller hears until the target answers."""
+
+    action: Literal["play"] = "play"
+    # A WAV file is looked for beside the dialplan.
+    file: Annotated[str, Meta(pattern=r"^(ringback|silence|[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.wav)$")]
 
 
 class TransferCall(Request, kw_only=True, frozen=True):
@@ -86,7 +95,7 @@ class TransferCall(Request, kw_only=True, frozen=True):
     timeout: Annotated[int, Meta(ge=1, le=600)] | None = None  # of ringing; null is the node's
     ringback: Short | None = None  # anything but "" and "none": the caller hears it ring instead of hold music
     record: bool = False  # not served yet
-    dial_music: dict[str, Any] | None = None  # not served yet: must be left out
+    dial_music: DialMusic | None = None  # null is hold music, or what `ringback` says
     confirm_sound: dict[str, Any] | None = None  # not served yet: must be left out
     on_failure: dict[str, Any] | None = None  # not served yet: must be left out
     # ours

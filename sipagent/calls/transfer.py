@@ -97,6 +97,8 @@ async def transfer(
 ) -> Handed:
     """Carries the plan out. ``whisper`` is more to the point than the plan's; ``summary`` is for want of either."""
     via = plan.via or call.services.transfer_policy(call.trunk)
+    if plan.headers and not plan.attended:
+        via = "bridge"  # a REFER would leave them behind
     kind = TransferKind.ATTENDED if plan.attended else TransferKind.BRIDGE if via == "bridge" else TransferKind.BLIND
     log = TransferLog(call, kind, plan.target, transfer_id or new_transfer_id())
     log.step(TransferState.REQUESTED)
@@ -190,6 +192,7 @@ async def _by_our_leg(
         trunk=plan.trunk or (call.trunk if _is_number(plan.target) else ""),
         from_number=call.shown(plan.show),
         ring_timeout_s=plan.timeout_s,
+        headers=plan.headers,
         beside=call.leg.port,
     )
     log.step(TransferState.DIALLING)

@@ -185,6 +185,8 @@ class _Loader:
             raise self._error(where, "`transfer` needs a target")
         if spec.kind == "blind" and spec.whisper:
             raise self._error(where, "a blind transfer has no `whisper`: nobody is asked before; leave out the kind")
+        if spec.headers and spec.via == "refer" and not spec.attended:
+            raise self._error(where, "`headers` are of a leg of ours: leave out `via: refer`")
         self._check_music(where, spec.music)
 
     def _check_music(self, where: str, music: str) -> None:

@@ -68,6 +68,7 @@ class TransferSpec(_Part, frozen=True):
     show: Literal["own", "caller"] = "own"  # whose number the target sees on that leg, as far as the trunk lets us
     timeout_s: float = 0.0  # of ringing; 0 is the node's [limits] ring_timeout_s
     music: str = ""  # for the caller meanwhile: "" hold music, "ringback", "silence", or a WAV file beside the dialplan
+    headers: dict[str, str] = {}  # of the INVITE on that leg, as far as its trunk lets them out; it is no REFER then
 
     @property
     def attended(self) -> bool:

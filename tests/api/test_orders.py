@@ -10,6 +10,7 @@ from .node import Node
 from .test_calls import CALLS, placed
 
 PSTN = {"kind": "pstn", "number": "+49303"}
+HEADED = {**PSTN, "custom_headers": {"X-Ticket": "7"}}
 
 
 async def test_hold_resume_and_bring_in(http: Http, node: Node) -> None:
@@ -43,8 +44,12 @@ async def test_a_transfer_of_each_kind(http: Http, node: Node) -> None:
     leg = node.live[other].leg_id
     assert (await http.post(f"{CALLS}/{one}/transfer", {"target": {"kind": "leg", "leg_id": leg}})).status == 200
     assert (await http.post(f"{CALLS}/{one}/bridge", {"call_id": other})).status == 200
+    target = {"kind": "sip", "uri": "sip:desk@pbx", "custom_headers": {"X-Ticket": "7"}}
+    body = {"target": target, "dial_music": {"action": "play", "file": "jingle.wav"}}
+    assert (await http.post(f"{CALLS}/{one}/transfer", body)).status == 200
     wanted = Transfer(target="sip:desk@pbx", attended=True, whisper="Mind the gap.")
-    assert node.ordered == [wanted, f"bridge {other}", f"bridge {other}"]
+    headed = Transfer(target="sip:desk@pbx", music="jingle.wav", headers={"X-Ticket": "7"})
+    assert node.ordered == [wanted, f"bridge {other}", f"bridge {other}", headed]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +60,10 @@ async def test_a_transfer_of_each_kind(http: Http, node: Node) -> None:
         ("transfer", {"target": {"kind": "leg", "leg_id": "leg_none"}}, 422, "target.leg_id"),
         ("transfer", {"target": {"kind": "pstn", "number": "+49 >\r\n"}}, 422, "target.number"),
         ("transfer", {"target": PSTN, "whisper": "for whom?"}, 422, "whisper"),
-        ("transfer", {"target": PSTN, "dial_music": {"action": "play"}}, 501, "dial_music"),
-        ("transfer", {"target": {**PSTN, "custom_headers": {"X-A": "b"}}}, 501, "target.custom_headers"),
+        ("transfer", {"target": PSTN, "dial_music": {"action": "play"}}, 422, "dial_music.file"),
+        ("transfer", {"target": PSTN, "dial_music": {"file": "../../secret.wav"}}, 422, "dial_music.file"),
+        ("transfer", {"target": PSTN, "on_failure": {"action": "hangup"}}, 501, "on_failure"),
+        ("transfer", {"target": HEADED, "via": "refer"}, 422, "target.custom_headers"),
         ("hold", {"music": "../../etc/passwd"}, 422, "music"),
         ("bridge", {"call_id": "call_none"}, 422, "call_id"),
         ("participants", {"to_number": "1", "part": "shout"}, 422, "part"),

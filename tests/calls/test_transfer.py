@@ -58,6 +58,14 @@ async def test_a_refer_that_came_too_soon_after_the_answer_is_sent_once_more():
     await world.registry.drain()
 
 
+async def test_headers_for_the_target_are_not_left_to_a_refer():
+    world = await answered(World([TransferStep(target=TARGET, headers={"X-Ticket": "7"})]))
+    assert "Refer" not in world.lane.kinds()
+    placed = last(world, protocol.MakeCall)
+    assert (placed.target, placed.headers) == (TARGET, {"X-Ticket": "7"})
+    await world.registry.drain()
+
+
 async def test_a_refused_refer_becomes_a_bridge():
     world = await answered(World([TransferStep(target=TARGET)]))
     world.refer(405, final=True)

@@ -188,6 +188,7 @@ def test_the_steps_that_hand_a_caller_on(write):
         ("on_busy: t", "on_busy: tt", r":6: no steps named `tt` \(did you mean `t`"),
         ("music: ringback", "music: ringbak", ":7: no file ringbak beside the dialplan"),
         ('whisper: "Mind the gap."', "kind: blind, whisper: x", ":7: a blind transfer has no `whisper`"),
+        ('whisper: "Mind the gap."', "headers: {X-Ticket: '7'}, via: refer", ":7: `headers` are of a leg of ours"),
         ("- ring: 2", "- answer", ":5: `early` is for a call that is not answered yet"),
         ("ring: 2", "ring: 900", ":4: ring for 900 s: it is 0 to 180"),
         ("hold: 5", "hold: 0", ":8: hold for 0 s"),
