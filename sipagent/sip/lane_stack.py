@@ -245,6 +245,7 @@ def account_config(account: AddAccount, start: Start, port: int) -> Any:
     config.mediaConfig.lockCodecEnabled = False  # else PJSIP sends a re-INVITE by itself
     config.callConfig.prackUse = pj.PJSUA_100REL_OPTIONAL
     config.callConfig.timerUse = pj.PJSUA_SIP_TIMER_OPTIONAL
+    config.callConfig.timerSessExpiresSec = start.session_expires_s
     return config
 
 

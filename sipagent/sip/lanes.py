@@ -327,6 +327,7 @@ class LanePool:
             record_messages=settings.record_messages,
             keepalive_s=settings.keepalive_s,
             t1_ms=settings.t1_ms,
+            session_expires_s=settings.session_expires_s,
             name_servers=names.name_servers(),
             first_call=(self._generations - 1) * _HANDLES_PER_LANE + 1,
             trusted=list(settings.fronts),

@@ -65,6 +65,7 @@ class Start(Command):
     keepalive_s: int = 15  # between packets to a registrar by UDP; 0 sends none
     record_messages: bool = True  # tell SipMessages
     t1_ms: int = 500
+    session_expires_s: int = 1800
     tls: LaneTls | None = None  # None where the edge does it, or nobody
     edge: str = ""  # host:port of the edge that everything goes through; "" is none
     contact: str = ""  # host:port, and transport, that Contact says then

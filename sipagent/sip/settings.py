@@ -42,6 +42,9 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     # Timer T1 (RFC 3261 section 17.1.1.1), ms: a request or a 200 that nobody acknowledges is repeated after it, and
     # given up after 64 of it. Less than 500 only where every peer is near.
     t1_ms: int = 500
+    # Session timer (RFC 4028), s, that calls which we place ask for: half of it after a refresh comes the next one, and
+    # a call whose peer has not answered any for all of it is ended.
+    session_expires_s: int = 1800
     record_messages: bool = True  # keep the SIP messages of every call for `sipagent calls ID --sip`; some 5 kB a call
     # "auto" puts Kamailio in front where several lanes, TLS or IPv6 ask for it (docs/scaling.md); "off" is one lane,
     # and TLS then PJSIP's own, where that was built with OpenSSL 3 or later.
@@ -64,6 +67,8 @@ class SipSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
             raise ValueError("stun_servers takes up to 8 of host or host:port")
         if self.stun_every_s < 5 or not 0 <= self.keepalive_s <= 600:
             raise ValueError("stun_every_s must be 5 or more, keepalive_s from 0 to 600")
+        if not 90 <= self.session_expires_s <= 86400:
+            raise ValueError("session_expires_s must be from 90 (the least of RFC 4028) to 86400")
         if not 20 <= self.t1_ms <= 5000:
             raise ValueError("t1_ms must be from 20 to 5000")
         if bool(self.tls_certificate) != bool(self.tls_key):

@@ -50,7 +50,7 @@ async def node(pbx: Pbx) -> AsyncIterator[Node]:
     trunks = "".join(
         TRUNK.format(name=name, address=pbx.address, password=PASSWORD, more=MORE.get(name, "")) for name in ENDPOINTS
     )
-    async with Node(trunks, PLAN) as node:
+    async with Node(trunks, PLAN, sip="session_expires_s = 90") as node:
         yield node
 
 
@@ -62,6 +62,12 @@ async def timed_call(pbx: Pbx, node: Node) -> str:
     return (await node.incoming(since)).id
 
 
+@pytest_asyncio.fixture(scope="package", loop_scope="package", autouse=True)
+async def our_timed_call(node: Node) -> str:
+    """The same, placed by us: who places a call refreshes it, unless they agree otherwise (RFC 4028 section 7.1)."""
+    return (await node.answered(await node.call("echoours", "timed", "long"))).id
+
+
 @pytest_asyncio.fixture(loop_scope="package")
 async def extension(pbx: Pbx) -> AsyncIterator[Baresip]:
     async with Baresip(PHONE, registrar=pbx.address, password=PASSWORD) as extension:
@@ -69,10 +75,10 @@ async def extension(pbx: Pbx) -> AsyncIterator[Baresip]:
 
 
 @pytest_asyncio.fixture(loop_scope="package", autouse=True)
-async def nothing_left(node: Node, timed_call: str) -> AsyncIterator[None]:
+async def nothing_left(node: Node, timed_call: str, our_timed_call: str) -> AsyncIterator[None]:
     """A test that fails half-way leaves no call to the next one."""
     yield
-    left = [call for call in node.app.registry.live if call.id != timed_call]
+    left = [call for call in node.app.registry.live if call.id not in (timed_call, our_timed_call)]
     for call in left:
         call.hangup()
         await node.ended(call.id)

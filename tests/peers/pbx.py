@@ -144,10 +144,14 @@ class Pbx(Asterisk):
             rows = [row for row in csv.reader(file) if len(row) == 11]
         return [Cdr(*row[:4], *(float(text or 0) for text in row[4:7]), *row[7:]) for row in rows]  # type: ignore[arg-type]
 
-    def sip(self, sip_call_id: str) -> list[str]:
-        """Start lines of the requests and responses of one dialog, as they came and went, oldest first."""
+    def sip(self, sip_call_id: str, *, received: bool = False) -> list[str]:
+        """Start lines of the requests and responses of one dialog, as they came and went, oldest first.
+
+        ``received``: of those that came alone.
+        """
         text = (self.folder / "log/full.log").read_text(errors="replace")
-        messages = re.split(r"<--- (?:Received|Transmitting) SIP [^>]*--->\n", text)[1:]
+        ways = "Received" if received else "Received|Transmitting"
+        messages = re.findall(rf"<--- (?:{ways}) SIP [^>]*--->\n((?:(?!<--- ).)*)", text, re.DOTALL)
         return [message.split("\n")[0].strip() for message in messages if f"Call-ID: {sip_call_id}" in message]
 
     def heard(self, name: str) -> NDArray[np.int16]:
