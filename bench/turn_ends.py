@@ -102,7 +102,6 @@ class Ended(NamedTuple):
     resumes_ms: int  # of a turn that was cut off: until the caller goes on
     pauses: int  # for which words were asked
     why: str
-    words: str  # at the pause where it ended
 
     @property
     def cut(self) -> bool:
@@ -119,6 +118,15 @@ class Ears:
     learns: bool = True  # from the caller's own pauses
 
 
+def tell_words(endpointer: Endpointer, known: Models, said: NDArray[np.int16]) -> None:
+    decoded = known.words(said)
+    endpointer.hear(Words(decoded.text, decoded.confidence, paused=True))
+
+
+def tell_melody(endpointer: Endpointer, known: Models, said: NDArray[np.int16]) -> None:
+    endpointer.sounds(known.melody(said))
+
+
 def listen(turn: Turn, strategy: TurnEnd, ears: Ears, known: Models, pauses: CallerPauses) -> Ended:
     """One turn through endpointing, up to the decision that it is over."""
     endpointer = Endpointer(ConversationSettings(pause_ms=ears.pause_ms), strategy, pauses)
@@ -127,7 +135,7 @@ def listen(turn: Turn, strategy: TurnEnd, ears: Ears, known: Models, pauses: Cal
     frames = turn.pcm.reshape(-1, FRAME)
     voiced = known.voiced(turn.pcm)
     preroll = (ConversationSettings().preroll_ms + ConversationSettings().start_ms) // FRAME_MS
-    begin, asked, text = 0, 0, ""
+    begin, asked = 0, 0
     coming: list[tuple[int, Callable[[], None]]] = []  # by frame: what the models will have said by then
     for i, frame in enumerate(frames):
         for _, say in [each for each in coming if each[0] == i]:
@@ -139,13 +147,10 @@ def listen(turn: Turn, strategy: TurnEnd, ears: Ears, known: Models, pauses: Cal
             case Change.PAUSED:
                 asked += 1
                 said = turn.pcm[begin * FRAME : (i + 1) * FRAME]
-                decoded = known.words(said)
-                text = decoded.text
-                words = Words(decoded.text, decoded.confidence, paused=True)
-                coming.append((i + 1 + WORDS_MS // FRAME_MS, partial(endpointer.hear, words)))
+                heard = turn.pcm[begin * FRAME : (endpointer.last_voiced + 1) * FRAME]
+                coming.append((i + 1 + WORDS_MS // FRAME_MS, partial(tell_words, endpointer, known, said)))
                 if ears.melody:
-                    melody = known.melody(said)
-                    coming.append((i + 1 + MELODY_MS // FRAME_MS, partial(endpointer.sounds, melody)))
+                    coming.append((i + 1 + MELODY_MS // FRAME_MS, partial(tell_melody, endpointer, known, heard)))
             case Change.RESUMED:
                 coming.clear()
             case Change.ENDED:
@@ -154,7 +159,7 @@ def listen(turn: Turn, strategy: TurnEnd, ears: Ears, known: Models, pauses: Cal
                 later = np.flatnonzero(voiced[i + 1 :])
                 resumes = int(later[0]) * FRAME_MS if delay < 0 and len(later) else 0
                 why = endpointer.decided.why if endpointer.decided else "length"
-                return Ended(turn, delay, resumes, asked, why, text)
+                return Ended(turn, delay, resumes, asked, why)
             case _:
                 pass
     raise AssertionError(f"turn {turn.name} has no end")

@@ -27,6 +27,7 @@ TUNING_SHARE = 0.6
 TURNS_PER_CALLER = 8
 SPEECH_RANGE_DB = 28.0  # frames within this of the active level are speech, as in bench.vad
 FLOOR_DBFS = -66.0
+BREATH_DB, BREATH_FRAMES = 32.0, 4  # so far below the loudest, and so long: no stop consonant inside a word
 BEFORE_S, BEHIND_S = 0.6, 3.2
 PAUSES_MS = (150, 2000)  # drawn ones are kept within
 
@@ -103,7 +104,7 @@ OPEN = {
     "vm-youhave": "messages", "privacy-to-blacklist-last-caller": "digits", "dir-multi1": "digit",
     "queue-quantity1": "number", "is-set-to": "number", "you-entered": "digits", "telephone-number": "digits",
 }  # fmt: skip
-JOINING = ("vm-and", "for", "with", "vm-from", "your", "is", "digits/at", "vm-for")
+JOINING = ("vm-and", "vm-and", "with", "vm-from", "digits/at")
 SHORT = (
     "vm-no", "auth-thankyou", "goodbye", "vm-goodbye", "hello", "one-moment-please", "please-try-again", "im-sorry",
     "digits/today", "digits/tomorrow", "digits/yesterday", "hello-world", "cancelled", "vm-Urgent", "number",
@@ -123,14 +124,15 @@ def _held_back(name: str) -> bool:
 
 
 def divided(wave: Wave, random: np.random.Generator, count: int) -> list[Wave]:
-    """A sentence cut at up to `count` of its quietest places, not near each other."""
+    """A sentence cut at up to `count` of the places where its speaker paused, however briefly."""
     levels = levels_dbfs(np.clip(wave, -32768, 32767).astype(np.int16), RATE)
-    smooth = np.convolve(levels, np.ones(3) / 3, mode="same")
-    inner = range(int(0.2 * len(smooth)), int(0.85 * len(smooth)))
-    dips = [i for i in inner if smooth[i] == smooth[max(0, i - 6) : i + 7].min() and smooth[i] < levels.max() - 18]
+    quiet = levels < levels.max() - BREATH_DB
+    edges = np.flatnonzero(np.diff(quiet.astype(int), prepend=0, append=0))
+    breaks = [(a + b) // 2 for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= BREATH_FRAMES]
     chosen: list[int] = []
-    for at in random.permutation(dips) if dips else []:
-        if all(abs(int(at) - other) > 25 for other in chosen) and len(chosen) < count:
+    for at in random.permutation(breaks) if breaks else []:
+        inner = 15 <= at <= len(levels) - 15 and all(abs(int(at) - other) > 25 for other in chosen)
+        if inner and len(chosen) < count:
             chosen.append(int(at))
     cuts = [0, *(at * FRAME + FRAME // 2 for at in sorted(chosen)), len(wave)]
     return [_faded(wave[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]

@@ -138,7 +138,7 @@ class Listener:
             self._mark_voiced(heard, arrival, now, audible=self._loudness.audible)
         if change is Change.PAUSED:
             heard.recognition.pause()
-            self._prosody.pause()
+            self._prosody.pause(position - self._endpointer.last_voiced)
             self._events.speech_paused(heard)
         elif change is Change.RESUMED:
             heard.recognition.resume()

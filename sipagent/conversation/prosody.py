@@ -37,10 +37,12 @@ class Prosody:
     def push(self, frame: Pcm) -> None:
         self._frames.append(frame)
 
-    def pause(self) -> None:
+    def pause(self, silent: int) -> None:
+        """The caller has said nothing in the last `silent` frames, which are left out: the judges err less so."""
         self.cancel()
-        if not isinstance(self._judge, NoJudge):
-            self._asking = asyncio.create_task(self._ask(list(self._frames)))
+        spoken = list(self._frames)[: -silent or None]
+        if spoken and not isinstance(self._judge, NoJudge):
+            self._asking = asyncio.create_task(self._ask(spoken))
 
     def cancel(self) -> None:
         """What is asked is of no interest any more."""

@@ -13,7 +13,7 @@ LONGEST_PHRASE = 4  # words of a phrase that is looked up
 SPELLED_LEAST = 2  # single letters in a row that are spelling
 GROUPED_LEAST = 3  # digits in a row that are a number told digit by digit rather than an amount
 
-_WORD = re.compile(r"\d+|[^\W\d_]+(?:['’-][^\W\d_]+)*|@")
+_WORD = re.compile(r"\d+|(?:[^\W\d_]\.){2,}|[^\W\d_]+(?:['’-][^\W\d_]+)*|@")
 _ADDRESS = re.compile(r"[^\s@]+@[^\s@]+\.[^\W\d_]{2,}[.!?]?$")
 _OPEN_MARKS = (",", "-", "–", "—", "…", "...", ":", ";")
 
@@ -36,7 +36,10 @@ class Lexicon:
     hesitations: frozenset[str]
     answers: frozenset[str]  # yes and no
     closings: frozenset[str]
+    numbers: frozenset[str]
     digits: frozenset[str]
+    letters: frozenset[str]  # as recognisers write their names
+    alphabet: frozenset[str]  # words that stand for them
     repeats: Mapping[str, int]
     symbols: Mapping[str, str]
     address_endings: frozenset[str]
@@ -50,7 +53,10 @@ class Lexicon:
             hesitations=frozenset(words.hesitations),
             answers=frozenset((*language.answers.yes, *language.answers.no, *words.closings)),
             closings=frozenset(words.closings),
+            numbers=frozenset(words.numbers),
             digits=frozenset((*words.digits, *spelling.zero)),
+            letters=frozenset(spelling.letters),
+            alphabet=frozenset(spelling.alphabet),
             repeats=spelling.times,
             symbols=spelling.symbols,
             address_endings=frozenset(words.address_endings),
@@ -68,10 +74,13 @@ def read(text: str, expecting: Expecting, known: Lexicon) -> Reading:
     words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
     mark = text.rstrip()[-3:]
     if not words:
-        return Reading(Phrase.PLAIN, "no words")
+        asked = expecting in (Expecting.DIGITS, Expecting.SPELLING)  # they are the hardest to recognise
+        return Reading(Phrase.COUNTING if asked else Phrase.PLAIN, "no words")
     if _last(words, known.hesitations):
         return Reading(Phrase.OPEN, "hesitation")
-    counted = _address(text, words, expecting, known) or _digits(words, expecting, known) or _letters(words, expecting)
+    counted = (
+        _address(text, words, expecting, known) or _digits(words, expecting, known) or _letters(words, expecting, known)
+    )
     if counted is not None:
         return counted
     if mark.endswith(_OPEN_MARKS):
@@ -118,6 +127,7 @@ def _address(text: str, words: list[str], expecting: Expecting, known: Lexicon) 
 def _digits(words: list[str], expecting: Expecting, known: Lexicon) -> Reading | None:
     """A number told digit by digit, at the end of what was said."""
     told, groups = 0, 0
+    before = ""
     for word in reversed(words):
         if word.isdigit():
             told += len(word)
@@ -126,9 +136,10 @@ def _digits(words: list[str], expecting: Expecting, known: Lexicon) -> Reading |
         elif word in known.repeats:
             told += known.repeats[word] - 1
         elif word not in known.symbols:
+            before = word
             break
         groups += 1
-    asked = expecting is Expecting.DIGITS
+    asked = expecting is Expecting.DIGITS or before in known.numbers
     if not told or (not asked and (told < GROUPED_LEAST or (groups == 1 and told < GROUPED_LEAST + 1))):
         return None
     if told in known.telephone_digits:
@@ -136,13 +147,14 @@ def _digits(words: list[str], expecting: Expecting, known: Lexicon) -> Reading |
     return Reading(Phrase.COUNTING, f"{told} digits")
 
 
-def _letters(words: list[str], expecting: Expecting) -> Reading | None:
+def _letters(words: list[str], expecting: Expecting, known: Lexicon) -> Reading | None:
     """Letters one by one, at the end of what was said."""
+    asked = expecting is Expecting.SPELLING
     letters = 0
-    for word in reversed(words):
-        if any(len(part) > 1 for part in word.split("-")):
+    for word in reversed("-".join(words).split("-")):
+        if len(word) > 1 and word not in known.alphabet and not (asked and word in known.letters):
             break
-        letters += len(word.split("-"))
-    if letters >= (1 if expecting is Expecting.SPELLING else SPELLED_LEAST):
+        letters += 1
+    if letters >= (1 if asked else SPELLED_LEAST):
         return Reading(Phrase.COUNTING, "letters")
     return None

@@ -237,14 +237,14 @@ async def test_melody_is_asked_for_at_a_pause_and_dropped_when_the_caller_goes_o
     prosody = Prosody(Judge(), judged.append)
     for _ in range(500):
         prosody.push(np.zeros(160, np.int16))
-    prosody.pause()
+    prosody.pause(silent=0)
     await asyncio.sleep(0)
     prosody.cancel()
     await asyncio.sleep(0.01)
     assert (Judge.asked, judged) == ([8000], [])
-    prosody.pause()
+    prosody.pause(silent=50)
     await asyncio.sleep(0.01)
-    assert judged == [1.0]
+    assert (Judge.asked[-1], judged) == (7000, [1.0])
 
 
 async def test_a_judge_that_fails_changes_nothing():
@@ -255,6 +255,6 @@ async def test_a_judge_that_fails_changes_nothing():
     judged: list[float] = []
     prosody = Prosody(Broken(), judged.append)
     prosody.push(np.zeros(160, np.int16))
-    prosody.pause()
+    prosody.pause(silent=0)
     await asyncio.sleep(0.01)
     assert judged == []

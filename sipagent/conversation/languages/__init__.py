@@ -85,6 +85,7 @@ class TurnEnd(_Part, frozen=True):
     open_endings: tuple[str, ...]  # no sentence ends on these
     hesitations: tuple[str, ...]  # said while the rest is looked for
     closings: tuple[str, ...]  # nobody goes on behind these
+    numbers: tuple[str, ...]  # words behind which a number is told digit by digit
     digits: tuple[str, ...]
     address_endings: tuple[str, ...]  # the last part of an e-mail address
     telephone_digits: tuple[int, ...]  # how many a whole telephone number has; empty where that differs
