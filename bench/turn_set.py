@@ -27,7 +27,7 @@ TUNING_SHARE = 0.6
 TURNS_PER_CALLER = 8
 SPEECH_RANGE_DB = 28.0  # frames within this of the active level are speech, as in bench.vad
 FLOOR_DBFS = -66.0
-BREATH_DB, BREATH_FRAMES = 32.0, 4  # so far below the loudest, and so long: no stop consonant inside a word
+BREATH_DB, BREATH_FRAMES = 30.0, 3  # so far below the loudest, and so long: seldom a consonant inside a word
 BEFORE_S, BEHIND_S = 0.6, 3.2
 PAUSES_MS = (150, 2000)  # drawn ones are kept within
 
@@ -195,6 +195,8 @@ class _Composer:
     def within(self) -> _Draft:
         while True:
             name = self.sentence()
+            if re.search(r"[.!?;:] ", self.text(name)):
+                continue
             parts = divided(self.wave(name), self.random, int(self.random.integers(1, 3)))
             if len(parts) > 1:
                 return _Draft("within", parts, [WITHIN] * (len(parts) - 1), self.text(name))

@@ -483,6 +483,7 @@ class Session:
             utterance=self._speaker.utterance(),
             begun_ns=self._now(),
             ending=ending,
+            details={"end": heard[-1].end} if heard and heard[-1].end else {},
         )
 
     async def _announce(self, turn: Turn, texts: Iterable[str], then: Outcome | None, *, protected: bool) -> None:

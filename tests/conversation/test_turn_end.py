@@ -18,6 +18,7 @@ from sipagent.conversation.turn_strategies import NAMES, make
 from sipagent.core.errors import ProviderError
 from sipagent.dialplan.model import ExpectedName, TurnEndName, TurnEndSpec
 from sipagent.speech.client import Recognised
+from tests.conversation.scenario import Echo, Scene
 
 SETTINGS = ConversationSettings(start_ms=60, pause_ms=100)
 
@@ -258,3 +259,14 @@ async def test_a_judge_that_fails_changes_nothing():
     prosody.pause(silent=0)
     await asyncio.sleep(0.01)
     assert judged == []
+
+
+async def test_the_turns_record_says_what_was_decided_and_why():
+    scene = Scene(Echo(), ["hi there"], settings=ConversationSettings(endpointing_ms=300, lead_ms=0))
+    await scene.until_quiet()
+    await scene.says()
+    await scene.until_quiet()
+    end = {"strategy": "silence", "why": "silence", "wait_ms": 300, "silence_ms": 300}
+    assert scene.turns()[-1].details["end"] == end
+    assert "end" not in scene.turns()[0].details  # the agent spoke first
+    await scene.end()

@@ -18,6 +18,7 @@ from sipagent.dialplan.model import (
     RingStep,
     SayStep,
     TransferStep,
+    TurnEndSpec,
     fixed_texts,
     said_texts,
 )
@@ -266,3 +267,34 @@ def test_what_interrupts_is_one_of_few_words(tmp_path, wrong):
     with pytest.raises(ConfigError) as error:
         load_file(file)
     assert "desk.yaml:3" in str(error.value)
+
+
+TURN_END = """\
+routes: [{steps: s}]
+steps: {s: [{agent: a}]}
+agents:
+  a:
+    greeting: "Hello."
+    intents: {x: {examples: [x], answer: "X."}}
+    turn_end:
+      strategy: adaptive
+      patience: 1.3
+      answers: {digits: 1.5, yes_no: 0.8}
+"""
+
+
+def test_an_agent_says_who_decides_that_the_caller_has_finished(write):
+    turn_end = load_file(write(TURN_END)).agents["a"].turn_end
+    assert isinstance(turn_end, TurnEndSpec)
+    assert (turn_end.strategy, turn_end.patience, turn_end.answers) == ("adaptive", 1.3, {"digits": 1.5, "yes_no": 0.8})
+    by_name_only = re.sub(r"turn_end:\n.*", "turn_end: silence\n", TURN_END, flags=re.DOTALL)
+    assert load_file(write(by_name_only)).agents["a"].turn_end == "silence"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("adaptive", "telepathy"), ("1.3", "17"), ("1.3", "-1"), ("digits:", "fingers:"), ("patience", "patients")],
+)
+def test_mistakes_in_it(write, old, new):
+    with pytest.raises(ConfigError, match=r"plan\.yaml:\d+: "):
+        load_file(write(TURN_END.replace(old, new, 1)))
