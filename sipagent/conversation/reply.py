@@ -39,11 +39,6 @@ class Manners(BridgeManners, Protocol):
         ...
 
     @property
-    def language(self) -> str:
-        """ISO 639-1."""
-        ...
-
-    @property
     def turn_end(self) -> str | TurnEndPlan:
         """Who decides that the caller has finished: a strategy's name, or more about it."""
         ...
