@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import hashlib
 import logging
 import os
 import socket
@@ -31,6 +32,7 @@ from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.audio import collect
 from sipagent.conversation.interfaces import Agent, CallControl, Recogniser
+from sipagent.conversation.knowledge.index import Knowledge
 from sipagent.conversation.languages import codes, language
 from sipagent.conversation.phrases import NARROW, WIDE, PhraseCache
 from sipagent.conversation.providers.catalogue import Catalogue, own_choice
@@ -58,7 +60,16 @@ from sipagent.core.ipc import frame
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan import tools
 from sipagent.dialplan.loader import load_folder
-from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, fixed_texts, may_transfer, said_texts, urgent_texts
+from sipagent.dialplan.model import (
+    AgentSpec,
+    ChatSpec,
+    Dialplan,
+    KnowledgeSpec,
+    fixed_texts,
+    may_transfer,
+    said_texts,
+    urgent_texts,
+)
 from sipagent.media import protocol as media_protocol
 from sipagent.media.pool import MediaPool
 from sipagent.media.stand_in import MUSIC
@@ -136,7 +147,12 @@ class Brains:
     """Makes an agent for each call; what agents of one kind share is made once."""
 
     def __init__(
-        self, speech: SpeechClient, http: aiohttp.ClientSession, catalogue: Catalogue, settings: ToolSettings
+        self,
+        speech: SpeechClient,
+        http: aiohttp.ClientSession,
+        catalogue: Catalogue,
+        settings: ToolSettings,
+        state: Path,
     ) -> None:
         self._speech = speech
         self._http = http
@@ -145,6 +161,8 @@ class Brains:
         self._rounds = settings.rounds
         self._tool_maker = ToolMaker(settings, os.environ)
         self._plans: dict[str, tuple[AgentSpec, ChatPlan]] = {}
+        self._state = state
+        self._knowledge: dict[str, Knowledge] = {}  # by agent
         self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
 
     async def make(self, name: str, spec: AgentSpec, control: CallControl, ledger: Ledger) -> Agent:
@@ -165,7 +183,8 @@ class Brains:
                 IntentFulfilled(at=clock.now(), call_id=CallId(control.facts.call_id), intent=intent, values=values)
             )
 
-        return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled)
+        knowledge = self._knowledge.get(name)
+        return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled, knowledge=knowledge)
 
     async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
         """Does the work of the first call beforehand."""
@@ -174,6 +193,8 @@ class Brains:
                 named: dict[Role, tuple[str, ...]] = {"stt": spec.stt, "llm": spec.llm, "tts": spec.tts}
                 for role, names in named.items():
                     self._catalogue.check(f"agent {name} of dialplan {dialplan.name}", role, names)
+                if spec.knowledge is not None:
+                    await self._read(f"{dialplan.name}/{name}", Path(dialplan.folder), spec.knowledge)
                 if spec.chat is None:
                     await self._matcher(f"{dialplan.name}/{name}", spec)
                     continue
@@ -209,6 +230,15 @@ class Brains:
     async def close(self) -> None:
         await self._tool_maker.close()
 
+    async def _read(self, name: str, beside: Path, spec: KnowledgeSpec) -> None:
+        """Documents that have changed since are read anew; calls that are up keep what they know."""
+        folder = (beside / spec.folder).resolve()
+        kept = self._state / "knowledge" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+        knowledge = Knowledge(self._speech, spec.top, spec.threshold)
+        await knowledge.read(folder, kept)
+        self._knowledge[name] = knowledge
+        self._plans.pop(name, None)
+
     async def _plan(self, name: str, spec: AgentSpec, chat: ChatSpec) -> ChatPlan:
         known = self._plans.get(name)
         if known is not None and known[0] == spec:
@@ -219,6 +249,7 @@ class Brains:
             transfer_targets=chat.transfer_targets,
             tools=await self._tool_maker.make(name, chat.tools, chat.mcp),
             rounds=self._rounds,
+            knowledge=self._knowledge.get(name),
         )
         self._plans[name] = (spec, plan)
         return plan
@@ -316,7 +347,7 @@ class Node:
             LocalRecogniser(self.speech, self.config.conversation),
             self.config.conversation,
         )
-        self._brains = Brains(self.speech, http, catalogue, self.config.tools)
+        self._brains = Brains(self.speech, http, catalogue, self.config.tools, self.state)
         self._exit.push_async_callback(self._brains.close)
         services = Services(
             lane=self.lane,

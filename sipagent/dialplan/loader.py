@@ -19,6 +19,7 @@ from sipagent.dialplan.model import (
     DialStep,
     HangupStep,
     HoldStep,
+    KnowledgeSpec,
     PlayStep,
     PressStep,
     RejectStep,
@@ -231,6 +232,8 @@ class _Loader:
         if agent.start and not agent.intents[agent.start].slots:
             raise self._error(f"{where}.start", f"the intent `{agent.start}` has no slots to begin with")
 
+        if agent.knowledge is not None:
+            self._check_knowledge(f"{where}.knowledge", agent.knowledge)
         self._check_braces(f"{where}.transfer_failed", agent.transfer_failed, {"reason": None}, "`reason`")
         if isinstance(agent.human, TransferSpec):
             self._check_transfer(f"{where}.human", agent.human)
@@ -250,6 +253,12 @@ class _Loader:
             raise self._error(where, "`base_url` and `model` belong together")
         if not agent.chat.base_url and not agent.llm:
             raise self._error(where, "no model: `chat` needs `base_url` and `model`, or the agent an `llm`")
+
+    def _check_knowledge(self, where: str, spec: KnowledgeSpec) -> None:
+        if not (self._path.parent / spec.folder).is_dir():
+            raise self._error(f"{where}.folder", f"no folder {spec.folder} beside the dialplan")
+        if not 1 <= spec.top <= 10 or not 0 <= spec.threshold < 1:
+            raise self._error(where, "`top` is 1 to 10, `threshold` 0 to less than 1")
 
     def _check_braces(self, where: str, text: str, known: Mapping[str, Any], kind: str = "a slot's name") -> None:
         for used in re.findall(r"\{(\w*)\}", text):

@@ -193,6 +193,14 @@ class BargeInSpec(_Part, frozen=True):
     after_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)]
 
 
+class KnowledgeSpec(_Part, frozen=True):
+    """Documents that an agent answers from."""
+
+    folder: str  # of .txt, .md, .html and .pdf files, and folders of them; relative to the dialplan
+    top: int = 3  # passages that a chat model is given with a question
+    threshold: float = 0.3  # cosine below which a passage has nothing to do with the question
+
+
 class AgentSpec(_Part, frozen=True):
     """An agent: intents answered from this file, or a chat model, and its manners."""
 
@@ -202,6 +210,7 @@ class AgentSpec(_Part, frozen=True):
     start: str = ""  # the intent that the greeting has begun, with the question for its first slot
     intents: dict[str, IntentSpec] = {}
     chat: ChatSpec | None = None
+    knowledge: KnowledgeSpec | None = None
     # Providers of sipagent.toml in order of preference; the local models follow by themselves.
     stt: tuple[str, ...] = ()
     llm: tuple[str, ...] = ()  # of `chat`, whose own model comes first

@@ -20,6 +20,7 @@ from sipagent.conversation.interfaces import (
     TransferPlan,
     plan_of,
 )
+from sipagent.conversation.knowledge.index import Knowledge
 from sipagent.conversation.streams import closing
 from sipagent.conversation.tools.box import Result, Toolbox, TurnTools, WrongArguments, check_arguments
 from sipagent.conversation.tools.claims import HeldBack
@@ -31,6 +32,7 @@ from sipagent.core.states import ToolStatus
 LONGEST_SUMMARY = 400  # characters; some 25 s of speech
 ROUNDS = 5  # of tool calls in one turn
 CALLS = 4  # of tools in one answer of the model; more are not carried out
+FEW_WORDS = 4
 REMEMBERED = 20  # calls of tools that the model is shown again in later turns
 END, TRANSFER = "end_call", "transfer_call"
 
@@ -42,6 +44,8 @@ _TOOLS_STYLE = (
     "Say that something has been done only after the tool has answered that it has. When a tool fails, say so."
 )
 _END = ToolSpec(END, "Hang up, after you have said goodbye.", object_schema({}))
+_FOUND = "From the documents of the house; say what is asked for, and only what stands there:"
+_NOTHING_FOUND = "The documents of the house say nothing to this. Do not invent facts about the house."
 _FIRST_THE_OTHERS = "Not done: look first at what the other tools have answered."
 
 
@@ -54,6 +58,7 @@ class ChatPlan:
     transfer_targets: Mapping[str, str | TransferPlan]
     tools: Sequence[Tool] = ()
     rounds: int = ROUNDS
+    knowledge: Knowledge | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +102,7 @@ class ChatAgent:
             self._box.answered()
         self._complete = False
         turn = self._box.turn(asked)
-        messages = self._messages(asked)
+        messages = [*self._messages(asked), *await self._known(asked), Message("user", asked.text)]
         spoken = False
         for number in range(self._plan.rounds + 1):
             may_call = number < self._plan.rounds and not turn.closed
@@ -224,8 +229,31 @@ class ChatAgent:
                     messages.append(Message("tool", kept["result"], tool_call_id=kept["id"]))
             if number < len(entries):
                 messages.append(Message(_ROLES[entries[number].speaker], entries[number].text))
-        messages.append(Message("user", asked.text))
         return messages
+
+    async def _known(self, asked: Asked) -> list[Message]:
+        """What the documents say to the caller's words, as a note."""
+        if self._plan.knowledge is None:
+            return []
+        try:
+            found = await self._plan.knowledge.find(_question(asked))
+        except ProviderError as error:  # the model can still say that it does not know
+            asked.details["sources"] = str(error)
+            found = []
+        else:
+            asked.details["sources"] = [each.source for each in found]
+        if not found:
+            return [Message("system", _NOTHING_FOUND)]
+        texts = (f"[{each.document}] {each.passage.heading}: {each.passage.text}" for each in found)
+        return [Message("system", "\n".join([_FOUND, *texts]))]
+
+
+def _question(asked: Asked) -> str:
+    """The caller's words; a few of them mean little without those before ("and on Sunday?")."""
+    if len(asked.text.split()) >= FEW_WORDS:
+        return asked.text
+    before = next((entry.text for entry in reversed(asked.history.entries) if entry.speaker == "caller"), "")
+    return f"{before} {asked.text}".strip()
 
 
 def _transfer(targets: Mapping[str, str | TransferPlan]) -> list[ToolSpec]:

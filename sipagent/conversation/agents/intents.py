@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sipagent.conversation.agents.dialogue import Dialogue, Intent, State, as_plain, from_plain
 from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, plan_of
+from sipagent.conversation.knowledge.index import Knowledge
 from sipagent.conversation.languages import language
 
 # Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
@@ -65,12 +66,14 @@ class IntentAgent:
         manners: IntentManners,
         fulfilled: Callable[[str, dict[str, str]], None],
         today: Callable[[], dt.date] = dt.date.today,
+        knowledge: Knowledge | None = None,
     ) -> None:
         self._matcher = matcher
         self._intents = intents
         self._manners = manners
         self._fulfilled = fulfilled
         self._today = today
+        self._knowledge = knowledge
         self._dialogue = Dialogue(intents, language(manners.language))
         self._state = State()
         if manners.start:
@@ -94,7 +97,8 @@ class IntentAgent:
         if move is None:
             name, score = await self._matcher.match(asked.text)
             if score < UNDERSTOOD:
-                for piece in self._not_understood(state):
+                known = await self._from_documents(asked)
+                for piece in self._say_known(state, known) if known else self._not_understood(state):
                     yield piece
                 return
             if state.asking and self._is_aside(name):
@@ -127,6 +131,23 @@ class IntentAgent:
     def _is_aside(self, name: str) -> bool:
         intent = self._intents[name]
         return bool(intent.answer) and not (intent.slots or intent.transfer or intent.hangup)
+
+    async def _from_documents(self, asked: Asked) -> str:
+        """The sentences of the documents that answer the caller best, "" when none does."""
+        found = await self._knowledge.find(asked.text) if self._knowledge is not None else []
+        if found:
+            asked.details["sources"] = [found[0].source]
+        return found[0].answer if found else ""
+
+    def _say_known(self, state: State, answer: str) -> list[Piece]:
+        """An open question is asked again after it."""
+        if not state.asking:
+            self.intent = ""
+            self._state = State(said=answer)
+            return [Text(answer)]
+        again = self._dialogue.question(state)
+        self._state = replace(state, misses=0, said=again)
+        return [Text(f"{answer} "), Text(again)]
 
     def _not_understood(self, state: State) -> list[Piece]:
         manners = self._manners

@@ -175,15 +175,17 @@ class McpServer:
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> str:
         from mcp import MCPError
+        from mcp.types import CONNECTION_CLOSED
 
         await self._up.wait()  # at most for the tool's time
         client = self._client
         assert client is not None
         try:
             result = await client.call_tool(tool, arguments)
-        except MCPError as error:
-            raise ToolFailed(f"the server refused it ({error.code})") from error
         except Exception as error:  # whatever a broken transport raises
+            if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
+                raise ToolFailed(f"the server refused it ({error.code})") from error
+            self._up.clear()
             self._broken.set()
             raise ToolFailed("the connection to the server broke") from error
         texts = [part.text for part in result.content if part.type == "text"]

@@ -1,0 +1,1 @@
+"""What an agent knows from a folder of documents."""

@@ -1,0 +1,106 @@
+"""Tools of real servers of the Model Context Protocol, by standard input and output and by HTTP."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from sipagent.conversation.tools import mcp
+from sipagent.conversation.tools.guard import Guard
+from sipagent.conversation.tools.mcp import McpServer
+from sipagent.conversation.tools.tool import Circumstances, Tool, ToolFailed
+from sipagent.core.errors import ConfigError
+from sipagent.dialplan.tools import McpSpec
+from tests.conversation.control import Control
+from tests.peers.ports import free_port
+
+COMMAND = (sys.executable, "-m", "tests.peers.mcp_server")
+SECRETS = {"SHOP_KEY": "s3cret"}
+
+
+@asynccontextmanager
+async def connected(spec: McpSpec, allow: tuple[str, ...] = ("127.0.0.1",)) -> AsyncIterator[dict[str, Tool]]:
+    server = McpServer("tables", spec, Guard(allow), SECRETS)
+    await server.start()
+    try:
+        yield {tool.name: tool for tool in server.tools}
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def http_server() -> AsyncIterator[str]:
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(*COMMAND, "http", str(port), stderr=asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except OSError:
+                    await asyncio.sleep(0.1)
+        writer.close()
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def use(tool: Tool, arguments: dict[str, Any]) -> str:
+    return await asyncio.wait_for(tool.work(arguments, Circumstances(Control(), {})), 20)
+
+
+async def check_tools(tools: dict[str, Tool]) -> None:
+    hours, book = tools["opening_hours"], tools["book"]
+    assert hours.read_only and not book.read_only and hours.description == "When the restaurant is open."
+    assert book.schema["properties"]["guests"]["type"] == "integer" and book.kind == "mcp"
+    assert await use(hours, {"day": "Monday"}) == "On Monday from six to ten."
+    assert '"table": 9' in await use(book, {"day": "Monday", "guests": 2})
+    with pytest.raises(ToolFailed) as caught:
+        await use(book, {"day": "Monday", "guests": 12})
+    assert str(caught.value) == "the server answered with an error" and "book" in caught.value.more
+
+
+async def test_by_standard_input_and_output(monkeypatch):
+    monkeypatch.setattr(mcp, "RETRY_S", 0.1)
+    monkeypatch.setenv("SHOP_KEY", "of ours")
+    spec = McpSpec(command=(*COMMAND, "stdio"), env={"TABLES_KEY": "{env:SHOP_KEY}", "PYTHONPATH": "."})
+    async with connected(spec) as tools:
+        await check_tools(tools)
+        assert await use(tools["secret"], {}) == "s3cret/"  # what it was given, and nothing else of our environment
+
+        # A tool that is given up leaves the connection as it was.
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(tools["slow"].work({}, Circumstances(Control(), {})), 0.2)
+        assert "Sunday" in await use(tools["opening_hours"], {"day": "Sunday"})
+
+        # A server that dies is started again.
+        with pytest.raises(ToolFailed):
+            await use(tools["leave"], {})
+        assert "Sunday" in await use(tools["opening_hours"], {"day": "Sunday"})
+
+
+async def test_by_http():
+    async with http_server() as url:
+        async with connected(McpSpec(url=url, tools=("opening_hours", "book"))) as tools:
+            assert set(tools) == {"opening_hours", "book"}
+            await check_tools(tools)
+        with pytest.raises(ConfigError, match="has no tool `cook`"):
+            async with connected(McpSpec(url=url, tools=("cook",))):
+                pass
+
+
+async def test_servers_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(mcp, "START_S", 0.5)
+    inside = McpSpec(url=f"http://127.0.0.1:{free_port()}/mcp")
+    for spec in (McpSpec(command=("/nowhere/at-all",)), McpSpec(command=(sys.executable, "-c", "")), inside):
+        with pytest.raises(ConfigError, match="does not answer"):
+            async with connected(spec):
+                pass
+    with pytest.raises(ConfigError, match="ToolFailed"):  # refused before it is asked
+        async with connected(inside, allow=()):
+            pass
