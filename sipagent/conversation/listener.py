@@ -101,7 +101,7 @@ class Listener:
         if self._vad is None or rate != self._rate:  # another codec: a sentence may go on across it
             self._vad, self._rate = self._make_vad(rate), rate
         pcm, pressed = frames.pcm, frames.pressed
-        if pressed.any():
+        if np.count_nonzero(pressed):  # a third of the time of any()
             pcm = np.where(pressed[:, None], np.int16(0), pcm)  # a key's tone is neither speech nor to be recognised
         voiced = self._vad.push(pcm)
         for i in range(len(pcm)):

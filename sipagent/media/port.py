@@ -70,6 +70,7 @@ class MediaPort:
         self.on_interrupted: Callable[[float], None] | None = None  # ms of audio missed by a restart
         self.on_lost: Callable[[], None] | None = None  # the media process is gone for good
         self.connected: Connect | None = None
+        self._rate = RATE
         self.source: tuple[str, int] | None = None  # learned from the peer's packets
         self.stand_in = ""  # the sound that is heard while there is no main
         self.dropped = 0  # frames main was too slow to take
@@ -102,7 +103,8 @@ class MediaPort:
         """
         if payload_type not in CODECS:
             raise ValueError(f"payload type {payload_type} is none of {', '.join(map(str, CODECS))}")
-        before, rate = self.connected, self.rate
+        before, rate = self.connected, self._rate
+        self._rate = CODECS[payload_type].rate
         self.connected = Connect(
             slot=self.slot,
             host=host,
@@ -174,7 +176,7 @@ class MediaPort:
     @property
     def rate(self) -> int:
         """Samples per second of the audio, both ways: 8000 or 16000, as the codec has it."""
-        return CODECS[self.connected.payload_type].rate if self.connected is not None else RATE
+        return self._rate
 
     def write(self, pcm: NDArray[np.int16]) -> int:
         """Queues as many whole frames as fit (20 s, 10 s at 16 kHz); returns the samples taken. Never waits.
@@ -222,7 +224,7 @@ class MediaPort:
         """
         if self._final is not None:
             return None
-        mask = _RX_MASK if self.rate == RATE else _RX_MASK >> 1
+        mask = _RX_MASK if self._rate == RATE else _RX_MASK >> 1
         if count == 1 and self._rings.rx_beside[self.slot, position & mask] == -1:
             return None  # as mostly: looked up once a frame of each call
         return self._rings.beside(self.slot, np.arange(position, position + count) & mask)
