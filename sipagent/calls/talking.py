@@ -9,10 +9,11 @@ from sipagent.calls.saved import SavedTalk
 from sipagent.calls.transfer import transfer
 from sipagent.conversation.bridge import dead_air
 from sipagent.conversation.dead_air import DeadAir
+from sipagent.conversation.happenings import Ending, Outcome
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Agent, TransferCall
 from sipagent.conversation.providers.ledger import Ledger
-from sipagent.conversation.session import Ending, Outcome, Session
+from sipagent.conversation.session import Session
 from sipagent.core import clock
 from sipagent.core.events import TurnEnded
 from sipagent.core.ids import TurnId, new_turn_id

@@ -1,37 +1,44 @@
-"""One conversation: whose turn it is, and one turn at a time from the caller's words to the agent's last sample.
+"""One conversation: whose turn it is, and one turn at a time.
 
     on_frames (every tick) ──► Listener ──► happenings ──► run(): one loop, one running turn
                           └──► Speaker.tick (wakes turns that wait for the wire)
 
-A turn is a task: words → agent → clauses → synthesis → wire. It ends by itself or the caller takes the floor: then what
-was heard goes into the history, or, when nothing was heard yet, the turn is retracted without trace and its words are
-answered together with what follows. At a pause of the caller the answer may be begun before it is a turn (Speculation).
+A turn is a task (TurnWork): words, agent, clauses, synthesis, wire. It ends by itself or the caller takes the floor:
+then what was heard goes into the history, or, when nothing was heard yet, the turn is retracted without trace and its
+words are answered together with what follows. At a pause of the caller the answer may be begun before it is a turn
+(Speculation).
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 
 from sipagent.conversation import turn as turns
 from sipagent.conversation import turn_strategies
-from sipagent.conversation.answer import Answer
 from sipagent.conversation.bridge import Bridge, GiveUp, Say, dead_air
 from sipagent.conversation.budget import LatencyBudget
 from sipagent.conversation.dead_air import DeadAir
 from sipagent.conversation.floor import Floor, Limits, Policy, Verdict
+from sipagent.conversation.happenings import (
+    Aside,
+    BargeIn,
+    Ending,
+    FloorFree,
+    Happening,
+    Keyed,
+    Outcome,
+    Paused,
+    Resumed,
+    last_resort,
+)
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import (
     FRAME_MS,
     Agent,
-    Asked,
     AudioFrames,
     AudioOut,
-    EndCall,
     MakeDetector,
     Recogniser,
-    TransferCall,
     Tts,
     Words,
 )
@@ -48,6 +55,7 @@ from sipagent.conversation.speaker import Speaker
 from sipagent.conversation.speculation import Speculation
 from sipagent.conversation.turn import Turn
 from sipagent.conversation.turn_end import Scaled
+from sipagent.conversation.turn_work import TurnWork
 from sipagent.core import clock
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import AgentInterrupted, AgentSpeaking, CallerSaid, EventSink, PartialTranscript, Problem
@@ -58,63 +66,6 @@ MORE_GUESSES = 2  # begun at pauses where turns take long
 IDLE = (Verdict.BACKCHANNEL, Verdict.NOISE)  # what nobody answers
 ASIDE_S = 5.0  # for recognising what the caller said while the agent spoke
 LAST_WORDS_S = 2.0  # for recognising what the caller said just before the call ended; nobody waits for it by then
-
-
-class Ending(StrEnum):
-    HANGUP = "hangup"  # the agent said goodbye
-    TRANSFER = "transfer"
-    CALLER_SILENT = "caller_silent"
-    FAILED = "failed"  # nothing can be said any more
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the conversation asks the call to do next."""
-
-    ending: Ending
-    transfer: TransferCall | None = None  # where that is what it ends with
-    why: str = ""  # of a failure: one sentence
-
-
-@dataclass(frozen=True, slots=True)
-class _BargeIn:
-    """The caller takes the floor."""
-
-    turn: Turn
-
-
-@dataclass(frozen=True, slots=True)
-class _Aside:
-    """What the caller said during a turn of the agent's; None when it could not be recognised."""
-
-    heard: Heard
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Keyed:
-    """The caller has answered by keys."""
-
-    keys: str
-
-
-class _FloorFree:
-    """The agent's turn is over, and the caller said something during it that waits for an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Paused:
-    """The caller has paused after these words, and may have finished."""
-
-    heard: Heard
-    words: str
-
-
-class _Resumed:
-    """The caller goes on after a pause."""
-
-
-_Happening = Heard | _Keyed | _Paused | _Resumed | _BargeIn | _Aside | _FloorFree | SilenceAct | Say | GiveUp | Outcome
 
 
 class Session:
@@ -144,7 +95,7 @@ class Session:
         write to; ``urgent`` speaks at once what is known beforehand; ``silence`` is the call's watch over dead air."""
         self._now = now
         ledger = ledger if ledger is not None else Ledger()
-        ledger.problem = self._problem
+        ledger.problem = self.problem
         self._call_id = call_id
         self._agent = agent
         self._manners = manners
@@ -154,7 +105,7 @@ class Session:
             manners,
             tts,
             settings.reply_limit_s,
-            problem=self._problem,
+            problem=self.problem,
             failed=lambda: self._happen(Outcome(Ending.FAILED, why="nothing can be said: the voice fails")),
             now=now,
         )
@@ -187,7 +138,17 @@ class Session:
         self._budget = LatencyBudget(settings.latency_budget_ms)
         silence = silence if silence is not None else dead_air(manners, settings.dead_air_ms)
         self._bridge = Bridge(manners, silence, urgent if urgent is not None else tts, ledger, self._budget, now)
-        self._happenings: asyncio.Queue[_Happening] = asyncio.Queue(HAPPENINGS)
+        self._work = TurnWork(
+            self._replies,
+            self._speculation,
+            self._bridge,
+            self._speaker,
+            self._history,
+            self,
+            tail_ms=settings.tail_ms,
+            now=now,
+        )
+        self._happenings: asyncio.Queue[Happening] = asyncio.Queue(HAPPENINGS)
         self._turn: Turn | None = None
         self._carried: list[Heard] = []  # utterances of a retracted turn, or said during one
         self._asides: list[tuple[Heard, asyncio.Task[None]]] = []  # said during one, and not yet known what
@@ -229,7 +190,7 @@ class Session:
         if turn is None or self._interruptions.may_yield(turn):
             keys = self._keyed.due(self._agent.expecting, now)
             if keys is not None:
-                self._happen(_Keyed(keys))
+                self._happen(Keyed(keys))
         caller_speaks = self._listener.hearing
         for todo in self._bridge.tick(now, turn, caller_speaks=caller_speaks, audible=self._out.queued > 0):
             self._happen(todo)
@@ -266,11 +227,11 @@ class Session:
         pass
 
     def speech_resumed(self, heard: Heard) -> None:
-        self._happen(_Resumed())
+        self._happen(Resumed())
 
     def words(self, heard: Heard, words: Words) -> None:
         if words.paused:
-            self._happen(_Paused(heard, words.text))
+            self._happen(Paused(heard, words.text))
         elif words.text:
             self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=words.text))
         if self._turn is None or self._turn.over:
@@ -281,9 +242,9 @@ class Session:
 
     def _interrupt(self) -> None:
         if self._turn is not None:
-            self._happen(_BargeIn(self._turn))
+            self._happen(BargeIn(self._turn))
 
-    def _happen(self, happening: _Happening) -> None:
+    def _happen(self, happening: Happening) -> None:
         with suppress(asyncio.QueueFull):  # cannot fill while run() lives; when it does not, nobody reads
             self._happenings.put_nowait(happening)
 
@@ -331,15 +292,15 @@ class Session:
             last = self._new_turn(unread, ending=True)
             try:
                 async with asyncio.timeout(LAST_WORDS_S):
-                    await self._recognise(last)
+                    await self._work.recognise(last)
                 if last.caller_text:
                     self._end_turn(last, interrupted=False)
             except TimeoutError:
-                self._problem(
+                self.problem(
                     "stt", ProviderError("the caller's last words were not recognised in time", retryable=False)
                 )
             except ProviderError as error:
-                self._problem("stt", error)
+                self.problem("stt", error)
 
     async def _converse(self, tasks: asyncio.TaskGroup) -> Outcome:
         while True:
@@ -347,20 +308,20 @@ class Session:
             match happening:
                 case Outcome():
                     return happening
-                case _BargeIn(turn):
+                case BargeIn(turn):
                     await self._give_floor(turn)
-                case _Aside(heard, text):
+                case Aside(heard, text):
                     await self._settle(tasks, heard, text)
-                case _Paused(heard, words):
+                case Paused(heard, words):
                     if self._turn is None and not heard.ended_ns:
                         await self._speculation.begin(tasks, self._with_carried(words), self._history)
-                case _Resumed():
+                case Resumed():
                     if self._turn is None:
                         await self._speculation.retract()
-                case _FloorFree():
+                case FloorFree():
                     if self._turn is None and self._carried and not self._listener.hearing:
                         self._begin(tasks, self._take_carried(), [])
-                case _Keyed(keys):
+                case Keyed(keys):
                     if self._turn is not None and self._interruptions.may_yield(self._turn):
                         await self._give_floor(self._turn)
                     if self._turn is None:
@@ -381,7 +342,7 @@ class Session:
                     if turn is self._turn and not turn.over:
                         await self._stop(turn)
                         self._end_turn(turn, interrupted=False)
-                        self._begin(tasks, [], todo.texts, _last_resort(todo))
+                        self._begin(tasks, [], todo.texts, last_resort(todo))
                 case SilenceAct.PROMPT:
                     if self._turn is None and self._manners.silence_prompt:
                         self._begin(tasks, [], [self._manners.silence_prompt])
@@ -407,10 +368,10 @@ class Session:
                 heard.transcript = await heard.recognition.finish()
             text = heard.transcript.text
         except ProviderError as error:
-            self._problem("stt", error)
+            self.problem("stt", error)
         except TimeoutError:
-            self._problem("stt", ProviderError("what the caller said was not recognised in time", retryable=True))
-        self._happen(_Aside(heard, text))
+            self.problem("stt", ProviderError("what the caller said was not recognised in time", retryable=True))
+        self._happen(Aside(heard, text))
 
     async def _settle(self, tasks: asyncio.TaskGroup, heard: Heard, text: str | None) -> None:
         turn = self._turn
@@ -467,12 +428,16 @@ class Session:
         protected: bool = False,
     ) -> None:
         turn = self._turn = self._new_turn(heard, ending=then is not None)
-        work = self._answer(tasks, turn) if heard else self._announce(turn, texts, then, protected=protected)
+        if heard:
+            work = self._work.answer(tasks, turn)
+        else:
+            work = self._work.announce(turn, texts, then, protected=protected)
         turn.task = tasks.create_task(work, name=f"{self._call_id}/turn")
 
     def _begin_keyed(self, tasks: asyncio.TaskGroup, keys: str) -> None:
+        self._silence.caller_spoke()
         turn = self._turn = self._new_turn([], ending=False)
-        turn.task = tasks.create_task(self._answer_keys(tasks, turn, keys), name=f"{self._call_id}/turn")
+        turn.task = tasks.create_task(self._work.answer_keys(tasks, turn, keys), name=f"{self._call_id}/turn")
 
     def _new_turn(self, heard: list[Heard], *, ending: bool) -> Turn:
         self._speculation.limit = self._settings.speculations + MORE_GUESSES * self._budget.speculates_more
@@ -486,63 +451,15 @@ class Session:
             details={"end": heard[-1].end} if heard and heard[-1].end else {},
         )
 
-    async def _announce(self, turn: Turn, texts: Iterable[str], then: Outcome | None, *, protected: bool) -> None:
-        """Speaks texts of the agent's own accord."""
-        for text in texts:
-            await self._replies.speak(turn, text, protected=protected)
-        await self._finish(turn, then)
-
-    async def _answer(self, tasks: asyncio.TaskGroup, turn: Turn) -> None:
-        """Words, then the agent's answer; something is said in time, whatever takes long."""
-        then = await self._reply(tasks, turn)
-        if turn.words_ns and not turn.caller_text and not turn.utterance.text:  # it was no speech
-            self._turn = None
-        else:
-            await self._finish(turn, then)
-
-    async def _answer_keys(self, tasks: asyncio.TaskGroup, turn: Turn, keys: str) -> None:
-        await self._speculation.retract()
-        turn.caller_text, turn.confidence, turn.words_ns = keys, 1.0, self._now()
-        turn.details["keys"] = True
-        self._silence.caller_spoke()
-        await self._finish(turn, await self._respond(tasks, turn, None))
-
-    async def _reply(self, tasks: asyncio.TaskGroup, turn: Turn) -> Outcome | None:
+    async def _say(self, todo: Say) -> None:
         try:
-            await self._recognise(turn)
+            await self._bridge.say(todo)
         except ProviderError as error:
-            self._problem("stt", error)
-            await self._speculation.adopt("", turn.details)
-            await self._replies.apologise(turn)
-            return None
-        answer = await self._speculation.adopt(turn.caller_text, turn.details)
-        return await self._respond(tasks, turn, answer) if turn.caller_text else None
+            self.problem("tts", error)
 
-    async def _respond(self, tasks: asyncio.TaskGroup, turn: Turn, answer: Answer | None) -> Outcome | None:
-        """Says the agent's answer, which may have begun already."""
-        if answer is None:
-            answer = self._replies.begin(Asked(turn.caller_text, self._history), lambda: turn.utterance.rate)
-            answer.begin(tasks)
-        match await self._replies.speak_answer(turn, answer):
-            case EndCall():
-                return Outcome(Ending.HANGUP)
-            case TransferCall() as transfer:
-                return Outcome(Ending.TRANSFER, transfer)
-            case _:
-                return None
+    # --- what a turn tells (TurnEvents) ---
 
-    async def _recognise(self, turn: Turn) -> None:
-        """Fills in the caller's words, if there were any. Raises ProviderError."""
-        transcripts = []
-        for heard in turn.heard:
-            heard.transcript = heard.transcript or await heard.recognition.finish()
-            transcripts.append(heard.transcript)
-        turn.words_ns = self._now()
-        spoken = [t for t in transcripts if t.text]
-        if not spoken:
-            return
-        turn.caller_text = " ".join(t.text for t in spoken)
-        turn.confidence = min(t.confidence for t in spoken)
+    def said(self, turn: Turn) -> None:
         self._silence.caller_spoke()
         now = clock.now()
         self._events.emit(
@@ -557,25 +474,17 @@ class Session:
             )
         )
 
-    async def _say(self, todo: Say) -> None:
-        try:
-            await self._bridge.say(todo)
-        except ProviderError as error:
-            self._problem("tts", error)
+    def nothing_said(self, turn: Turn) -> None:
+        self._turn = None
 
-    async def _finish(self, turn: Turn, then: Outcome | None) -> None:
-        if turn.failed and then is None and (todo := self._bridge.failed(turn)) is not None:
-            then = _last_resort(todo)
-            for text in todo.texts:
-                await self._replies.speak(turn, text)
-        turn.ending = then is not None
-        turn.utterance.complete()
-        await turn.utterance.played()
+    def finished(self, turn: Turn) -> None:
         self._end_turn(turn, interrupted=False)
-        if then is not None:
-            for _ in range(self._settings.tail_ms // FRAME_MS):
-                await self._speaker.next_tick()
-            self._happen(then)
+
+    def outcome(self, outcome: Outcome) -> None:
+        self._happen(outcome)
+
+    def problem(self, where: str, error: ProviderError) -> None:
+        self._events.emit(Problem(at=clock.now(), call_id=self._call_id, where=where, what=str(error)))
 
     def _end_turn(self, turn: Turn, *, interrupted: bool) -> None:
         """Writes the turn down, once."""
@@ -592,13 +501,4 @@ class Session:
         self._history.agent(event.heard_text)
         self._turns += 1
         if self._carried:
-            self._happen(_FloorFree())
-
-    def _problem(self, where: str, error: ProviderError) -> None:
-        self._events.emit(Problem(at=clock.now(), call_id=self._call_id, where=where, what=str(error)))
-
-
-def _last_resort(todo: GiveUp) -> Outcome:
-    if todo.transfer is not None:
-        return Outcome(Ending.TRANSFER, todo.transfer)
-    return Outcome(Ending.FAILED, why="the agent has no answer, again and again or for too long")
+            self._happen(FloorFree())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from sipagent.conversation.happenings import Outcome
 from sipagent.conversation.interfaces import (
     Agent,
     Asked,
@@ -23,7 +24,7 @@ from sipagent.conversation.interfaces import (
 )
 from sipagent.conversation.interfaces import Words as WordsSoFar
 from sipagent.conversation.providers.ledger import Ledger
-from sipagent.conversation.session import Outcome, Session
+from sipagent.conversation.session import Session
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import Event, TurnEnded

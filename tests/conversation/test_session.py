@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sipagent.conversation.session import Ending
+from sipagent.conversation.happenings import Ending
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import AgentInterrupted, AgentSpeaking, CallerSaid, Problem

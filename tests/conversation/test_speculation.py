@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sipagent.conversation.happenings import Ending
 from sipagent.conversation.interfaces import Asked, EndCall, Piece, Text
-from sipagent.conversation.session import Ending
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.speculation import same_words
 from sipagent.core.events import AgentSpeaking, CallerSaid

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from sipagent.conversation.happenings import Ending
 from sipagent.conversation.interfaces import Text, TransferCall
 from sipagent.conversation.providers.ledger import Ledger
-from sipagent.conversation.session import Ending
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import ProviderError
 from sipagent.core.events import Problem

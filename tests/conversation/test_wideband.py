@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sipagent.conversation.audio import join, rate_of, whole_frames
+from sipagent.conversation.happenings import Ending
 from sipagent.conversation.interfaces import Pcm
 from sipagent.conversation.providers.local import LocalRecogniser
-from sipagent.conversation.session import Ending
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.speaker import Speaker
 from tests.conversation.scenario import Echo, Scene
