@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 import numpy as np
 import pytest
 
+from sipagent.config import load
 from sipagent.conversation.chat_model import Delta, Message
 from sipagent.conversation.interfaces import OnWords, Pcm, Speech, Transcript, Words
 from sipagent.conversation.phrases import PhraseCache
@@ -26,6 +29,7 @@ from sipagent.conversation.providers.settings import (
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError
+from sipagent.dialplan.loader import load_file
 from tests.peers.vendors import EVERY, Trouble, Vendor
 
 SENTENCE = "We are open from eight until six."
@@ -293,3 +297,18 @@ async def test_a_vendors_own_address_needs_a_key():
     async with aiohttp.ClientSession() as http:
         with pytest.raises(ConfigError, match=r"\[providers.dg\] has no `key`"):
             Catalogue({"dg": DeepgramSettings()}, http, PhraseCache(LocalVoice()), LocalWords(), ConversationSettings())
+
+
+async def test_the_example_of_the_documentation(tmp_path: Path):
+    text = (Path(__file__).parents[2] / "docs" / "providers.md").read_text("utf-8")
+    tables, plan = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("toml", "yaml"))
+    assert tables is not None and plan is not None
+    (tmp_path / "sipagent.toml").write_text(tables.group(1))
+    (tmp_path / "desk.yaml").write_text(plan.group(1))
+    config = load(tmp_path / "sipagent.toml", dict.fromkeys(re.findall(r"\w+_API_KEY", text), "k"))
+    async with aiohttp.ClientSession() as http:
+        catalogue = Catalogue(config.providers, http, PhraseCache(LocalVoice()), LocalWords(), config.conversation)
+        agent = load_file(tmp_path / "desk.yaml").agents["desk"]
+        catalogue.check("agent desk", "stt", agent.stt)
+        catalogue.check("agent desk", "llm", agent.llm)
+        catalogue.check("agent desk", "tts", agent.tts)

@@ -6,12 +6,14 @@ It hears the same words in whatever it is sent, answers with the same reply, and
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from aiohttp import WSMsgType, web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 HANG_S = 60.0
 MS_PER_CHARACTER = 40  # of the tone that it speaks
@@ -68,8 +70,8 @@ class Vendor:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/audio/speech", self._speech)
         app.router.add_post("/v1/audio/transcriptions", self._transcription)
-        app.router.add_get("/v1/listen", self._listen)
-        app.router.add_get("/v1/text-to-speech/{voice}/stream-input", self._stream_input)
+        app.router.add_get("/v1/listen", _left(self._listen))
+        app.router.add_get("/v1/text-to-speech/{voice}/stream-input", _left(self._stream_input))
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -232,6 +234,18 @@ class Vendor:
         await socket.send_json({"audio": None, "isFinal": True})
         await socket.close()
         return socket
+
+
+def _left(handler: Handler) -> Handler:
+    """Somebody who leaves in the middle is nothing to write home about."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ConnectionError:
+            return web.Response()
+
+    return handle
 
 
 def _result(text: str, *, final: bool, speech_final: bool = False, from_finalize: bool = False) -> dict[str, Any]:
