@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from sipagent.calls.answering import CalleeCheck, both, check_for, unless_machine
 from sipagent.calls.control import AgentControl
 from sipagent.calls.saved import SavedTalk
 from sipagent.calls.transfer import transfer
@@ -33,6 +34,7 @@ class Talk:
     history: History
     ledger: Ledger  # what the providers did for it
     silence: DeadAir
+    check: CalleeCheck | None = None  # of who has answered
     opening: str | None = None  # None is the greeting
 
     def back(self, reason: str) -> None:
@@ -49,7 +51,9 @@ async def talk(call: "Call", name: str) -> None:
         control = AgentControl(call, history)
         agent = await call.services.make_agent(f"{call.match.dialplan.name}/{name}", spec, control, ledger)
         silence = dead_air(spec, call.services.conversation.dead_air_ms)
-        call.talk = Talk(agent, spec, history, ledger, silence)
+        call.talk = Talk(
+            agent, spec, history, ledger, silence, check=check_for(call, spec) if call.left is None else None
+        )
         if call.left is not None:
             take_up(call, call.talk, call.left)
             call.left = None
@@ -118,6 +122,20 @@ def take_up(call: "Call", going_on: Talk, left: SavedTalk) -> None:
 
 
 async def _converse(call: "Call", going_on: Talk) -> Outcome:
+    """Until the conversation asks for something, or a machine has answered and left nothing to talk to."""
+    check = going_on.check
+    while True:
+        outcome = await _session(call, going_on, check)
+        if outcome is not None:
+            return outcome
+        assert check is not None
+        if not await check.act():
+            return Outcome(Ending.HANGUP)
+        going_on.opening = None  # a person comes: the greeting again
+
+
+async def _session(call: "Call", going_on: Talk, check: CalleeCheck | None) -> Outcome | None:
+    """None where a machine answered that is dealt with otherwise."""
     services = call.services
     tts, recogniser = services.speech_for(going_on.spec, going_on.ledger)
     session = Session(
@@ -128,7 +146,7 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
         make_vad=services.make_vad,
         recogniser=recogniser,
         tts=tts,
-        events=services.events,
+        events=check or services.events,
         settings=services.conversation,
         first_turn=call.turns,
         history=going_on.history,
@@ -146,9 +164,9 @@ async def _converse(call: "Call", going_on: Talk) -> Outcome:
     held(leg.held)
     leg.on_held = held
     leg.on_digit.append(session.pressed)
-    port.on_frames = session.on_frames
+    port.on_frames = session.on_frames if check is None else both(session.on_frames, check.on_frames)
     try:
-        return await session.run()
+        return await (session.run() if check is None else unless_machine(session.run(), check))
     finally:
         port.on_frames = leg.on_held = None
         leg.on_digit.remove(session.pressed)

@@ -238,6 +238,15 @@ class TurnEnded(CallEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CalleeDetected(LegEvent):
+    """Who or what has answered a call of ours, as far as is known by now."""
+
+    callee: str  # "human", "voicemail", "menu", "screening", "fax" or "music"
+    reason: str
+    after_ms: int  # since the agent began to listen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IntentFulfilled(CallEvent):
     """What the caller wanted was brought to its answer, with what was learnt for it."""
 

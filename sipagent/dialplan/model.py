@@ -201,6 +201,15 @@ class KnowledgeSpec(_Part, frozen=True):
     threshold: float = 0.3  # cosine below which a passage has nothing to do with the question
 
 
+class CalleeSpec(_Part, frozen=True):
+    """What an agent does where no person answers a call that was placed for it."""
+
+    message: str = ""  # left on a voicemail after its beep; "" hangs up
+    keys: str = ""  # pressed where a menu answers; "" leaves it to the agent
+    name: str = ""  # who calls and why, for those who ask before they put a call through; "" leaves it to the agent
+    limit_s: float = 45.0  # for the machine's own words
+
+
 class AgentSpec(_Part, frozen=True):
     """An agent: intents answered from this file, or a chat model, and its manners."""
 
@@ -236,6 +245,7 @@ class AgentSpec(_Part, frozen=True):
     barge_in: Literal["always", "words", "never"] | BargeInSpec = "always"
     turn_end: TurnEndName | TurnEndSpec = "silence"
     max_duration_s: float = 900.0
+    callee: CalleeSpec | None = None  # of calls placed for it: who answers is found out
 
 
 class RouteSpec(_Part, frozen=True):
@@ -287,4 +297,6 @@ def fixed_texts(agent: AgentSpec) -> list[str]:
             fixed += [tool.saying, tool.again, tool.collect.ask if tool.collect is not None else ""]
         for server in agent.chat.mcp.values():
             fixed += [server.saying, server.again]
+    if agent.callee is not None:
+        fixed += [agent.callee.message, agent.callee.name]
     return [text for text in fixed if text]

@@ -13,6 +13,7 @@ from sipagent.core.events import (
     AgentSpeaking,
     AudioTrouble,
     CallCreated,
+    CalleeDetected,
     CallEnded,
     CallerSaid,
     CallerTold,
@@ -182,6 +183,7 @@ def apply(session: Session, event: Event, node: str) -> None:
             LegHeld()
             | CallResumed()
             | IntentFulfilled()
+            | CalleeDetected()
             | CallRefused()
             | CallerSaid()
             | AgentSpeaking()

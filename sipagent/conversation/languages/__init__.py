@@ -98,6 +98,14 @@ class Backchannels(_Part, frozen=True):
     consent: frozenset[str]  # an answer where a question was asked
 
 
+class CalleePhrases(_Part, frozen=True):
+    """By what machines that answer calls can be told; matched as whole words in lower case."""
+
+    voicemail: tuple[str, ...]
+    menu: tuple[str, ...]
+    screening: tuple[str, ...]
+
+
 class Language(_Part, frozen=True):
     code: str  # ISO 639-1
     claims: tuple[str, ...]  # patterns: an agent says that something has been done
@@ -109,6 +117,7 @@ class Language(_Part, frozen=True):
     spelling: Spelling
     turn_end: TurnEnd
     backchannels: Backchannels
+    callee: CalleePhrases
     manners: dict[str, Any] = {}  # texts of an agent in place of the dialplan's English defaults, by its keys
 
 
