@@ -503,7 +503,8 @@ class Node:
             self.registry.on_fact(fact)
 
     def _lane_ready(self, _ready: LaneReady) -> None:
-        self.registrar.lane_ready()
+        if not (self._taken_up and self.registry.draining):  # then its accounts wait until trunks are located
+            self.registrar.lane_ready()
 
     def _registration(self, fact: RegistrationResult) -> None:
         if fact.status // 100 == 2:

@@ -57,6 +57,8 @@ from sipagent.sip.protocol import (
     Pong,
     Refer,
     Register,
+    Registered,
+    RegistrationResult,
     Reject,
     Reoffer,
     Resume,
@@ -112,6 +114,7 @@ class Lane:
         self._abandoned: list[tuple[LaneCall, int, dict[str, str]]] = []
         self._alone = False  # main is gone, and another may come
         self._missed = bytearray()  # by main
+        self._registered: dict[str, Registered] = {}
         self._ends: collections.deque[tuple[int, Ended]] = collections.deque(maxlen=_ENDS_KEPT)
         self._attended: set[LaneCall] = set()  # those that have something to send as soon as it may be sent
         # Our BYEs: when they shall have been answered, and in which dialog.
@@ -244,6 +247,8 @@ class Lane:
         """What a new main will want to know."""
         if isinstance(fact, Ended):
             self._ends.append((mono_ns(), fact))
+        elif isinstance(fact, RegistrationResult):
+            self._registered[fact.account] = Registered(at=mono_ns(), result=fact)
         elif isinstance(fact, Answered | MediaChanged) and fact.call in self.calls:
             standing = self.calls[fact.call].standing
             if isinstance(fact, Answered):
@@ -274,7 +279,8 @@ class Lane:
         self.main, self._alone = main, False
         standing = [call.standing for call in self.calls.values()]
         start = msgspec.structs.replace(self.start, first_call=self._next_handle)
-        self.emit(msgspec.structs.replace(self._ready(), start=start, standing=standing))
+        registered = list(self._registered.values())
+        self.emit(msgspec.structs.replace(self._ready(), start=start, standing=standing, registered=registered))
         self._unsent += self._missed
         self._missed.clear()
         for at, end in list(self._ends):

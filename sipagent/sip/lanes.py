@@ -39,6 +39,7 @@ from sipagent.sip.protocol import (
     OverLimit,
     Pong,
     Register,
+    Registered,
     RegistrationResult,
     Standing,
     Start,
@@ -188,6 +189,12 @@ class LanePool:
     def standing(self) -> dict[int, Standing]:
         """The calls that an earlier main has left up, by handle."""
         return {call.call: call for lane in self._up() if lane.ready is not None for call in lane.ready.standing}
+
+    @property
+    def registered(self) -> list[Registered]:
+        """What an earlier main has left registered, through the lane that registrations go through."""
+        lane = self._registering
+        return list(lane.ready.registered) if lane is not None and lane.ready is not None else []
 
     def go_on(self) -> None:
         """Whoever is to hear of the calls that were left is ready: what happened meanwhile is told now."""
@@ -385,7 +392,8 @@ class LanePool:
         """Registrations stay where they are while that lane lives, and else begin anew through another."""
         if not self._started or (self._registering is not None and self._registering.ready is not None):
             return
-        self._registering = next(iter(self._up()), None)
+        holders = [lane for lane in self._up() if lane.ready is not None and lane.ready.registered]
+        self._registering = next(iter([*holders, *self._up()]), None)
         ready = self.ready
         if ready is not None and self.on_ready is not None:
             self.on_ready(ready)

@@ -263,6 +263,7 @@ class LaneReady(Fact):
     )  # of ours, those the library was built with; agreeing to another would kill the lane
     start: Start | None = None  # what it was told, to a main that takes over; and the calls that are up:
     standing: list["Standing"] = []
+    registered: list["Registered"] = []
 
 
 class IncomingCall(Fact):
@@ -384,6 +385,13 @@ class TransferRequested(Fact):
     target: str
     replaces: Replaces | None = None
     referred_by: str = ""
+
+
+class Registered(msgspec.Struct, kw_only=True):
+    """A registration as a main that takes over finds it: the last result, and when it came, in ns."""
+
+    at: int
+    result: "RegistrationResult"
 
 
 class Standing(msgspec.Struct, kw_only=True):

@@ -68,9 +68,25 @@ class Registrar:
         self._added.clear()
         for trunk in self._trunks.values():
             self._add(trunk)
+        self._take_over(_seconds())
         if first:
             for position, policy in enumerate(self._policies.values()):
                 policy.postpone(_seconds() + position * _STAGGER_S)
+
+    def _take_over(self, now: float) -> None:
+        """What is registered already, by an earlier main."""
+        for known in self._lane.registered:
+            policy, result, since = self._policies.get(known.result.account), known.result, known.at / 1e9
+            if policy is not None and result.status // 100 == 2 and since + result.expires_s > now:
+                policy.result(
+                    status=result.status,
+                    reason=result.reason,
+                    expires_s=result.expires_s,
+                    answered=True,
+                    retry_after_s=0,
+                    now=since,
+                )
+                self._tell(policy)
 
     def address_changed(self, trunks: Collection[str]) -> None:
         """Our address towards these trunks is another now."""

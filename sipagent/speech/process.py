@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sipagent.core.clock import mono_ns
-from sipagent.core.doors import Adopted, knock, status_text
+from sipagent.core.doors import UNKNOWN, Adopted, knock, status_text
 from sipagent.core.errors import ProcessDied, SetupError
 from sipagent.core.ipc import frame, read_frame
 from sipagent.speech import protocol
@@ -143,4 +143,6 @@ class WorkerProcess:
             if self._popen.poll() is None:
                 self._popen.kill()
             status = self._popen.wait()
-        return status_text(status)
+        if status == UNKNOWN:
+            return status_text(status)
+        return f"signal {-status}" if status < 0 else f"status {status}"

@@ -185,7 +185,7 @@ async def test_without_any_worker_requests_fail_at_once_until_one_is_back(
         monkeypatch.setattr(client_module, "BACKOFF_S", (1.0,))
         with monkeypatch.context() as broken:
 
-            async def refuse(settings: SpeechSettings) -> WorkerProcess:
+            async def refuse(*_: object) -> WorkerProcess:
                 raise OSError("no more processes")
 
             broken.setattr(WorkerProcess, "spawn", refuse)
