@@ -72,6 +72,7 @@ agents:
   talker:
     greeting: "Hello, how can I help you?"
     silence_s: 30
+    turn_end: silence
     filler: ["One moment, please.", "I am still looking."]
     stt: [one_ears, two_words]
     llm: [one_model, two_model]

@@ -65,6 +65,7 @@ HAPPENINGS = 64  # bound of what may wait for the loop; far more than one call c
 MORE_GUESSES = 2  # begun at pauses where turns take long
 IDLE = (Verdict.BACKCHANNEL, Verdict.NOISE)  # what nobody answers
 ASIDE_S = 5.0  # for recognising what the caller said while the agent spoke
+STOP_S = 1.0
 LAST_WORDS_S = 2.0  # for recognising what the caller said just before the call ended; nobody waits for it by then
 
 
@@ -411,7 +412,7 @@ class Session:
         """First the task, which else would take the silence for the end of its speech; then the audio."""
         assert turn.task is not None
         turn.task.cancel()
-        await asyncio.wait([turn.task])
+        await asyncio.wait([turn.task], timeout=STOP_S)  # whatever holds it up, the caller has the floor
         await self._speculation.retract()  # where the turn had not come to adopt it
         await turn.utterance.interrupt()
         self._interruptions.release()

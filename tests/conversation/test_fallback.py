@@ -274,6 +274,35 @@ async def test_giving_up_leaves_nobody_asked(world: Make):
     assert here.catalogue.figures()["chat1"]["late"] == 0
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_giving_up_in_the_moment_that_audio_comes_is_giving_up(steps: int):
+    gate = asyncio.Event()
+
+    class Gated:
+        async def speak(self, text: str, rate: int) -> AsyncIterator[Speech]:
+            yield np.zeros(160, np.int16)
+            await gate.wait()
+            yield np.zeros(160, np.int16)
+            await asyncio.Event().wait()
+
+    async with aiohttp.ClientSession() as http:
+        catalogue = Catalogue({}, http, PhraseCache(Gated()), LocalWords(), ConversationSettings())
+        pieces = catalogue.tts([], Ledger()).speak(SENTENCE, 8000)
+
+        async def listen() -> None:
+            async for _ in pieces:
+                pass
+
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0.02)
+        gate.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        listening.cancel()
+        await asyncio.wait([listening], timeout=2)
+        assert listening.cancelled()
+
+
 @pytest.mark.parametrize(
     ("role", "names", "said"),
     [

@@ -125,7 +125,9 @@ class Answer(Generic[T]):
 
     async def _next(self, limit_ms: float) -> T | None:
         try:
-            item = await asyncio.wait_for(self._items.get(), max(limit_ms, 1) / 1000)
+            # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the item.
+            async with asyncio.timeout(max(limit_ms, 1) / 1000):
+                item = await self._items.get()
         except TimeoutError:
             raise ProviderError(f"nothing for {max(limit_ms, 0):.0f} ms", retryable=True) from None
         if isinstance(item, ProviderError):
