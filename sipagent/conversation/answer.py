@@ -133,6 +133,7 @@ class Answer:
                 async for piece in pieces:
                     if isinstance(piece, Working):
                         self.busy_until_ns = self._now() + int(piece.limit_s * 1e9)
+                        self._asked.working, self._asked.worked_ns = piece.limit_s > 0, self._now()
                         await self._write(chunker.flush(), whole)
                         continue
                     self.answer_ns = self.answer_ns or self._now()

@@ -108,6 +108,8 @@ class Bridge:
         waiting = 0
         if turn is not None and not turn.over and not turn.ending and not caller_speaks:
             waiting = turn.heard[-1].ended_ns if turn.heard else turn.begun_ns
+        if turn is not None and turn.asked is not None:
+            waiting = 0 if turn.asked.working or not waiting else max(waiting, turn.asked.worked_ns)
         if turn is not None and turn.answered:
             turn.answered = False
             self._silence.answered()

@@ -207,10 +207,12 @@ def plan_of(
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """What came before is to be spoken now: the next piece takes a while, at most so long."""
+    """What came before is to be spoken now, and the next piece takes a while, at most so long; 0: no longer.
+
+    Meanwhile the agent itself sees to it that the caller is not left in silence, or waits for the caller's keys.
+    """
 
     limit_s: float
-    caller_acts: bool = False  # it is the caller who is waited for
 
 
 Piece = Text | Working | EndCall | TransferCall
@@ -229,6 +231,8 @@ class Asked:
         self.history = history
         self.turn_id: TurnId | None = None  # of the turn that its answer has become
         self.details: dict[str, Any] = {}  # for the turn's details
+        self.working = False  # the agent has said so
+        self.worked_ns = 0  # until when it did, monotonic
         self._certain = asyncio.Event()
         if not speculative:
             self._certain.set()

@@ -77,7 +77,7 @@ class Reply:
 
     async def speak_answer(self, turn: Turn, answer: Answer) -> Piece | None:
         """Says the agent's answer; returns what the agent wants done after it, if anything."""
-        answer.asked.turn_id = turn.id
+        turn.asked, answer.asked.turn_id = answer.asked, turn.id
         try:
             while (clause := await self._next(answer)) is not None:
                 turn.answer_ns = turn.answer_ns or answer.answer_ns

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from sipagent.conversation.interfaces import Asked
 from sipagent.conversation.listener import Heard
 from sipagent.conversation.speaker import Utterance
 from sipagent.core.clock import Stamp
@@ -18,6 +19,7 @@ class Turn:
     id: TurnId
     heard: list[Heard]  # empty when the agent speaks first
     checkpoint: object  # the agent's memory before it
+    asked: Asked | None = field(default=None, kw_only=True)  # what the agent is answering, as soon as it is
     utterance: Utterance
     begun_ns: int = 0
     task: asyncio.Task[None] | None = None

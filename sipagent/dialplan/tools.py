@@ -63,7 +63,7 @@ class ToolSpec(Part, frozen=True):
     saying: str = "One moment, please."  # where the agent has said nothing by `saying_after_s`; "" for nothing
     saying_after_s: float = 0.8
     again: str = "I am still waiting for the answer."  # every `again_after_s` after that; "" for nothing
-    again_after_s: float = 7.0
+    again_after_s: float = 3.5  # with the phrase's own length, less than 2.5 s of silence
     timeout_s: float = 10.0
 
 
@@ -78,7 +78,7 @@ class McpSpec(Part, frozen=True):
     saying: str = "One moment, please."
     saying_after_s: float = 0.8
     again: str = "I am still waiting for the answer."
-    again_after_s: float = 7.0
+    again_after_s: float = 3.5
     timeout_s: float = 10.0
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,10 +10,14 @@ from aiohttp import web
 
 
 class ChatServer:
-    """Answers each request with the next script: chunks as dicts, raw bytes, a status, or "hang"."""
+    """Answers each request with the next script: chunks as dicts, raw bytes, a status, or "hang".
+
+    With `decide`, by what was asked: of a node that begins answers ahead nobody knows how many requests come.
+    """
 
     def __init__(self) -> None:
         self.scripts: list[list[object]] = []
+        self.decide: Callable[[list[dict[str, Any]]], list[object]] | None = None
         self.requests: list[dict[str, Any]] = []
         self.authorizations: list[str | None] = []
         self.disconnected = asyncio.Event()
@@ -22,7 +26,7 @@ class ChatServer:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
         self.authorizations.append(request.headers.get("Authorization"))
-        script = self.scripts.pop(0)
+        script = self.decide(self.messages()) if self.decide is not None else self.scripts.pop(0)
         if isinstance(script[0], int):
             return web.json_response({"error": {"message": "no"}}, status=script[0])
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -171,17 +171,19 @@ class Toolbox:
         self.called(turn, call, tool.kind, run.id)
         run.task = self._control.beside(self._work(turn, run), f"tool-{tool.name}")
         by_caller = tool.kind == "collect"
+        limit_s = tool.timeout_s + SPARE_S
         phrase, pause_s = company.saying, company.saying_after_s
         if spoken:
             phrase, pause_s = company.again, company.again_after_s
-        yield Working(tool.timeout_s + SPARE_S, caller_acts=by_caller)
+        yield Working(limit_s)
         while True:
             await asyncio.wait([run.task], timeout=None if by_caller else pause_s)
             if run.task.done():
+                yield Working(0.0)
                 return
             if phrase:
                 yield Text(phrase + " ")
-                yield Working(tool.timeout_s + SPARE_S)
+                yield Working(limit_s)
             phrase, pause_s = company.again, company.again_after_s
 
     async def _work(self, turn: TurnTools, run: _Run) -> None:
