@@ -54,9 +54,9 @@ class OpenAiChatSettings(_Table, frozen=True, kw_only=True, tag="openai_chat"):
     role = "llm"
 
     base_url: str  # up to and including /v1
-    model: str
-    temperature: float = 0.3
-    max_tokens: int = 200
+    model: str  # its name at the provider
+    temperature: float = 0.3  # 0 is always the likeliest word
+    max_tokens: int = 200  # of one answer
 
 
 class OpenAiSpeechSettings(_Table, frozen=True, kw_only=True, tag="openai_speech"):
@@ -65,8 +65,8 @@ class OpenAiSpeechSettings(_Table, frozen=True, kw_only=True, tag="openai_speech
     role = "tts"
 
     base_url: str  # up to and including /v1
-    model: str
-    voice: str
+    model: str  # its name at the provider
+    voice: str  # its name at the provider
     instructions: str = ""  # how to speak, for models that take it
     # Less audio than this share of real time over a second counts as broken off: it would stutter.
     slowest: float = 0.9
@@ -78,7 +78,7 @@ class OpenAiTranscriptionSettings(_Table, frozen=True, kw_only=True, tag="openai
     role = "stt"
 
     base_url: str  # up to and including /v1
-    model: str
+    model: str  # its name at the provider
     language: str = ""  # "en"; "" leaves it to the model
     prompt: str = ""  # words that are likely
 
@@ -88,8 +88,8 @@ class DeepgramSettings(_Table, frozen=True, kw_only=True, tag="deepgram"):
 
     role = "stt"
 
-    base_url: str = "wss://api.deepgram.com/v1"
-    model: str = "nova-3"
+    base_url: str = "wss://api.deepgram.com/v1"  # another for a server of one's own
+    model: str = "nova-3"  # its name at the provider
     language: str = ""  # "en"; "" leaves it to the model
     endpointing_ms: int = 300  # silence after which it says that the caller has finished
 
@@ -99,8 +99,8 @@ class ElevenLabsSettings(_Table, frozen=True, kw_only=True, tag="elevenlabs"):
 
     role = "tts"
 
-    base_url: str = "wss://api.elevenlabs.io/v1"
-    model: str = "eleven_flash_v2_5"
+    base_url: str = "wss://api.elevenlabs.io/v1"  # another for a server of one's own
+    model: str = "eleven_flash_v2_5"  # its name at the provider
     voice: str  # its id
     stability: float = 0.5  # 0 to 1
     similarity: float = 0.8  # 0 to 1
