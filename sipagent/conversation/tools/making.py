@@ -52,6 +52,7 @@ class ToolMaker:
         self._environment = environment
         self._session: aiohttp.ClientSession | None = None
         self._servers: dict[str, tuple[Server, McpServer]] = {}
+        self._before: dict[str, McpServer] = {}  # as they were before the last reload that changed them
 
     async def make(
         self, name: str, definitions: Mapping[str, Definition], servers: Mapping[str, Server]
@@ -68,21 +69,25 @@ class ToolMaker:
         return tools
 
     async def close(self) -> None:
-        for _, server in self._servers.values():
+        for server in [*(server for _, server in self._servers.values()), *self._before.values()]:
             await server.close()
         self._servers.clear()
+        self._before.clear()
         if self._session is not None:
             await self._session.close()
 
     async def _server(self, name: str, spec: Server) -> McpServer:
-        """A reloaded dialplan may say something else of it."""
-        if (known := self._servers.get(name)) is not None:
-            if known[0] == spec:
-                return known[1]
-            await known[1].close()
+        """A reloaded dialplan may say something else of it; calls that are up keep the one they have."""
+        known = self._servers.get(name)
+        if known is not None and known[0] == spec:
+            return known[1]
         server = McpServer(name, spec, self._guard, self._environment)
         await server.start()
         self._servers[name] = (spec, server)
+        if known is not None:
+            if (older := self._before.pop(name, None)) is not None:
+                await older.close()
+            self._before[name] = known[1]
         return server
 
     def _tool(self, name: str, spec: Definition) -> Tool:
