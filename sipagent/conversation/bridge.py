@@ -116,6 +116,8 @@ class Bridge:
             self._fillers = 0
         self._silence.act_ms = round(self._usual_ms * self._budget.filler_scale)
         acts = self._silence.tick(now, waiting_since=waiting, audible=audible)
+        if acts and Act.PROVIDER in self._manners.dead_air:  # the first time and again: another may hang by now
+            self._ledger.hurry()
         return [todo for act in acts if turn is not None and (todo := self._todo(turn, act)) is not None]
 
     def failed(self, turn: Turn) -> GiveUp | None:
@@ -159,7 +161,6 @@ class Bridge:
         turn.details.setdefault("dead_air", []).append(str(act))
         match act:
             case Act.PROVIDER:
-                self._ledger.hurry()
                 return None
             case Act.FILLER:
                 texts = fillers(self._manners)
