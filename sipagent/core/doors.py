@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def make_door(folder: Path, name: str, kind: socket.SocketKind = socket.SOCK_STR
     door.listen(_BACKLOG)
     door.setblocking(False)
     return door
+
+
+def try_door(folder: Path, name: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket | None:
+    """None, and a line on standard error, where the folder takes no sockets: the process then ends with its main."""
+    try:
+        return make_door(folder, name, kind)
+    except OSError as error:
+        print(f"{folder} takes no sockets ({error.strerror}): calls do not outlive the main process", file=sys.stderr)
+        return None
 
 
 def admit(door: socket.socket) -> socket.socket | None:

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.core.doors import make_door
+from sipagent.core.doors import try_door
 from sipagent.core.errors import ProcessDied
 from sipagent.core.ipc import die_with_parent
 from sipagent.media import native
@@ -438,7 +438,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--settings", required=True, help="MediaSettings as JSON")
     parser.add_argument("--door", help="folder and name, as of a path, of the door for a new main")
     options = parser.parse_args(arguments)
-    if not options.door:
+    door = try_door(Path(options.door).parent, Path(options.door).name) if options.door else None
+    if door is None:
         die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they may reach the whole group; main decides when calls are over
@@ -446,7 +447,6 @@ def main(arguments: list[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))  # two sockets a call
     settings = msgspec.json.decode(options.settings, type=MediaSettings)
     control = socket.socket(fileno=options.control)
-    door = make_door(Path(options.door).parent, Path(options.door).name) if options.door else None
     engine = Engine(settings, control, options.memory, options.wake, door)
     scheduling = _go_realtime(settings.realtime)
     gc.collect()

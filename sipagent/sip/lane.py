@@ -21,7 +21,7 @@ import msgspec
 import pjsua2 as pj
 
 from sipagent.core.clock import mono_ns
-from sipagent.core.doors import make_door, take_away, wait_for_main
+from sipagent.core.doors import take_away, try_door, wait_for_main
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.lane_accounts import Accounts
@@ -171,7 +171,7 @@ class Lane:
             )
         except RuntimeError as error:
             self.problem("the lane's own request", error)
-        self._door = make_door(Path(start.run), self._door_name) if start.run else None
+        self._door = try_door(Path(start.run), self._door_name) if start.run else None
         self.emit(self._ready())
 
     def _ready(self) -> LaneReady:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from sipagent.core.doors import LONELY_S, make_door, take_away, wait_for_main
+from sipagent.core.doors import LONELY_S, take_away, try_door, wait_for_main
 from sipagent.sip.lane import serve
 
 DOOR = "zygote"
@@ -141,7 +141,7 @@ class Zygote:
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     run = Path(sys.argv[2]) if len(sys.argv) > 2 else None  # the folder for its door
-    door = make_door(run, DOOR, socket.SOCK_SEQPACKET) if run is not None else None
+    door = try_door(run, DOOR, socket.SOCK_SEQPACKET) if run is not None else None
     # See lane.serve: the end is main's to announce.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

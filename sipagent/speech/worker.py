@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sipagent.core.doors import make_door, take_away, wait_for_main
+from sipagent.core.doors import take_away, try_door, wait_for_main
 from sipagent.core.ipc import die_with_parent, frame, read_frame_blocking
 from sipagent.speech import models, protocol
 from sipagent.speech.lane import Lane
@@ -230,7 +230,7 @@ class Worker:
 def main(arguments: list[str]) -> None:
     run = Path(arguments[2]) if len(arguments) > 2 else None
     name = f"{SPEECH_DOOR}{os.getpid()}"
-    door = make_door(run, name) if run is not None else None
+    door = try_door(run, name) if run is not None else None
     if door is None:
         die_with_parent()
     # Ctrl-C and a service manager's stop go to every process; main still says goodbye, then closes our socket.

@@ -41,6 +41,12 @@ def test_nobody_is_waited_for_longer_than_told(tmp_path: Path):
         assert doors.wait_for_main(door, 0.05) is None
 
 
+def test_a_folder_that_takes_no_sockets_is_no_reason_to_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "file").write_text("")
+    assert doors.try_door(tmp_path / "file", "lane-1") is None
+    assert "do not outlive" in capsys.readouterr().err
+
+
 async def test_a_process_that_is_not_ours_can_be_ended_and_waited_for():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert child.stdin is not None
