@@ -173,10 +173,12 @@ class _Signals:
     """The last second of both directions at 8 kHz."""
 
     _KEPT = 2 * SEARCH
+    _ALL = 4 * _KEPT // FRAME + 1  # frames
 
     def __init__(self) -> None:
         self._both = np.zeros((2, 4 * self._KEPT), np.float32)  # filled to the end, then begun again
         self._end = self._KEPT
+        self._silent = self._ALL
         self._windows = np.zeros((2, WINDOW), np.float32)
 
     def store(self, received: Pcm, sent: Pcm | None) -> tuple[float, float]:
@@ -188,8 +190,11 @@ class _Signals:
         self._end = end + FRAME
         power = self._put(both[0, end : end + FRAME], received)
         if sent is None:
-            both[1, end : end + FRAME] = 0.0
+            self._silent += 1
+            if self._silent <= self._ALL:  # later it is silent all over
+                both[1, end : end + FRAME] = 0.0
             return power, 0.0
+        self._silent = 0
         return power, self._put(both[1, end : end + FRAME], sent)
 
     def _put(self, place: Floats, frame: Pcm) -> float:

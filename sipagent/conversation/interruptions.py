@@ -28,6 +28,8 @@ class Interruptions:
         """As `Floor.frame`; whether the caller takes the floor with this one."""
         self._held_ms += FRAME_MS * self._holding
         act = self._floor.frame(voiced, speech_ms, saying(turn))
+        if act is None:  # as mostly
+            return False
         match act:
             case Act.DUCK:
                 self._out.duck(True)
