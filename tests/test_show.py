@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sipagent.core.states import TransferState
+from sipagent.core.states import ToolStatus, TransferState
 from tests.store.story import Story
 from tests.test_ladder import record, show
 
@@ -31,3 +31,13 @@ async def test_a_turn_shows_how_it_came_about(tmp_path: Path) -> None:
     lines = show(tmp_path).stdout.splitlines()
     assert any("wait 300" in line and "voice 120" in line for line in lines)
     assert any(line.strip().startswith("end: strategy silence") for line in lines)
+
+
+async def test_every_call_of_a_tool(tmp_path: Path) -> None:
+    story = Story()
+    await record(tmp_path, [*story.arrives(), *story.tool(5), *story.tool(9, ToolStatus.FAILED)])
+    lines = [line for line in show(tmp_path).stdout.splitlines() if "order_status" in line]
+    assert [line.split()[1:] for line in lines] == [
+        ["order_status", "http", '{"order":', '"1234"}', "ok", "400"],
+        ["order_status", "http", '{"order":', '"1234"}', "failed", "400", "the", "server", "answered", "500"],
+    ]
