@@ -41,8 +41,8 @@ from sipagent.speech.whisper import Decoded, Recogniser
 WORDS_MS = 120  # from the pause to its words: an idle core needs 67 (p50) to 100 (p95), the rest is the way there
 MELODY_MS = 50
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "") or "~/.cache").expanduser() / "sipagent" / "turn_ends.pickle"
-FIXED_MS = (200, 300, 400, 500, 600, 700, 800, 900, 1000, 1200, 1400)
-PATIENCE = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75)
+FIXED_MS = (200, 340, 450, 600, 800, 1000, 1200, 1400)
+PATIENCE = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
 AUDIBLE_MS = 200  # from the decision to the agent's first sound, at best: until then nobody notices a cut-off
 
 

@@ -1,8 +1,8 @@
 """The wait by everything that is known: words, how sure the recogniser is of them, melody, the question that was asked,
 and how long this caller's pauses within turns are.
 
-The words choose a wait; the rest makes it longer or shorter. The figures were chosen on the tuning part of the set of
-`bench.turn_ends`.
+The words choose a wait; the rest makes it longer or shorter. The figures are the best for the tuning part of the set of
+`bench.turn_ends` at about 450 ms of delay (docs/turn-ends.md).
 """
 
 from dataclasses import dataclass
@@ -11,22 +11,25 @@ from sipagent.conversation.interfaces import Expecting, Words
 from sipagent.conversation.turn_end import USUAL_PAUSE_MS, Known, Wait
 from sipagent.conversation.turn_words import Lexicon, Phrase, Reading, read
 
+NO_MELODY = 0.5  # where nobody can tell
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
     """Silence in ms for each kind of phrase, and how far the other signs may move it."""
 
-    whole: int = 180
-    sentence: int = 260
+    whole: int = 200
+    sentence: int = 250
+    sentence_sung: int = 240  # more for a sentence that sounds unfinished, by the cube of that
     plain: int = 420
-    counting: int = 900
-    open: int = 1000
+    plain_sung: int = 350
+    counting: int = 1080
+    open: int = 1080
+    unsure: int = 340  # more for a sentence of which the recogniser is not sure
+    sure: float = 0.66  # its confidence from which it is
     unknown: int = 600  # the words are not there yet; a recogniser that is late must not make the caller wait for ever
     told: int = 120  # the provider itself says that the turn is over
-    sure: float = 0.5  # confidence below which the words count as unpunctuated
-    melody: float = 1.6  # by which factor speech that sounds unfinished waits longer, and finished shorter
     slow: float = 1.5  # at most, for a caller whose own pauses are long; and as much shorter for a quick one
-    shortest: int = 120
     longest: int = 1800
 
 
@@ -41,33 +44,33 @@ class ByWords:
         self._last: tuple[Words, Expecting, Reading] | None = None  # asked again at every frame of a pause
 
     def wait(self, known: Known) -> Wait:
-        reading = self.reading(known)
-        return Wait(self._waits.unknown, "no words yet") if reading is None else Wait(self.base(reading), reading.why)
+        if known.words is None:
+            return Wait(self._waits.unknown, "no words yet")
+        return self.judge(known.words, known.expecting, NO_MELODY)[0]
 
-    def base(self, reading: Reading) -> int:
-        match reading.phrase:
+    def judge(self, words: Words, expecting: Expecting, melody: float) -> tuple[Wait, Phrase]:
+        """The wait for these words, spoken with this melody (0..1)."""
+        waits = self._waits
+        phrase, why = self._read(words, expecting)
+        match phrase:
             case Phrase.WHOLE:
-                return self._waits.whole
+                ms: float = waits.whole
+            case Phrase.SENTENCE if words.confidence < waits.sure:
+                ms, why = waits.sentence + waits.unsure + waits.sentence_sung * (1 - melody) ** 3, f"{why}, unsure"
             case Phrase.SENTENCE:
-                return self._waits.sentence
+                ms = waits.sentence + waits.sentence_sung * (1 - melody) ** 3
             case Phrase.PLAIN:
-                return self._waits.plain
+                ms = waits.plain + waits.plain_sung * (1 - melody)
             case Phrase.COUNTING:
-                return self._waits.counting
+                ms = waits.counting
             case Phrase.OPEN:
-                return self._waits.open
+                ms = waits.open
+        return Wait(round(ms), why), phrase
 
-    def reading(self, known: Known) -> Reading | None:
-        """None until there are words."""
-        words = known.words
-        if words is None:
-            return None
-        if self._last is None or self._last[0] is not words or self._last[1] is not known.expecting:
-            self._last = (words, known.expecting, read(words.text, known.expecting, self._language))
-        reading = self._last[2]
-        if reading.phrase in (Phrase.SENTENCE, Phrase.WHOLE) and words.confidence < self._waits.sure:
-            return Reading(Phrase.PLAIN, f"{reading.why}, unsure")
-        return reading
+    def _read(self, words: Words, expecting: Expecting) -> Reading:
+        if self._last is None or self._last[0] is not words or self._last[1] is not expecting:
+            self._last = (words, expecting, read(words.text, expecting, self._language))
+        return self._last[2]
 
 
 class ByMelody:
@@ -96,20 +99,14 @@ class Adaptive:
 
     def wait(self, known: Known) -> Wait:
         waits = self._waits
-        if known.words is not None and known.words.end_of_turn:
-            return Wait(waits.told, "provider")
-        reading = self._words.reading(known)
-        if reading is None:
+        if known.words is None:
             return Wait(waits.unknown, "no words yet")
-        ms = self._words.base(reading) * self._by_melody(known) * self._by_caller(reading, known)
-        return Wait(round(min(max(ms, waits.shortest), waits.longest)), reading.why)
-
-    def _by_melody(self, known: Known) -> float:
-        return 1.0 if known.prosody is None else float(self._waits.melody ** (1.0 - 2.0 * known.prosody))
-
-    def _by_caller(self, reading: Reading, known: Known) -> float:
-        """Who makes long pauses gets longer waits where a pause is to be feared."""
-        if reading.phrase in (Phrase.WHOLE, Phrase.SENTENCE):
-            return 1.0
-        slow = self._waits.slow
-        return min(max(known.own_pause_ms / USUAL_PAUSE_MS, 1 / slow), slow)
+        if known.words.end_of_turn:
+            return Wait(waits.told, "provider")
+        melody = NO_MELODY if known.prosody is None else known.prosody
+        wait, phrase = self._words.judge(known.words, known.expecting, melody)
+        if phrase in (Phrase.WHOLE, Phrase.SENTENCE):
+            return wait
+        # Who makes long pauses gets longer waits where a pause is to be feared.
+        slow = min(max(known.own_pause_ms / USUAL_PAUSE_MS, 1 / waits.slow), waits.slow)
+        return Wait(round(min(wait.ms * slow, waits.longest)), wait.why)

@@ -243,7 +243,7 @@ class AgentSpec(_Part, frozen=True):
     resumed: str = "Sorry, I lost you for a moment. Where were we?"  # when it is back
     transfer_failed: str = "I am sorry, {reason}. Can I help you with anything else?"  # back from a failed transfer
     barge_in: Literal["always", "words", "never"] | BargeInSpec = "always"
-    turn_end: TurnEndName | TurnEndSpec = "silence"
+    turn_end: TurnEndName | TurnEndSpec = "adaptive"
     max_duration_s: float = 900.0
     callee: CalleeSpec | None = None  # of calls placed for it: who answers is found out
 
