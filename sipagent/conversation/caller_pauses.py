@@ -7,7 +7,7 @@ from sipagent.conversation.turn_end import USUAL_PAUSE_MS
 
 REMEMBERED = 24  # pauses; people change their pace within a call
 PRIOR = 4  # pauses' worth of what callers in general do
-WITHIN_MS = (120, 2500)  # shorter ones are between sounds, longer ones between turns
+WITHIN_MS = (250, 2500)  # shorter ones are between words, longer ones between turns
 
 
 class CallerPauses:

@@ -91,6 +91,8 @@ def read(text: str, expecting: Expecting, known: Lexicon) -> Reading:
         return Reading(Phrase.WHOLE, "yes or no")
     if _last(words, known.closings):
         return Reading(Phrase.WHOLE, "closing")
+    if words[-1] in known.numbers and not mark.endswith("?"):
+        return Reading(Phrase.PLAIN, "number to come")
     if mark.endswith((".", "?", "!")):
         return Reading(Phrase.SENTENCE, "sentence")
     return Reading(Phrase.PLAIN, "no punctuation")
