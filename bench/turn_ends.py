@@ -42,7 +42,7 @@ WORDS_MS = 120  # from the pause to its words: an idle core needs 67 (p50) to 10
 MELODY_MS = 50
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "") or "~/.cache").expanduser() / "sipagent" / "turn_ends.pickle"
 FIXED_MS = (200, 340, 450, 600, 800, 1000, 1200, 1400)
-PATIENCE = (0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+PATIENCE = (0.7, 0.85, 1.0, 1.2, 1.5, 1.8, 2.2, 2.6)
 AUDIBLE_MS = 200  # from the decision to the agent's first sound, at best: until then nobody notices a cut-off
 
 
@@ -112,7 +112,7 @@ class Ended(NamedTuple):
 class Ears:
     """What is varied besides the strategy."""
 
-    pause_ms: int = ConversationSettings().pause_ms
+    pause_ms: int = 100
     loudness: bool = True  # the end is found by level, too
     melody: bool = True
     learns: bool = True  # from the caller's own pauses

@@ -120,7 +120,8 @@ class Listener:
         return heard
 
     def _frame(self, frame: Pcm, position: int, voiced: bool, arrival: int, now: int) -> None:
-        loud = self._loudness.push(frame, voiced)
+        # A fixed silence is timed from where the detector lets go, as its setting has always meant.
+        loud = self._loudness.push(frame, voiced) or (voiced and self._turn_end.name == "silence")
         change = self._endpointer.push(position, voiced, loud)
         self._prosody.push(frame)
         heard = self._heard

@@ -5,7 +5,7 @@ import msgspec
 
 class ConversationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     endpointing_ms: int = 340  # silence that ends the caller's turn; shorter cuts off slow speakers, longer feels slow
-    pause_ms: int = 100  # silence after which the words so far are recognised ahead, so that they are ready in time
+    pause_ms: int = 140  # silence after which the words so far are recognised ahead, so that they are ready in time
     start_ms: int = 60  # speech needed before it counts as speech; shorter lets clicks through
     barge_in_ms: int = 260  # speech of the caller that stops the agent; shorter lets "mm-hm" stop it
     partial_ms: int = 500  # how often the words so far are recognised while the caller speaks

@@ -12,6 +12,9 @@ from sipagent.conversation.interfaces import Expecting, Words
 
 USUAL_PAUSE_MS = 450.0  # a pause within a turn, of callers in general (geometric mean); see docs/turn-ends.md
 
+PATIENCE_MS = 500  # of silence more for one more of patience
+MOST_MS = 1400  # that patience lengthens a wait to; by then a caller wonders whether anybody is there
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -68,10 +71,13 @@ class Provider:
 
 
 class Patient:
-    """Another strategy, more patient or less: for callers who need time, and for answers that take some."""
+    """Another strategy, more patient or less: for callers who need time, and for answers that take some.
+
+    Less is a factor, as 0.8. More is added, since short waits are the ones that cut off: 1.5 is half of a half second.
+    """
 
     def __init__(self, strategy: TurnEnd, factor: float, answers: Mapping[Expecting, float]) -> None:
-        """`factor` for every wait; `answers` has another for what is expected just then."""
+        """`factor` is for every wait; `answers` has another one for what is expected just then."""
         self._strategy = strategy
         self._factor = factor
         self._answers = answers
@@ -82,7 +88,10 @@ class Patient:
 
     def wait(self, known: Known) -> Wait:
         wait = self._strategy.wait(known)
-        return Wait(round(wait.ms * self._factor * self._answers.get(known.expecting, 1.0)), wait.why)
+        factor = self._factor * self._answers.get(known.expecting, 1.0)
+        if factor <= 1.0:
+            return Wait(round(wait.ms * factor), wait.why)
+        return Wait(max(wait.ms, min(round(wait.ms + (factor - 1.0) * PATIENCE_MS), MOST_MS)), wait.why)
 
 
 class Scaled:

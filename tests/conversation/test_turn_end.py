@@ -163,12 +163,13 @@ def test_the_providers_own_signal_alone():
     assert ms(strategy, "On Tuesday.") >= 1000
 
 
-def test_patience_is_a_factor_and_answers_have_their_own():
+def test_patience_lengthens_every_wait_and_answers_have_their_own():
     plain = make("silence", SETTINGS).wait(SAID).ms
     spec = TurnEndSpec(strategy="silence", patience=1.5, answers={"digits": 2.0})
     strategy = make(spec, SETTINGS)
-    assert strategy.wait(SAID).ms == round(1.5 * plain)
-    assert ms(strategy, "3 4", expecting=Expecting.DIGITS) == 3 * plain
+    assert strategy.wait(SAID).ms == plain + 250
+    assert ms(strategy, "3 4", expecting=Expecting.DIGITS) == plain + 1000
+    assert make(TurnEndSpec(strategy="silence", patience=0.5), SETTINGS).wait(SAID).ms == plain // 2
     assert make(TurnEndSpec(strategy="silence", silence_ms=800), SETTINGS).wait(SAID).ms == 800
 
 
