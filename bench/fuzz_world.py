@@ -67,7 +67,7 @@ class NoSockets:
     def aimed(self, slot: int) -> bool:
         return True
 
-    def bind(self, slot: int, port: int) -> None:
+    def bind(self, slot: int, port: int, *, ipv6: bool = False) -> None:
         pass
 
     def listen(self, slot: int) -> None:
