@@ -78,6 +78,7 @@ class MediaPort:
         self._heard_said: tuple[MediaPort, ...] = ()
         self._hears_own, self._hears_keys = True, False
         self._ducked = self._held = False
+        self._rings.tx_mode[slot] = TxMode.FULL  # a main before us may have died while the agent was held
         self._final: MediaFigures | None = None
         self._at_close = (0, 0)  # written, played
 
