@@ -13,9 +13,12 @@ class KeyedAnswer:
         self._keys = ""
         self._last = 0
         self._ended = False
+        self._expecting = Expecting.ANYTHING  # when the first of them was pressed
 
     def press(self, key: str, expecting: Expecting, now: int) -> bool:
         """Whether keys are an answer to what is asked for; `#` ends one and begins none."""
+        if expecting is not self._expecting:
+            self._begin(expecting)
         if expecting not in _COMPLETE_AFTER_S or self._ended:
             return False
         if key == END:
@@ -27,10 +30,16 @@ class KeyedAnswer:
 
     def due(self, expecting: Expecting, now: int) -> str | None:
         """The answer, once, when it is complete."""
+        if expecting is not self._expecting:  # the conversation has gone on: they answered another question
+            self._begin(expecting)
         if not self._keys:
             return None
         waited_s = (now - self._last) / 1e9
         if not self._ended and waited_s < _COMPLETE_AFTER_S.get(expecting, 0.0):
             return None
-        keys, self._keys, self._ended = self._keys, "", False
+        keys = self._keys
+        self._begin(expecting)
         return keys
+
+    def _begin(self, expecting: Expecting) -> None:
+        self._keys, self._ended, self._expecting = "", False, expecting

@@ -63,6 +63,7 @@ from sipagent.core.ids import CallId, new_turn_id
 
 HAPPENINGS = 64  # bound of what may wait for the loop; far more than one call can cause within a turn
 MORE_GUESSES = 2  # begun at pauses where turns take long
+CARRIED = 12  # utterances that wait for the floor: each keeps its audio
 IDLE = (Verdict.BACKCHANNEL, Verdict.NOISE)  # what nobody answers
 ASIDE_S = 5.0  # for recognising what the caller said while the agent spoke
 STOP_S = 1.0
@@ -320,8 +321,7 @@ class Session:
                     if self._turn is None:
                         await self._speculation.retract()
                 case FloorFree():
-                    if self._turn is None and self._carried and not self._listener.hearing:
-                        self._begin(tasks, self._take_carried(), [])
+                    self._begin_carried(tasks)
                 case Keyed(keys):
                     if self._turn is not None and self._interruptions.may_yield(self._turn):
                         await self._give_floor(self._turn)
@@ -329,11 +329,12 @@ class Session:
                         self._begin_keyed(tasks, keys)
                 case Heard(aside=Verdict.BACKCHANNEL | Verdict.NOISE):
                     happening.recognition.cancel()
+                    self._begin_carried(tasks)
                 case Heard():
                     if self._turn is None:
                         self._begin(tasks, [*self._take_carried(), happening], [])
                     elif happening.aside is Verdict.LATER:
-                        self._carried.append(happening)
+                        self._carry(happening)
                     else:
                         task = tasks.create_task(self._listen_to(happening), name=f"{self._call_id}/aside")
                         self._asides.append((happening, task))
@@ -385,11 +386,24 @@ class Session:
             case Verdict.INTERRUPTION if turn is not None:
                 await self._give_floor(turn)
             case Verdict.BACKCHANNEL | Verdict.NOISE:
+                self._begin_carried(tasks)
                 return
             case _:
                 pass
-        self._carried.append(heard)
+        self._carry(heard)
         if self._turn is None:
+            self._begin(tasks, self._take_carried(), [])
+
+    def _carry(self, heard: Heard) -> None:
+        """It is answered when the floor is free; of too many the oldest are let go."""
+        self._carried.append(heard)
+        for old in self._carried[:-CARRIED]:
+            old.recognition.cancel()
+        del self._carried[:-CARRIED]
+
+    def _begin_carried(self, tasks: asyncio.TaskGroup) -> None:
+        """Answers what waits for the floor, unless the caller is speaking again."""
+        if self._turn is None and self._carried and not self._listener.hearing:
             self._begin(tasks, self._take_carried(), [])
 
     async def _give_floor(self, turn: Turn) -> None:

@@ -247,6 +247,21 @@ async def test_keys_answer_as_words_do():
     assert await says(agent, "1") == "3 large, thank you."
 
 
+async def test_an_answer_that_is_given_again_is_told_once():
+    agent = Desk(MANY)
+    await ask(agent, "track parcel")
+    await ask(agent, "1234")
+    before = agent.checkpoint()
+    await ask(agent, "yes")
+    agent.rollback(before)  # the caller went on before the answer was heard
+    await ask(agent, "yes please")
+    assert agent.done == [("track", {"code": "1234"})]
+    await ask(agent, "track parcel")
+    await ask(agent, "1234")
+    await ask(agent, "yes")
+    assert len(agent.done) == 2, "another time it is another matter"
+
+
 async def test_its_memory_is_plain_data():
     agent = Desk(MANY)
     await ask(agent, "book")

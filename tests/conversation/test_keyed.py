@@ -31,6 +31,15 @@ def test_one_key_is_enough_where_one_is_asked_for(expecting):
     assert keyed.due(expecting, 0) == "2"
 
 
+def test_keys_for_one_question_are_no_answer_to_another():
+    keyed = KeyedAnswer()
+    for key in "4711":
+        keyed.press(key, Expecting.DIGITS, 0)
+    assert keyed.due(Expecting.YES_NO, SECOND) is None
+    keyed.press("1", Expecting.YES_NO, SECOND)
+    assert keyed.due(Expecting.YES_NO, SECOND) == "1"
+
+
 def test_keys_nobody_asked_for_are_no_answer_and_there_are_only_so_many():
     keyed = KeyedAnswer()
     assert not keyed.press("1", Expecting.ANYTHING, 0)

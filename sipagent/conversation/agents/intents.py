@@ -80,6 +80,8 @@ class IntentAgent:
             first = next(iter(intents[manners.start].slots))
             self._state = State(intent=manners.start, asking=first, said=intents[manners.start].slots[first].ask)
         self.intent = manners.start
+        self._told: tuple[str, dict[str, str]] | None = None  # what was fulfilled last
+        self._retracted: tuple[str, dict[str, str]] | None = None  # the same, when the turn it was for is retracted
 
     @property
     def expecting(self) -> Expecting:
@@ -90,9 +92,11 @@ class IntentAgent:
 
     def rollback(self, state: object) -> None:
         self._state = from_plain(state)
+        self._retracted, self._told = self._told or self._retracted, None
 
     async def respond(self, asked: Asked) -> AsyncIterator[Piece]:
         state, today = self._state, self._today()
+        self._told = None
         move = self._dialogue.reply(state, asked.text, today)
         if move is None:
             name, score = await self._matcher.match(asked.text)
@@ -121,12 +125,19 @@ class IntentAgent:
         if answer:
             yield Text(answer, intent.whole)
         await asked.certain()
-        self._fulfilled(learnt.intent, learnt.values)
+        self._tell(learnt.intent, learnt.values)
         if intent.transfer:
             told = "" if isinstance(intent.transfer, str) else intent.transfer.whisper.format(**learnt.spoken)
             yield plan_of(intent.transfer, told)
         elif intent.hangup:
             yield EndCall()
+
+    def _tell(self, intent: str, values: dict[str, str]) -> None:
+        """Not once more when the caller only went on speaking before the answer was heard."""
+        self._told = (intent, values)
+        if self._told != self._retracted:
+            self._fulfilled(intent, values)
+        self._retracted = None
 
     def _is_aside(self, name: str) -> bool:
         intent = self._intents[name]
