@@ -115,6 +115,15 @@ async def test_an_agent_that_is_never_interrupted_answers_afterwards():
     assert asides(scene) == [("later", "no wait")]
 
 
+async def test_what_waits_for_the_floor_is_answered_although_a_hmm_spans_the_agents_end():
+    scene = await speaking([["what about friday"], ["Hmm."]], barge_in="never")
+    await utters(scene, 1500)
+    while scene.wire.queued > 35:
+        await scene.run(0.02)
+    await utters(scene, 400)
+    assert (await finished(scene))[-1] == ("what about friday", False)
+
+
 async def test_only_speech_that_lasts_interrupts():
     scene = await speaking([["no wait"], ["no wait a moment"]], barge_in=BargeInSpec(after_ms=800))
     await utters(scene, 600)
