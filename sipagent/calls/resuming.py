@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from sipagent.calls import bridging
 from sipagent.calls.leg import Leg
-from sipagent.calls.saved import SavedCall, steps_of
+from sipagent.calls.saved import SavedCall, events_of, steps_of
 from sipagent.core import clock
 from sipagent.core.events import CallEnded, CallResumed, Event, LegEnded, MediaFigures
 from sipagent.core.ids import CallId, LegId
@@ -52,8 +52,8 @@ def take_up(
     standing = registry.services.lane.standing
     going_on = 0
     for saved in left:
-        for event in saved.events:
-            replay(event.event())
+        for event in events_of(saved):
+            replay(event)
         if saved.ended:
             registry.forget(CallId(saved.id))
             continue

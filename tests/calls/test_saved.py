@@ -1,13 +1,17 @@
 """What is on disk of a call: as it was, its owner's alone, thrown away where it cannot be read."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 
-from sipagent.calls import saved
+from sipagent.calls import resuming, saved
+from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedLeg, SavedStep, SavedTalk, SavedTurn
 from sipagent.core import clock
+from sipagent.core.events import Event
 from sipagent.core.ids import new_call_id, new_leg_id
 from sipagent.core.states import Direction, LegState
 from sipagent.dialplan.model import AgentStep, DialStep, SayStep
@@ -104,6 +108,24 @@ def test_the_record_knows_an_event_that_was_on_disk():
     for event in Story().whole():
         again = SavedEvent.of(event).event()
         assert event_id(again) == event_id(event), type(event).__name__
+
+
+def test_an_event_of_another_version_costs_only_itself():
+    good = SavedEvent.of(next(iter(Story().whole())))
+    unreadable = [
+        SavedEvent(kind="FaxCame", data=good.data),
+        SavedEvent(kind=good.kind, data=msgspec.msgpack.encode({"at": 1})),
+        SavedEvent(kind=good.kind, data=b"\xc1"),
+    ]
+    forgotten: list[str] = []
+    registry = SimpleNamespace(
+        services=SimpleNamespace(lane=SimpleNamespace(standing={})), legs=[], forget=forgotten.append
+    )
+    told: list[Event] = []
+    left = call(ended=True, events=[*unreadable, good])
+    assert resuming.take_up(cast(CallRegistry, registry), [left], 0, told.append) == 0
+    assert [event_id(event) for event in told] == [event_id(good.event())]
+    assert forgotten == [left.id]
 
 
 def test_a_step_of_another_version_is_refused():
