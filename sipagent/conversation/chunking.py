@@ -13,6 +13,7 @@ CLAUSE_MAX = 240  # cut at a space even without punctuation
 _SENTENCE_END = re.compile(r"[.!?…]+[\"')\]]*(?=\s)|\n+")
 _CLAUSE_END = re.compile(r"[,;:–—]+(?=\s)")
 _ABBREVIATION = re.compile(r"(?:^|\s)(?:mr|mrs|ms|dr|st|no|vs|etc|e\.g|i\.e|[a-z])\.$", re.IGNORECASE)
+_ABBREVIATED = 6  # characters: the longest abbreviation, what is before it and a line's end
 
 
 class Chunker:
@@ -37,20 +38,18 @@ class Chunker:
         return [clause] if clause else []
 
     def _cut(self) -> int | None:
-        for found in _SENTENCE_END.finditer(self._text):
-            if not _ABBREVIATION.search(self._text[: found.end()]):
-                sentence: int | None = found.end()
-                break
-        else:
-            sentence = None
+        """Looks no further than a clause may be long: a model's text has no bound of its own."""
+        text = self._text[: CLAUSE_MAX + 1]
+        ends = (found.end() for found in _SENTENCE_END.finditer(text))
+        sentence = next((end for end in ends if not _ABBREVIATION.search(text, max(0, end - _ABBREVIATED), end)), None)
         limit = FIRST_MIN if self._first else CLAUSE_MIN
-        for found in _CLAUSE_END.finditer(self._text):
+        for found in _CLAUSE_END.finditer(text):
             if found.start() >= limit and (sentence is None or found.end() < sentence):
                 return found.end()
         if sentence is not None:
             return sentence
-        if len(self._text) > CLAUSE_MAX:
-            space = self._text.rfind(" ", 0, CLAUSE_MAX)
+        if len(text) > CLAUSE_MAX:
+            space = text.rfind(" ", 0, CLAUSE_MAX)
             return space if space > 0 else CLAUSE_MAX
         return None
 

@@ -82,6 +82,16 @@ def test_a_text_without_end_is_cut():
     assert " ".join(clauses).split() == ["word"] * 200
 
 
+@pytest.mark.parametrize("text", ["word " * 200 + "end. ", "a. " * 20_000, "Dr. etc. e.g. " * 4_000, ". " * 20_000])
+def test_what_comes_in_one_piece_is_cut_like_what_comes_in_many(text):
+    # Time that grows with the square of such a text is minutes.
+    chunker = chunking.Chunker()
+    pieces = [text[at : at + 100] for at in range(0, len(text), 100)]
+    streamed = [clause for piece in pieces for clause in chunker.push(piece)] + chunker.flush()
+    clauses = chunking.split(text)
+    assert clauses == streamed and max(len(clause) for clause in clauses) <= chunking.CLAUSE_MAX
+
+
 def test_silence_watch():
     watch = SilenceWatch(2.0, prompts=1)
     second = 1_000_000_000

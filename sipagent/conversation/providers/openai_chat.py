@@ -74,13 +74,13 @@ class OpenAiChat:
                     for choice in chunk.get("choices") or ():
                         delta = choice.get("delta") or {}
                         text = delta.get("content")
-                        if isinstance(text, str) and text:
+                        if isinstance(text, str) and (text := text[: MAX_REPLY_CHARS - length]):
                             length += len(text)
                             yield Delta(text)
                         for piece in delta.get("tool_calls") or ():
                             calls.add(piece)
                             yield Delta("")  # a sign of life: the call itself comes at the end
-                    if length > MAX_REPLY_CHARS:
+                    if length >= MAX_REPLY_CHARS:
                         break
         for call in calls.made():
             yield call
