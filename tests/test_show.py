@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sipagent.cli.show import _notable
 from sipagent.core.states import ToolStatus, TransferState
 from tests.store.story import Story
 from tests.test_ladder import record, show
@@ -30,7 +31,11 @@ async def test_a_turn_shows_how_it_came_about(tmp_path: Path) -> None:
     await record(tmp_path, [*story.arrives(), *story.turn(2, said="when do you open")])
     lines = show(tmp_path).stdout.splitlines()
     assert any("wait 300" in line and "voice 120" in line for line in lines)
-    assert any(line.strip().startswith("end: strategy silence") for line in lines)
+    assert not any("strategy" in line for line in lines), "what is as ever is in the JSON"
+    answered, failed = {"role": "stt", "provider": "a"}, {"role": "stt", "provider": "b", "failed": "it hung"}
+    noted = _notable({"end": {"strategy": "words"}, "keys": True, "providers": [answered, failed]})
+    assert noted == {"keys": True, "providers": [failed]}
+    assert _notable({"providers": [answered]}) == {}
 
 
 async def test_every_call_of_a_tool(tmp_path: Path) -> None:

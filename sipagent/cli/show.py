@@ -63,8 +63,8 @@ def turn_lines(turn: TurnRecord, full_ms: float) -> RenderableType:
     if turn.total_ms is not None:
         parts = {name: getattr(turn, name) for name, _, _ in PARTS}
         lines.append(Text.assemble("    ", latency_bar(parts, full_ms)))
-    if turn.details:
-        told = plain("    " + _told(turn.details))
+    if noted := _notable(turn.details):
+        told = plain("    " + _told(noted))
         told.stylize("dim")
         lines.append(told)
     spoken = Text.assemble(("  agent  ", "bold cyan"), plain(turn.heard_text))
@@ -73,6 +73,13 @@ def turn_lines(turn: TurnRecord, full_ms: float) -> RenderableType:
         spoken.append(turn.agent_text.removeprefix(turn.heard_text), "dim")
     lines.append(spoken)
     return Group(*lines)
+
+
+def _notable(details: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of the call would not expect; all of it is in the JSON."""
+    noted = {name: value for name, value in details.items() if name not in ("end", "speculation", "providers")}
+    trouble = [note for note in details.get("providers") or () if "failed" in note or "late" in note]
+    return noted | ({"providers": trouble} if trouble else {})
 
 
 def _told(details: Mapping[str, Any]) -> str:
