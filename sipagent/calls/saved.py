@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 from sipagent.core.clock import Stamp
 from sipagent.core.events import EVENT_TYPES, Event, TurnEnded
 from sipagent.core.states import Direction, LegState
+from sipagent.core.text import all_storable
 from sipagent.dialplan import model
 from sipagent.sip.protocol import Answered
 from sipagent.sip.sdp import Terms
@@ -94,7 +96,7 @@ class SavedEvent(msgspec.Struct, kw_only=True):
     def of(cls, event: Event) -> "SavedEvent":
         if isinstance(event, TurnEnded):  # may hold anything that the record makes JSON of
             event = replace(event, details=event_data(event)["details"])
-        return cls(kind=type(event).__name__, data=msgspec.msgpack.encode(event))
+        return cls(kind=type(event).__name__, data=encoded(event))
 
     def event(self) -> Event:
         return msgspec.msgpack.decode(self.data, type=EVENT_TYPES[self.kind])
@@ -118,6 +120,14 @@ class SavedCall(msgspec.Struct, kw_only=True):
     joined: str  # the leg that the caller talks with, "" for none
     ended: bool
     events: list[SavedEvent]  # the last ones, which may not have reached the record
+
+
+def encoded(value: SavedCall | Event) -> bytes:
+    """As msgpack, which has no lone surrogates: text from outside may have them."""
+    try:
+        return msgspec.msgpack.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.msgpack.encode(all_storable(msgspec.to_builtins(value, builtin_types=(bytes, datetime))))
 
 
 def write(folder: Path, call_id: str, data: bytes) -> None:

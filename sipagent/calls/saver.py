@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from sipagent.calls import saved
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedStep, SavedTalk, SavedTurn
 from sipagent.core import clock
@@ -61,6 +59,7 @@ class _Notes:
         self.talk: SavedTalk | None = None
         self.turns = 0
         self.ended = False
+        self.complained = False
 
     def add(self, event: Event) -> None:
         kept = SavedEvent.of(event)
@@ -156,9 +155,11 @@ class Saver:
             return
         notes.saved_at = asyncio.get_running_loop().time()
         try:
-            data = msgspec.msgpack.encode(self._describe(notes.call, notes))
+            data = saved.encoded(self._describe(notes.call, notes))
         except Exception:  # the call goes on, unsaved
-            log.exception("a call could not be described")
+            if not notes.complained:
+                log.exception("a call could not be described")
+            notes.complained = True
             return
         if len(data) <= saved.MAX_FILE:
             self._writer.put(call_id, data)

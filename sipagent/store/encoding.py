@@ -11,7 +11,7 @@ import msgspec
 
 from sipagent.core.clock import Stamp
 from sipagent.core.events import CallEvent, Event, LegEvent, SipMessages, as_fields, fields_apart
-from sipagent.store.types import storable
+from sipagent.core.text import storable
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # as in core.ids, so that ids of all kinds sort alike
 _APART = frozenset({"at", "call_id", "leg_id"})  # have columns of their own

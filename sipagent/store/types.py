@@ -1,7 +1,6 @@
 """Column types that behave alike on SQLite and PostgreSQL."""
 
 import math
-import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,13 +8,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Double, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# PostgreSQL refuses NUL in text and neither database takes lone surrogates; both can arrive in a SIP header.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def storable(text: str) -> str:
-    """The text with every character a database refuses replaced by U+FFFD."""
-    return _UNSTORABLE.sub("�", text)
+from sipagent.core.text import storable
 
 
 class StorableText(TypeDecorator[str]):

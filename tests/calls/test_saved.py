@@ -1,5 +1,6 @@
 """What is on disk of a call: as it was, its owner's alone, thrown away where it cannot be read."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,7 +12,7 @@ from sipagent.calls import resuming, saved
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedLeg, SavedStep, SavedTalk, SavedTurn
 from sipagent.core import clock
-from sipagent.core.events import Event
+from sipagent.core.events import AgentSpeaking, Event
 from sipagent.core.ids import new_call_id, new_leg_id
 from sipagent.core.states import Direction, LegState
 from sipagent.dialplan.model import AgentStep, DialStep, SayStep
@@ -108,6 +109,18 @@ def test_the_record_knows_an_event_that_was_on_disk():
     for event in Story().whole():
         again = SavedEvent.of(event).event()
         assert event_id(again) == event_id(event), type(event).__name__
+
+
+def test_a_lone_surrogate_in_a_text_costs_only_that_character(tmp_path: Path):
+    said = AgentSpeaking(at=clock.now(), call_id=new_call_id(), text="a\ud83d", latency=None)
+    talk = SavedTalk(memory=[{"result": "b\ud83d"}], history=[("agent", "c\ud83d")])
+    before = call(talk=talk, events=[SavedEvent.of(said)])
+    saved.write(tmp_path, before.id, saved.encoded(before))
+    (after,) = saved.read_all(tmp_path)
+    assert after.talk == SavedTalk(memory=[{"result": "b\ufffd"}], history=[("agent", "c\ufffd")])
+    assert after.events[0].event() == replace(said, text="a\ufffd")
+    assert after.legs == before.legs
+    assert after.started == before.started
 
 
 def test_an_event_of_another_version_costs_only_itself():

@@ -11,6 +11,7 @@ from sipagent.conversation.chat_model import ChatModel, Delta, Message, Part, To
 from sipagent.conversation.history import History
 from sipagent.conversation.interfaces import Asked, EndCall, Piece, Text, TransferCall
 from sipagent.conversation.providers.openai_chat import OpenAiChat
+from sipagent.conversation.tools.tool import as_result
 from sipagent.core.errors import ProviderError
 from sipagent.dialplan.model import TransferSpec
 from tests.conversation.control import Control
@@ -119,6 +120,13 @@ async def test_calls_of_tools_however_they_are_cut(server, script):
     fake, model = server
     fake.scripts.append([*script, DONE])
     assert await parts(model) == [ToolCall("a", '{"x": 1}', "1"), ToolCall("b", "{}", "2")]
+
+
+async def test_text_that_has_no_utf8_does_not_come_in(server):
+    fake, model = server
+    fake.scripts.append([delta(content="a\ud83d"), whole(0, "look", '{"x": "\ud83d"}', id="1\ud83d"), DONE])
+    assert await parts(model) == [Delta("a\ufffd"), ToolCall("look", '{"x": "\ufffd"}', "1\ufffd")]
+    assert as_result({"x": "\ud83d"}) == '{"x":"\ufffd"}'
 
 
 async def test_calls_without_ids_get_some(server):

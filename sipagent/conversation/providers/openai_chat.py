@@ -15,6 +15,7 @@ import aiohttp
 from sipagent.conversation.chat_model import Delta, Message, Part, ToolCall, ToolSpec, Usage
 from sipagent.conversation.providers.wire import TIMEOUT, failing, refusal
 from sipagent.core.errors import ProviderError
+from sipagent.core.text import storable
 
 MAX_REPLY_CHARS = 8_000  # a model that does not stop is stopped
 MAX_LINE = 1 << 18
@@ -76,7 +77,7 @@ class OpenAiChat:
                         text = delta.get("content")
                         if isinstance(text, str) and (text := text[: MAX_REPLY_CHARS - length]):
                             length += len(text)
-                            yield Delta(text)
+                            yield Delta(storable(text))
                         for piece in delta.get("tool_calls") or ():
                             calls.add(piece)
                             yield Delta("")  # a sign of life: the call itself comes at the end
@@ -137,7 +138,10 @@ class _Calls:
 
     def made(self) -> list[ToolCall]:
         named = [call for call in self._made if call.name]
-        return [ToolCall(c.name, "".join(c.arguments) or "{}", c.id or f"call_{i}") for i, c in enumerate(named)]
+        return [
+            ToolCall(storable(c.name), storable("".join(c.arguments)) or "{}", storable(c.id) or f"call_{i}")
+            for i, c in enumerate(named)
+        ]
 
 
 def _is_json(pieces: list[str]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sipagent.conversation.interfaces import CallControl
 from sipagent.core.errors import SipagentError
+from sipagent.core.text import storable
 
 MAX_RESULT = 4_000  # characters of an answer that the model is given; the rest of a longer one is cut off
 Schema = dict[str, Any]
@@ -74,6 +75,7 @@ def as_result(value: Any) -> str:
             text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
         except (TypeError, ValueError, RecursionError) as error:
             raise ToolFailed("its answer cannot be told: it is no JSON value") from error
+    text = storable(text)
     return text if len(text) <= MAX_RESULT else text[:MAX_RESULT] + " (cut off here)"
 
 
