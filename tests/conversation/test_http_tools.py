@@ -137,6 +137,16 @@ async def test_a_header_cannot_be_broken_out_of(shop):
     assert not shop.asked
 
 
+@pytest.mark.parametrize("order", ["..", ".", "", "a/../../admin", "..\\admin", None])
+async def test_a_value_cannot_lead_out_of_its_place_in_the_path(shop, order):
+    spec = HttpSpec(method="DELETE", url=shop.url + "/orders/{order}/notes?q={order}")
+    assert "leads out of its place" in await refused(spec, arguments={} if order is None else {"order": order})
+    assert "leads out" in await refused(HttpSpec(url=shop.url + "/{a}{b}/notes"), arguments={"a": ".", "b": "."})
+    assert not shop.asked
+    await ask(HttpSpec(url=shop.url + "/orders/v{order}?q={more}"), {"order": "..a", "more": ".."})
+    assert shop.asked[0][1] == "/orders/v..a?q=.."
+
+
 async def test_no_cookie_goes_from_one_call_to_the_next(shop):
     guard = Guard(("127.0.0.1",))
     async with guarded_session(guard) as session:

@@ -1,6 +1,7 @@
 """Tools that are a request to a web server, as the dialplan declares it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -58,7 +59,7 @@ class HttpTool:
                 raise ToolFailed(f"`{name.removeprefix('digits.')}` has to be collected from the caller first")
         optional = dict.fromkeys(templates.names_in([self._request.url, dict(self._request.headers)]), "")
         known = optional | values | self._secrets
-        url = URL(templates.fill(self._request.url, known, lambda text: quote(text, safe="")), encoded=True)
+        url = _filled_url(self._request.url, known)
         headers = {name: templates.fill(text, known) for name, text in self._request.headers.items()}
         if any("\r" in text or "\n" in text or "\0" in text for text in headers.values()):
             raise ToolFailed("a value for a header has a line break in it")
@@ -121,6 +122,19 @@ class HttpTool:
         if not self._request.fields:
             return as_result(value)
         return as_result({field: select(value, field.split(".")) for field in self._request.fields})
+
+
+def _filled_url(template: str, known: Mapping[str, Any]) -> URL:
+    """Raises ToolFailed where a value would lead to another path than the dialplan's."""
+    path = re.split(r"[?#]", template, maxsplit=1)[0]
+    for segment in path.split("/"):
+        if not templates.names(segment):
+            continue
+        filled = templates.fill(segment, known)
+        # Servers there are that decode first and look for slashes then.
+        if not filled or not {".", ".."}.isdisjoint(re.split(r"[/\\]", filled)):
+            raise ToolFailed("a value for the address is empty, or leads out of its place there")
+    return URL(templates.fill(template, known, lambda text: quote(text, safe="")), encoded=True)
 
 
 def select(value: Any, path: Sequence[str]) -> Any:
