@@ -6,9 +6,11 @@
 ['a', 'digits.pin']
 """
 
+import html
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote_plus
 
 _PLACE = re.compile(r"\{\{|\}\}|\{([\w.:-]+)\}")
 _MOST = 64  # levels of a nested value; a real one has three
@@ -31,6 +33,19 @@ def fill(template: str, values: Mapping[str, Any], quote: Callable[[str], str] =
         return quote(as_text(values[name]))
 
     return _PLACE.sub(place, template)
+
+
+def quoting(content_type: str) -> Callable[[str], str] | None:
+    """How a value becomes part of a text of this type and stays one value; None where that is not known.
+
+    >>> quoting("application/x-www-form-urlencoded; charset=utf-8")("7&amount=9")
+    '7%26amount%3D9'
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.endswith(("/xml", "+xml")):
+        return html.escape
+    known: dict[str, Callable[[str], str]] = {"text/plain": str, "application/x-www-form-urlencoded": quote_plus}
+    return known.get(kind)
 
 
 def fill_in(value: Any, values: Mapping[str, Any], depth: int = 0) -> Any:

@@ -26,7 +26,7 @@ class HttpSpec(Part, frozen=True):
     url: str  # places to fill in only after the host
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "GET"
     headers: dict[str, str] = {}
-    body: dict[str, Any] | list[Any] | str | None = None  # a mapping or a list goes as JSON
+    body: dict[str, Any] | list[Any] | str | None = None  # a mapping or a list goes as JSON, a text as its Content-Type
     max_bytes: int = 65_536  # a longer answer is refused
     fields: tuple[str, ...] = ()  # of a JSON answer, what the model sees: `order.status`, `items.*.name`; () is all
 
@@ -166,6 +166,16 @@ def _http(spec: HttpSpec, known: set[str]) -> Iterator[tuple[str, str]]:
         for name in sorted(used - known):
             if not name.startswith("env:") or key == "url":
                 yield f".{key}", f"nothing is known by the name `{name}`; there are " + ", ".join(sorted(known))
+        if key == "body" and isinstance(template, str) and used and not _can_be_quoted(spec):
+            yield (
+                ".body",
+                "a text with places to fill in is plain text, a form or XML (Content-Type); a mapping is JSON",
+            )
+
+
+def _can_be_quoted(spec: HttpSpec) -> bool:
+    kinds = [value for header, value in spec.headers.items() if header.lower() == "content-type"]
+    return all(templates.quoting(kind) for kind in kinds)
 
 
 def _collect(spec: CollectSpec) -> Iterator[tuple[str, str]]:

@@ -147,6 +147,30 @@ async def test_a_value_cannot_lead_out_of_its_place_in_the_path(shop, order):
     assert shop.asked[0][1] == "/orders/v..a?q=.."
 
 
+@pytest.mark.parametrize(
+    ("kind", "template", "body"),
+    [
+        ("application/x-www-form-urlencoded", "order={order}&sure=1", "order=7%26a%3D%3Cb%3E+c&sure=1"),
+        ("Text/XML; charset=utf-8", "<order>{order}</order>", "<order>7&amp;a=&lt;b&gt; c</order>"),
+        (None, "{{order}} {order}", "{order} 7&a=<b> c"),
+    ],
+)
+async def test_a_value_stays_one_value_in_a_text(shop, kind, template, body):
+    headers = {"content-type": kind} if kind else {}
+    await ask(HttpSpec(method="POST", url=shop.url, headers=headers, body=template), {"order": "7&a=<b> c"})
+    assert shop.asked[0][3] == body
+    assert shop.headers()["Content-Type"] == (kind or "text/plain; charset=utf-8")
+
+
+async def test_a_text_of_a_kind_that_is_not_known_is_not_filled_in(shop):
+    headers = {"Content-Type": "application/json"}
+    spec = HttpSpec(method="POST", url=shop.url + "/", headers=headers, body='{{"order": "{order}"}}')
+    assert "not known how" in await refused(spec, arguments={"order": '7","admin":"1'})
+    assert not shop.asked
+    await ask(HttpSpec(method="POST", url=shop.url + "/", headers=headers, body="{{}}"))
+    assert shop.asked[0][3] == "{}"
+
+
 async def test_no_cookie_goes_from_one_call_to_the_next(shop):
     guard = Guard(("127.0.0.1",))
     async with guarded_session(guard) as session:

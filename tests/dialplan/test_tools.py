@@ -77,6 +77,11 @@ def test_the_documentation_s_example_is_valid(tmp_path):
             "nothing is known by the name `digits.pin`",
         ),
         (
+            "tools: {t: {description: d, http: {url: 'https://x.example/', method: POST, body: '[{call.id}]',"
+            " headers: {content-type: application/json}}}}",
+            "a mapping is JSON",
+        ),
+        (
             "tools: {t: {description: d, parameters: {x: {type: text}}, http: {url: 'https://x.example/'}}}",
             "no JSON schema",
         ),

@@ -72,12 +72,15 @@ class HttpTool:
         body = self._request.body
         if body is None:
             return None
-        missing = dict.fromkeys(templates.names_in(body))
-        if isinstance(body, str):
-            return templates.fill(body, missing | dict(values)).encode()
         if not any(name.lower() == "content-type" for name in headers):
-            headers["Content-Type"] = "application/json"
-        return json.dumps(templates.fill_in(body, missing | dict(values))).encode()
+            headers["Content-Type"] = "text/plain; charset=utf-8" if isinstance(body, str) else "application/json"
+        known = dict.fromkeys(templates.names_in(body)) | dict(values)
+        if not isinstance(body, str):
+            return json.dumps(templates.fill_in(body, known)).encode()
+        quoted = templates.quoting(next(text for name, text in headers.items() if name.lower() == "content-type"))
+        if quoted is None and templates.names(body):
+            raise ToolFailed("the dialplan has places to fill in where it is not known how")
+        return templates.fill(body, known, quoted or str).encode()
 
     async def _follow(self, url: URL, headers: dict[str, str], body: bytes | None) -> str:
         """Redirects are followed here, so that each place is looked at before it is asked."""
