@@ -169,7 +169,7 @@ class Brains:
         """An agent of this name for one call. Raises ProviderError or ConfigError."""
         if spec.chat is not None:
             model = self._catalogue.llm(spec.llm, ledger, self._own_model(name, spec.chat))
-            return ChatAgent(model, await self._plan(name, spec, spec.chat), control)
+            return ChatAgent(model, await self._plan(name, spec, spec.chat, away=set()), control)
         manners = IntentManners(
             unknown=spec.unknown,
             unknown_limit=spec.unknown_limit,
@@ -187,23 +187,31 @@ class Brains:
         return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled, knowledge=knowledge)
 
     async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
-        """Does the work of the first call beforehand."""
-        for dialplan in dialplans:
-            for name, spec in dialplan.agents.items():
-                named: dict[Role, tuple[str, ...]] = {"stt": spec.stt, "llm": spec.llm, "tts": spec.tts}
-                for role, names in named.items():
-                    self._catalogue.check(f"agent {name} of dialplan {dialplan.name}", role, names)
-                if spec.knowledge is not None:
-                    await self._read(f"{dialplan.name}/{name}", Path(dialplan.folder), spec.knowledge)
-                if spec.chat is None:
-                    await self._matcher(f"{dialplan.name}/{name}", spec)
-                    continue
-                needed = {spec.chat.api_key_env} - {""} | tools.environment(spec.chat.tools, spec.chat.mcp)
-                for variable in sorted(needed - os.environ.keys()):
-                    raise ConfigError(
-                        f"agent {name} of dialplan {dialplan.name}: the environment variable {variable} is not set"
-                    )
-                await self._plan(f"{dialplan.name}/{name}", spec, spec.chat)
+        """Does the work of the first call beforehand. Raises and changes nothing."""
+        before = dict(self._plans), dict(self._knowledge)
+        try:
+            for dialplan in dialplans:
+                await self._prepare(dialplan)
+        except BaseException:
+            self._plans, self._knowledge = before
+            raise
+
+    async def _prepare(self, dialplan: Dialplan) -> None:
+        for name, spec in dialplan.agents.items():
+            named: dict[Role, tuple[str, ...]] = {"stt": spec.stt, "llm": spec.llm, "tts": spec.tts}
+            for role, names in named.items():
+                self._catalogue.check(f"agent {name} of dialplan {dialplan.name}", role, names)
+            if spec.knowledge is not None:
+                await self._read(f"{dialplan.name}/{name}", Path(dialplan.folder), spec.knowledge)
+            if spec.chat is None:
+                await self._matcher(f"{dialplan.name}/{name}", spec)
+                continue
+            needed = {spec.chat.api_key_env} - {""} | tools.environment(spec.chat.tools, spec.chat.mcp)
+            for variable in sorted(needed - os.environ.keys()):
+                raise ConfigError(
+                    f"agent {name} of dialplan {dialplan.name}: the environment variable {variable} is not set"
+                )
+            await self._plan(f"{dialplan.name}/{name}", spec, spec.chat)
 
     def speech(self, spec: AgentSpec, ledger: Ledger) -> tuple[FallbackTts, Recogniser]:
         """How one call's agent speaks and hears."""
@@ -239,7 +247,8 @@ class Brains:
         self._knowledge[name] = knowledge
         self._plans.pop(name, None)
 
-    async def _plan(self, name: str, spec: AgentSpec, chat: ChatSpec) -> ChatPlan:
+    async def _plan(self, name: str, spec: AgentSpec, chat: ChatSpec, away: set[str] | None = None) -> ChatPlan:
+        """With ``away``, one without the tools of servers that do not answer, for one call."""
         known = self._plans.get(name)
         if known is not None and known[0] == spec:
             return known[1]
@@ -247,11 +256,12 @@ class Brains:
             prompt=chat.prompt,
             greeting=spec.greeting,
             transfer_targets=chat.transfer_targets,
-            tools=await self._tool_maker.make(name, chat.tools, chat.mcp),
+            tools=await self._tool_maker.make(name, chat.tools, chat.mcp, away),
             rounds=self._rounds,
             knowledge=self._knowledge.get(name),
         )
-        self._plans[name] = (spec, plan)
+        if not away:
+            self._plans[name] = (spec, plan)
         return plan
 
     async def _matcher(self, name: str, spec: AgentSpec) -> IntentMatcher:

@@ -59,7 +59,12 @@ class McpServer:
         self._broken = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._error = ""  # why the last try to connect failed
-        self.tools: list[Tool] = []
+        self._tools: list[mcp.types.Tool] = []
+
+    @property
+    def tools(self) -> list[Tool]:
+        """Made anew each time, so that each asker holds its own."""
+        return [self._tool(offered) for offered in self._tools]
 
     async def start(self) -> None:
         """Connects and asks for the tools. Raises SetupError without the package, ConfigError for all else."""
@@ -72,7 +77,7 @@ class McpServer:
             async with asyncio.timeout(START_S):
                 await self._up.wait()
                 assert self._client is not None
-                self.tools = await self._offered(self._client)
+                self._tools = await self._offered(self._client)
         except TimeoutError:
             await self.close()
             raise ConfigError(
@@ -132,14 +137,15 @@ class McpServer:
         self._guard.check_literal(host)
         await GuardedResolver(self._guard).resolve(host)
 
-    async def _offered(self, client: "mcp.Client") -> list[Tool]:
-        found: list[Tool] = []
+    async def _offered(self, client: "mcp.Client") -> "list[mcp.types.Tool]":
+        found: list[mcp.types.Tool] = []
         cursor: str | None = None
         while True:
             page = await client.list_tools(cursor=cursor)
             for offered in page.tools:
                 if not self._spec.tools or offered.name in self._spec.tools:
-                    found.append(self._tool(offered))
+                    self._check_schema(offered)
+                    found.append(offered)
             cursor = page.next_cursor
             if not cursor or len(found) > MAX_TOOLS:
                 break
@@ -150,11 +156,13 @@ class McpServer:
                 raise ConfigError(f"the tool server {self._name} has no tool `{wanted}`")
         return found
 
-    def _tool(self, offered: "mcp.types.Tool") -> Tool:
+    def _check_schema(self, offered: "mcp.types.Tool") -> None:
         try:
             Draft202012Validator.check_schema(offered.input_schema)
         except SchemaError as error:
             raise ConfigError(f"the tool server {self._name}: `{offered.name}` has no valid schema") from error
+
+    def _tool(self, offered: "mcp.types.Tool") -> Tool:
         hints = offered.annotations
         return Tool(
             name=offered.name,
