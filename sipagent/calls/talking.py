@@ -1,6 +1,7 @@
 """The agent step: a conversation, and what it asks for at its end; a failed transfer leads back into it."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
@@ -23,6 +24,8 @@ from sipagent.dialplan.model import AgentSpec, TransferSpec
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -91,7 +94,7 @@ def take_up(call: "Call", going_on: Talk, left: SavedTalk) -> None:
     for speaker, text in left.history:
         going_on.history.add(speaker, text)
     if left.memory is not None:
-        going_on.agent.rollback(left.memory)
+        _remind(going_on, left.memory)
     going_on.opening = going_on.spec.resumed
     turn = left.under_way
     if turn is None:
@@ -119,6 +122,15 @@ def take_up(call: "Call", going_on: Talk, left: SavedTalk) -> None:
     if turn.caller_text:
         going_on.history.caller(turn.caller_text)
     going_on.history.note("The line was interrupted for a moment. What you were saying may not have been heard.")
+
+
+def _remind(going_on: Talk, memory: object) -> None:
+    """The dialplan may have been changed since: what its agent cannot have come to is forgotten."""
+    try:
+        going_on.agent.rollback(memory)
+    except Exception as error:  # an agent may be somebody's own
+        log.warning("an agent cannot go on where it was: it begins anew", extra={"reason": type(error).__name__})
+        going_on.history.note("What was being asked or done before is not known any more: ask the caller again.")
 
 
 async def _converse(call: "Call", going_on: Talk) -> Outcome:

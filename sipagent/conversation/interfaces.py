@@ -274,7 +274,11 @@ class Agent(Protocol):
         """
         ...
 
-    def rollback(self, state: object) -> None: ...
+    def rollback(self, state: object) -> None:
+        """Raises ValueError, KeyError or TypeError, and changes nothing, for what is no memory of such an agent: it may
+        have been another dialplan's.
+        """
+        ...
 
 
 # --- what an agent may have done to its call ------------------------------------------------------------------

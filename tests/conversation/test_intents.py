@@ -1,6 +1,7 @@
 """The agent without a language model: intents, slots, and what it says when it does not understand."""
 
 import datetime as dt
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -260,6 +261,33 @@ async def test_an_answer_that_is_given_again_is_told_once():
     await ask(agent, "1234")
     await ask(agent, "yes")
     assert len(agent.done) == 2, "another time it is another matter"
+
+
+def memory_of(intent: str, asking: str, *known: str) -> dict[str, Any]:
+    values = [[name, "x", "x"] for name in known]
+    return {"intent": intent, "asking": asking, "known": values, "misses": 0, "said": ""}
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        memory_of("renamed", "code"),
+        memory_of("track", "renamed"),
+        memory_of("track", "?code"),
+        memory_of("track", "code", "renamed"),
+        memory_of("order", "?confirm", "size"),
+        {"asking": "code"},
+        [],
+    ],
+)
+async def test_a_memory_of_another_dialplan_is_refused(memory):
+    agent = Desk(MANY)
+    await ask(agent, "track parcel")
+    before = agent.checkpoint()
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        agent.rollback(memory)
+    assert agent.checkpoint() == before
+    assert agent.expecting is Expecting.DIGITS
 
 
 async def test_its_memory_is_plain_data():

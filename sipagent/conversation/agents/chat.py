@@ -91,7 +91,8 @@ class ChatAgent:
 
     def rollback(self, state: object) -> None:
         """What tools have changed meanwhile stays changed, and known."""
-        assert isinstance(state, list)
+        if not isinstance(state, list) or not all(map(_is_memory, state)):
+            raise ValueError("this is no memory of a chat agent")
         since = [kept for kept in self._memory if kept not in state and not kept["read_only"]]
         self._memory = [*state, *since]
         self._complete = False
@@ -246,6 +247,15 @@ class ChatAgent:
             return [Message("system", _NOTHING_FOUND)]
         texts = (f"[{each.document}] {each.passage.heading}: {each.passage.text}" for each in found)
         return [Message("system", "\n".join([_FOUND, *texts]))]
+
+
+def _is_memory(kept: object) -> bool:
+    return (
+        isinstance(kept, dict)
+        and isinstance(kept.get("after"), int)
+        and isinstance(kept.get("read_only"), bool)
+        and all(isinstance(kept.get(key), str) for key in ("id", "name", "arguments", "result"))
+    )
 
 
 def _question(asked: Asked) -> str:

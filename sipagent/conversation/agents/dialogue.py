@@ -116,6 +116,23 @@ class Dialogue:
         self._language = language
         self._says = language.says
 
+    def check(self, state: State) -> None:
+        """Raises ValueError for a state that these intents cannot lead to."""
+        if not state.asking:
+            return
+        intent = self._intents.get(state.intent)
+        if intent is None:
+            raise ValueError("there is no such intent")
+        known = state.values.keys()
+        asked = state.asking.removeprefix("?")
+        fits = asked in intent.slots and (asked == state.asking or asked in known)
+        if state.asking == CONFIRM:
+            fits = bool(intent.confirm) and known == intent.slots.keys()
+        elif state.asking == CHANGE:
+            fits = bool(intent.confirm)
+        if not fits or not known <= intent.slots.keys():
+            raise ValueError("the intent has other slots")
+
     def expecting(self, state: State) -> Expecting:
         if not state.asking:
             return Expecting.ANYTHING

@@ -91,7 +91,9 @@ class IntentAgent:
         return as_plain(self._state)
 
     def rollback(self, state: object) -> None:
-        self._state = from_plain(state)
+        before = from_plain(state)
+        self._dialogue.check(before)
+        self._state = before
         self._retracted, self._told = self._told or self._retracted, None
 
     async def respond(self, asked: Asked) -> AsyncIterator[Piece]:
