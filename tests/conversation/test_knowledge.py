@@ -1,5 +1,6 @@
 """What agents know from documents: found by meaning with the local model, kept between starts, told with its source."""
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -177,13 +178,16 @@ async def test_a_chat_model_gets_the_passages_and_the_turn_their_source(embedder
     asked = Asked("what does it cost to bring my dog", History())
     await answered(agent, asked)
     note, user = model.messages[-2:]
-    assert note.role == "system" and "Dogs are welcome for fifteen euros a night." in note.content
-    assert user.content == asked.text and asked.details["sources"][0]["document"] == "house.md"
+    assert note.role == "system" and user.role == "user" and user.content.endswith(asked.text)
+    quoted = json.loads(user.content.removeprefix("Documents: ").partition("\n")[0])
+    assert "Dogs are welcome for fifteen euros a night." in quoted[0]["text"]
+    assert not any("Dogs" in message.content for message in model.messages if message.role == "system")
+    assert asked.details["sources"][0]["document"] == "house.md"
 
     history = History()
     history.caller("what does it cost to bring my dog")
     await answered(agent, Asked("and a cat", history))  # means nothing without what was said before
-    assert "Cats cannot stay with us." in model.messages[-2].content
+    assert "Cats cannot stay with us." in model.messages[-1].content
 
     asked = Asked("who won the football game yesterday", History())
     await answered(agent, asked)

@@ -4,13 +4,13 @@
                       └──────── a sentence for the model ────────┘     └─► phrases for the caller meanwhile
 
 A tool works in a task of its own. When the turn it belongs to is broken off (the caller speaks), one that changes
-nothing is cancelled; any other goes on, and the agent is told of its result by a note.
+nothing is cancelled; any other goes on, the agent gets its result, and a note that it is there.
 """
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,9 +97,13 @@ class TurnTools:
 
 
 class Toolbox:
-    def __init__(self, tools: Sequence[Tool], control: CallControl) -> None:
+    def __init__(
+        self, tools: Sequence[Tool], control: CallControl, late: Callable[[Asked, ToolCall, Result], None]
+    ) -> None:
+        """``late`` is told of what comes when the turn it belongs to has been broken off."""
         self._tools = {tool.name: tool for tool in tools}
         self._control = control
+        self._late = late
         self._digits: dict[str, str] = {}
         self._at_work: dict[str, _Run] = {}
         self._broken_off: dict[str, str] = {}  # what was done in turns whose answer was not heard
@@ -169,7 +173,7 @@ class Toolbox:
         tool, company = run.tool, run.tool.company
         self._at_work[run.key] = run
         self.called(turn, call, tool.kind, run.id)
-        run.task = self._control.beside(self._work(turn, run), f"tool-{tool.name}")
+        run.task = self._control.beside(self._work(turn, run, call), f"tool-{tool.name}")
         by_caller = tool.kind == "collect"
         limit_s = tool.timeout_s + SPARE_S
         phrase, pause_s = company.saying, company.saying_after_s
@@ -186,7 +190,7 @@ class Toolbox:
                 yield Working(limit_s)
             phrase, pause_s = company.again, company.again_after_s
 
-    async def _work(self, turn: TurnTools, run: _Run) -> None:
+    async def _work(self, turn: TurnTools, run: _Run, call: ToolCall) -> None:
         tool, began = run.tool, clock.mono_ns()
         status, detail = ToolStatus.CANCELLED, ""
         run.result = "It was broken off."
@@ -209,7 +213,9 @@ class Toolbox:
             self.returned(turn, run.id, tool.name, status, (clock.mono_ns() - began) / 1e6, detail)
             if run.left and status is not ToolStatus.CANCELLED:
                 self._broken_off[run.key] = run.result
-                self._control.note(f"The tool {tool.name}, which you called before, has answered: {run.result}")
+                self._late(turn.asked, call, Result(run.result, tool.read_only))
+                # Notes are the system's word: what a server wrote does not belong there.
+                self._control.note(f"The tool {tool.name}, which you called before, has answered: see its result.")
 
     def _leave(self, run: _Run) -> None:
         """Its turn is over, whether it is or not."""
