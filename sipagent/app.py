@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ from sipagent.conversation.providers.settings import Role
 from sipagent.conversation.tools.making import ToolMaker
 from sipagent.conversation.tools.settings import ToolSettings
 from sipagent.core import clock, doors
-from sipagent.core.errors import ConfigError, ProviderError, SetupError
+from sipagent.core.errors import ConfigError, ProviderError, SetupError, SipagentError, where
 from sipagent.core.events import (
     Event,
     EventHub,
@@ -94,6 +94,9 @@ from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 5.0  # after dialplans could not be prepared; doubled up to RETRY_MOST_S
+RETRY_MOST_S = 60.0
 
 MANNERS = {code: language(code).manners for code in codes()}
 
@@ -163,6 +166,7 @@ class Brains:
         self._plans: dict[str, tuple[AgentSpec, ChatPlan]] = {}
         self._state = state
         self._knowledge: dict[str, Knowledge] = {}  # by agent
+        self._unread: dict[tuple[str, KnowledgeSpec], Knowledge] = {}  # what calls have that came before the reading
         self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
 
     async def make(self, name: str, spec: AgentSpec, control: CallControl, ledger: Ledger) -> Agent:
@@ -183,7 +187,7 @@ class Brains:
                 IntentFulfilled(at=clock.now(), call_id=CallId(control.facts.call_id), intent=intent, values=values)
             )
 
-        knowledge = self._knowledge.get(name)
+        knowledge = self._known(name, spec)
         return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled, knowledge=knowledge)
 
     async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
@@ -238,12 +242,20 @@ class Brains:
     async def close(self) -> None:
         await self._tool_maker.close()
 
+    def _known(self, name: str, spec: AgentSpec) -> Knowledge | None:
+        """That of a call which is taken up before the documents are read is filled when they are."""
+        if spec.knowledge is None or name in self._knowledge:
+            return self._knowledge.get(name)
+        knowledge = Knowledge(self._speech, spec.knowledge.top, spec.knowledge.threshold)
+        return self._unread.setdefault((name, spec.knowledge), knowledge)
+
     async def _read(self, name: str, beside: Path, spec: KnowledgeSpec) -> None:
         """Documents that have changed since are read anew; calls that are up keep what they know."""
         folder = (beside / spec.folder).resolve()
         kept = self._state / "knowledge" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-        knowledge = Knowledge(self._speech, spec.top, spec.threshold)
+        knowledge = self._unread.get((name, spec)) or Knowledge(self._speech, spec.top, spec.threshold)
         await knowledge.read(folder, kept)
+        self._unread.pop((name, spec), None)
         self._knowledge[name] = knowledge
         self._plans.pop(name, None)
 
@@ -258,7 +270,7 @@ class Brains:
             transfer_targets=chat.transfer_targets,
             tools=await self._tool_maker.make(name, chat.tools, chat.mcp, away),
             rounds=self._rounds,
-            knowledge=self._knowledge.get(name),
+            knowledge=self._known(name, spec),
         )
         if not away:
             self._plans[name] = (spec, plan)
@@ -399,7 +411,7 @@ class Node:
             await asyncio.gather(self.speech.start(), self.media.start())
         self._exit.push_async_callback(self._stop_preparing)
         if self._taken_up:  # the caller waits; texts are spoken all the same, and made when they are
-            self._prepare(self._prepare_dialplans(dialplans))
+            self._prepare(until_prepared(lambda: self._prepare_dialplans(dialplans)))
         else:
             await self._prepare_dialplans(dialplans)
             await self._start_lane()
@@ -567,6 +579,22 @@ class Node:
         lost = await self.recorder.close()
         if lost:
             log.error("events could not be written to the record", extra={"lost": lost})
+
+
+async def until_prepared(prepare: Callable[[], Awaitable[None]]) -> None:
+    """For a node that has calls already, while what it needs may be away."""
+    pause = RETRY_S
+    while True:
+        try:
+            return await prepare()
+        except Exception as error:
+            why = str(error) if isinstance(error, SipagentError) else where(error)
+            log.error(
+                "the dialplans could not be prepared; agents may lack documents and tools",
+                extra={"again_in_s": pause, "error": why},
+            )
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, RETRY_MOST_S)
 
 
 def _clauses(texts: Iterable[str]) -> list[str]:

@@ -5,11 +5,14 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sipagent import app
+from sipagent.app import Brains
 from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.chat_model import Delta, Message, Part, ToolSpec
@@ -18,8 +21,10 @@ from sipagent.conversation.interfaces import Asked, Piece, Text
 from sipagent.conversation.knowledge import documents, index
 from sipagent.conversation.knowledge.index import Knowledge
 from sipagent.conversation.knowledge.passages import LONGEST, cut
+from sipagent.conversation.providers.ledger import Ledger
+from sipagent.conversation.tools.settings import ToolSettings
 from sipagent.core.errors import ConfigError, ProviderError
-from sipagent.dialplan.model import IntentSpec, SlotSpec
+from sipagent.dialplan.model import AgentSpec, ChatSpec, Dialplan, IntentSpec, KnowledgeSpec, SlotSpec
 from sipagent.speech import embedding
 from tests.conversation.control import Control
 
@@ -166,6 +171,17 @@ class Model:
             yield part
 
 
+class Providers:
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def llm(self, *_: object) -> Model:
+        return self._model
+
+    def check(self, *_: object) -> None:
+        pass
+
+
 async def answered(agent: ChatAgent | IntentAgent, asked: Asked) -> str:
     pieces: list[Piece] = [piece async for piece in agent.respond(asked)]
     return "".join(piece.text for piece in pieces if isinstance(piece, Text)).strip()
@@ -196,6 +212,40 @@ async def test_a_chat_model_gets_the_passages_and_the_turn_their_source(embedder
     asked = Asked("what does it cost to bring my dog", History())
     assert await answered(agent, asked)
     assert asked.details["sources"] == "the speech workers are stopped"
+
+
+async def test_calls_that_come_before_the_documents_are_read_get_them_when_they_are(embedder, folder, monkeypatch):
+    spec = AgentSpec(
+        greeting="Hello.",
+        llm=("some",),
+        chat=ChatSpec(prompt="A hotel."),
+        knowledge=KnowledgeSpec(folder=str(folder)),
+    )
+    dialplan = Dialplan(name="hotel", folder=".", routes=[], steps={}, agents={"desk": spec})
+    brains = Brains(cast(Any, embedder), cast(Any, None), cast(Any, Providers(Model())), ToolSettings(), folder.parent)
+    early = await brains.make("hotel/desk", spec, Control(), Ledger())
+    monkeypatch.setattr(index, "WAIT_S", 0.1)
+    question = "what does it cost to bring my dog"
+    asked = Asked(question, History())
+    await answered(cast(ChatAgent, early), asked)
+    assert asked.details["sources"] == "the documents have not been read yet"
+
+    tries = 0
+
+    async def prepare() -> None:
+        nonlocal tries
+        tries += 1
+        embedder.broken = tries == 1  # the speech worker comes a little later
+        await brains.prepare([dialplan])
+
+    monkeypatch.setattr(app, "RETRY_S", 0.01)
+    await app.until_prepared(prepare)
+    assert tries == 2
+    for agent in (early, await brains.make("hotel/desk", spec, Control(), Ledger())):
+        asked = Asked(question, History())
+        await answered(cast(ChatAgent, agent), asked)
+        assert asked.details["sources"][0]["document"] == "house.md"
+    await brains.close()
 
 
 async def test_an_agent_of_intents_answers_from_documents_what_no_intent_does(embedder, folder):

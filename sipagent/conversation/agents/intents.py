@@ -13,6 +13,7 @@ from sipagent.conversation.agents.dialogue import Dialogue, Intent, State, as_pl
 from sipagent.conversation.interfaces import Asked, EndCall, Expecting, Piece, Text, plan_of
 from sipagent.conversation.knowledge.index import Knowledge
 from sipagent.conversation.languages import language
+from sipagent.core.errors import ProviderError
 
 # Cosine to the nearest example below which nothing is understood; by `python -m bench.intents` (docs/performance.md).
 UNDERSTOOD = 0.45
@@ -147,7 +148,11 @@ class IntentAgent:
 
     async def _from_documents(self, asked: Asked) -> str:
         """The sentences of the documents that answer the caller best, "" when none does."""
-        found = await self._knowledge.find(asked.text) if self._knowledge is not None else []
+        try:
+            found = await self._knowledge.find(asked.text) if self._knowledge is not None else []
+        except ProviderError as error:  # what no intent answers may still be asked again
+            asked.details["sources"] = str(error)
+            return ""
         if found:
             asked.details["sources"] = [found[0].source]
         return found[0].answer if found else ""

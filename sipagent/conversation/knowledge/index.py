@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from sipagent.conversation.knowledge.documents import is_document, read_document
 from sipagent.conversation.knowledge.passages import Passage, cut
-from sipagent.core.errors import ConfigError
+from sipagent.core.errors import ConfigError, ProviderError
 
 MAX_DOCUMENTS = 500
 MAX_SENTENCES = 20_000  # 2 KiB each, and 10 ms of embedding the first time
 BATCH = 32  # sentences in one request, so that a caller's question does not wait long behind them
 HARDLY_FARTHER = 0.75  # of the nearest sentence's cosine
 SOON_SAID = 220  # characters, some 14 s
+WAIT_S = 3.0  # for documents that are being read still
 VERSION = 1  # of the kept files
 
 
@@ -62,7 +63,7 @@ class Found:
 
 
 class Knowledge:
-    """Stays as it was read; a folder that has changed is read into a new one."""
+    """Stays as it was read; a folder that has changed is read into a new one. It may be asked before: it waits then."""
 
     def __init__(self, embedder: Embedder, top: int, threshold: float) -> None:
         self._embedder = embedder
@@ -70,6 +71,7 @@ class Knowledge:
         self._threshold = threshold
         self._places: list[tuple[str, Passage, int]] = []  # of each row
         self._vectors: NDArray[np.float32] = np.zeros((0, 1), np.float32)
+        self._is_read = asyncio.Event()
 
     @property
     def sentences(self) -> int:
@@ -80,19 +82,21 @@ class Knowledge:
         files = await asyncio.to_thread(_documents, folder)
         await asyncio.to_thread(kept.mkdir, parents=True, exist_ok=True, mode=0o700)
         rows: list[NDArray[np.float32]] = []
+        places: list[tuple[str, Passage, int]] = []
         names: set[str] = set()
         for file in files:
             document = await self._document(file, kept, names)
             for heading, sentences in document.passages:
                 passage = Passage(heading, tuple(sentences))
-                self._places += [(str(file.relative_to(folder)), passage, n) for n in range(len(sentences))]
+                places += [(str(file.relative_to(folder)), passage, n) for n in range(len(sentences))]
             if document.vectors:
                 rows.append(np.frombuffer(document.vectors, np.float32).reshape(-1, document.dimension))
-            if len(self._places) > MAX_SENTENCES:
+            if len(places) > MAX_SENTENCES:
                 raise ConfigError(f"{folder}: more than {MAX_SENTENCES} sentences are too many for one agent")
-        if not self._places:
+        if not places:
             raise ConfigError(f"{folder}: there is nothing to read; documents are .txt, .md, .html or .pdf")
-        self._vectors = np.concatenate(rows)
+        self._vectors, self._places = np.concatenate(rows), places
+        self._is_read.set()
         await asyncio.to_thread(_forget_others, kept, names)
 
     async def _document(self, file: Path, kept: Path, names: set[str]) -> _Kept:
@@ -119,6 +123,11 @@ class Knowledge:
 
     async def find(self, question: str) -> list[Found]:
         """The nearest passages, the best first; none that is too far. Raises ProviderError."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._is_read.wait()
+        except TimeoutError:
+            raise ProviderError("the documents have not been read yet", retryable=True) from None
         (vector,) = await self._embedder.embed([question])
         scores = self._vectors @ vector
         found: list[Found] = []
