@@ -15,7 +15,7 @@ import msgspec
 
 from sipagent.core.clock import Stamp
 from sipagent.core.events import EVENT_TYPES, Event, TurnEnded
-from sipagent.core.states import Direction, LegState
+from sipagent.core.states import Direction, LegState, ToolStatus
 from sipagent.core.text import all_storable
 from sipagent.dialplan import model
 from sipagent.sip.protocol import Answered
@@ -64,12 +64,20 @@ class SavedTurn(msgspec.Struct, kw_only=True):
     agent_text: str = ""
 
 
+class SavedTool(msgspec.Struct, kw_only=True):
+    """What the agent has had done since its last turn ended."""
+
+    name: str
+    status: ToolStatus | None = None  # None while it is at work
+
+
 class SavedTalk(msgspec.Struct, kw_only=True):
-    """A conversation, as it was when its last turn ended."""
+    """A conversation, as it was when its last turn ended or a tool answered."""
 
     memory: Any  # the agent's checkpoint, plain data
     history: list[tuple[str, str]]  # speaker and text
     under_way: SavedTurn | None = None
+    tools: list[SavedTool] = []
 
 
 class SavedStep(msgspec.Struct, kw_only=True):

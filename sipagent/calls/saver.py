@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipagent.calls import saved
-from sipagent.calls.saved import SavedCall, SavedEvent, SavedStep, SavedTalk, SavedTurn
+from sipagent.calls.saved import SavedCall, SavedEvent, SavedStep, SavedTalk, SavedTool, SavedTurn
 from sipagent.core import clock
 from sipagent.core.events import (
     AgentSpeaking,
@@ -26,9 +26,12 @@ from sipagent.core.events import (
     Event,
     PartialTranscript,
     SipMessages,
+    ToolCalled,
+    ToolReturned,
     TurnEnded,
 )
 from sipagent.core.ids import CallId
+from sipagent.core.states import ToolStatus
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
@@ -42,7 +45,9 @@ LAST_EVENTS = 32
 LAST_NS = 3_000_000_000  # the record is 0.2 s behind, as a rule
 KEPT_AFTER_END_S = 1.0  # by then the record has the call's end
 MOST_TEXT = 64  # entries of the history
+MOST_TOOLS = 32  # in one turn, with those still at work from turns before
 _CLOSE_S = 2.0
+_MAY_BE_REPEATED = ("collect", "transfer", "end")  # kinds of tools
 _PASSED_OVER = (PartialTranscript, SipMessages, CallQuality)
 
 
@@ -57,6 +62,7 @@ class _Notes:
         self.saved_at = 0.0
         self.turn: SavedTurn | None = None
         self.talk: SavedTalk | None = None
+        self.tools: dict[str, SavedTool] = {}
         self.turns = 0
         self.ended = False
         self.complained = False
@@ -67,6 +73,17 @@ class _Notes:
             self.first.append(kept)
         else:
             self.last.append((event.at.mono, kept))
+
+    def called(self, event: ToolCalled) -> None:
+        self.tools[event.tool_call_id] = SavedTool(name=event.name)
+        if len(self.tools) > MOST_TOOLS:
+            del self.tools[next(iter(self.tools))]
+
+    def returned(self, event: ToolReturned) -> None:
+        if event.status is ToolStatus.REFUSED:
+            self.tools.pop(event.tool_call_id, None)
+        elif event.tool_call_id in self.tools:
+            self.tools[event.tool_call_id].status = event.status
 
     def events(self, now: int) -> list[SavedEvent]:
         return [*self.first, *(kept for at, kept in self.last if now - at < LAST_NS)]
@@ -119,7 +136,11 @@ class Saver:
             case TurnEnded():
                 notes.turn, notes.turns = None, event.index + 1
                 # Once the conversation has put it into its history.
-                asyncio.get_running_loop().call_soon(self._remember, notes)
+                asyncio.get_running_loop().call_soon(self._turn_over, notes)
+            case ToolCalled(kind=kind) if kind not in _MAY_BE_REPEATED:
+                notes.called(event)
+            case ToolReturned():
+                notes.returned(event)
             case CallEnded():
                 notes.ended = True
                 self.forget(event.call_id)
@@ -133,6 +154,10 @@ class Saver:
 
     def _notes_of(self, call_id: str) -> _Notes:
         return self._notes.setdefault(call_id, _Notes())
+
+    def _turn_over(self, notes: _Notes) -> None:
+        self._remember(notes)
+        notes.tools = {name: tool for name, tool in notes.tools.items() if tool.status is None}
 
     def _remember(self, notes: _Notes) -> None:
         talk = notes.call.talk if notes.call is not None else None
@@ -155,6 +180,8 @@ class Saver:
             return
         notes.saved_at = asyncio.get_running_loop().time()
         try:
+            if any(tool.status is not None for tool in notes.tools.values()):
+                self._remember(notes)  # what they answered is in the agent's memory before its turn ends
             data = saved.encoded(self._describe(notes.call, notes))
         except Exception:  # the call goes on, unsaved
             if not notes.complained:
@@ -176,6 +203,7 @@ class Saver:
         if call.talk is not None:
             talk = notes.talk or SavedTalk(memory=None, history=[])
             talk.under_way = notes.turn
+            talk.tools = list(notes.tools.values())
         if notes.steps is None:
             notes.steps = [SavedStep.of(step) for step in call.match.steps]
         other = call.room.other

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from sipagent.calls.answering import CalleeCheck, both, check_for, unless_machine
 from sipagent.calls.control import AgentControl
-from sipagent.calls.saved import SavedTalk
+from sipagent.calls.saved import SavedTalk, SavedTurn
 from sipagent.calls.transfer import transfer
 from sipagent.conversation.bridge import dead_air
 from sipagent.conversation.dead_air import DeadAir
@@ -19,6 +19,7 @@ from sipagent.conversation.session import Session
 from sipagent.core import clock
 from sipagent.core.events import TurnEnded
 from sipagent.core.ids import TurnId, new_turn_id
+from sipagent.core.states import ToolStatus
 from sipagent.core.termination import Cause, EndedBy
 from sipagent.dialplan.model import AgentSpec, TransferSpec
 
@@ -96,9 +97,19 @@ def take_up(call: "Call", going_on: Talk, left: SavedTalk) -> None:
     if left.memory is not None:
         _remind(going_on, left.memory)
     going_on.opening = going_on.spec.resumed
-    turn = left.under_way
-    if turn is None:
-        return
+    if left.under_way is not None:
+        _turn_lost(call, going_on.history, left.under_way)
+    for tool in left.tools:
+        if tool.status is ToolStatus.FAILED:
+            continue
+        what = "has answered" if tool.status is ToolStatus.OK else "was at work; whether it has done it is not known"
+        going_on.history.note(
+            f"Before the line was interrupted you had called the tool {tool.name}, and it {what}. "
+            "Do not call it again for the same, unless it only looks something up: ask or tell the caller."
+        )
+
+
+def _turn_lost(call: "Call", history: History, turn: SavedTurn) -> None:
     now = clock.now()
     call.services.events.emit(
         TurnEnded(
@@ -120,8 +131,8 @@ def take_up(call: "Call", going_on: Talk, left: SavedTalk) -> None:
     )
     call.turns += 1
     if turn.caller_text:
-        going_on.history.caller(turn.caller_text)
-    going_on.history.note("The line was interrupted for a moment. What you were saying may not have been heard.")
+        history.caller(turn.caller_text)
+    history.note("The line was interrupted for a moment. What you were saying may not have been heard.")
 
 
 def _remind(going_on: Talk, memory: object) -> None:
