@@ -1,6 +1,7 @@
 """Tools of real servers of the Model Context Protocol, by standard input and output and by HTTP."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 from sipagent.conversation.tools import mcp
 from sipagent.conversation.tools.guard import Guard
 from sipagent.conversation.tools.mcp import McpServer
+from sipagent.conversation.tools.mcp_http import guarded_client
 from sipagent.conversation.tools.tool import Circumstances, Tool, ToolFailed
 from sipagent.core.errors import ConfigError
 from sipagent.dialplan.tools import McpSpec
@@ -104,3 +106,48 @@ async def test_servers_that_are_not_there(monkeypatch):
     with pytest.raises(ConfigError, match="ToolFailed"):  # refused before it is asked
         async with connected(inside, allow=()):
             pass
+
+
+async def test_every_address_of_a_name_is_looked_at(monkeypatch):
+    answers = {
+        "both.example": ["93.184.216.34", "::1"],
+        "other.example": ["93.184.216.34", "2606:4700::1111"],
+    }
+    resolving(monkeypatch, answers)
+    guard = Guard()
+    assert await guard.addresses("other.example") == answers["other.example"]
+    for host in ("both.example", "127.1", "2130706433", "0x7f.0.0.1", "::1"):
+        with pytest.raises(ToolFailed):
+            await guard.addresses(host)
+    with pytest.raises(ToolFailed):
+        guard.check_literal("127.1")
+
+
+async def test_a_connection_goes_where_the_name_was_checked_to_lead(monkeypatch):
+    asked = resolving(monkeypatch, {"tables.example": ["127.0.0.1"]})
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    async with http_server() as url:
+        host = f"tables.example:{url.split(':')[2].partition('/')[0]}"
+        async with guarded_client(Guard(("127.0.0.0/8",)), {}) as client:
+            answer = await client.post(f"http://{host}/mcp", json={})
+            assert answer.status_code >= 400 and asked == ["tables.example"]  # it was there, and asked for its name
+            resolving(monkeypatch, {"tables.example": ["10.0.0.1"]})  # the name leads elsewhere now
+            with pytest.raises(ToolFailed):
+                await client.post(f"http://{host}/mcp", json={})
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[str]]) -> list[str]:
+    """Names lead to these addresses; returns those that are asked for."""
+    asked: list[str] = []
+    real = asyncio.get_running_loop().getaddrinfo
+
+    async def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
+        if host not in answers:
+            return await real(host, *args, **more)
+        asked.append(host)
+        kinds = {True: socket.AF_INET6, False: socket.AF_INET}
+        return [(kinds[":" in to], socket.SOCK_STREAM, 6, "", (to, 0)) for to in answers[host]]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    return asked

@@ -46,9 +46,31 @@ class Guard:
         try:
             ipaddress.ip_address(host)
         except ValueError:
+            if _is_old_ipv4(host):
+                raise ToolFailed("its address is not written as four decimal numbers") from None
             return
         if not self.admits(host, host):
             raise ToolFailed("its address is not public and not in the operator's `[tools] allow`")
+
+    async def addresses(self, host: str) -> list[str]:
+        """What the name resolves to, or the address itself. Raises ToolFailed if any of it may not be reached, OSError
+        if there is none."""
+        self.check_literal(host)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
+        addresses = list(dict.fromkeys(str(to[0]) for *_, to in found))
+        if not all(self.admits(host, address) for address in addresses):
+            raise ToolFailed("an address of it is not public and not in the operator's `[tools] allow`")
+        return addresses
+
+
+def _is_old_ipv4(host: str) -> bool:
+    """One that the system reads as an address where we see a name: 127.1, 2130706433, 0x7f.1."""
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
 
 
 def _meant(address: Address) -> Address:

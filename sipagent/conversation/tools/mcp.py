@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from sipagent.conversation.tools.guard import Guard, GuardedResolver
+from sipagent.conversation.tools.guard import Guard
 from sipagent.conversation.tools.tool import Circumstances, Company, Tool, ToolFailed, Work, as_result
 from sipagent.core import templates
 from sipagent.core.errors import ConfigError, SetupError, where
@@ -117,7 +117,8 @@ class McpServer:
     async def _transport(self) -> AsyncIterator[Any]:
         from mcp import StdioServerParameters, stdio_client
         from mcp.client.streamable_http import streamable_http_client
-        from mcp.shared._httpx_utils import create_mcp_http_client
+
+        from sipagent.conversation.tools.mcp_http import guarded_client
 
         async with AsyncExitStack() as stack:
             if self._spec.command:
@@ -126,16 +127,10 @@ class McpServer:
                 quiet = stack.enter_context(_nowhere())  # what it complains of may be of a caller
                 yield stdio_client(StdioServerParameters(command=program, args=arguments, env=env), errlog=quiet)
                 return
-            await self._check_address()
+            await self._guard.addresses(urlsplit(self._spec.url).hostname or "")  # said plainly before it is asked
             headers = {name: templates.fill(text, self._secrets) for name, text in self._spec.headers.items()}
-            client = await stack.enter_async_context(create_mcp_http_client(headers=headers))
+            client = await stack.enter_async_context(guarded_client(self._guard, headers))
             yield streamable_http_client(self._spec.url, http_client=client)
-
-    async def _check_address(self) -> None:
-        """Raises ToolFailed or OSError. The client follows redirects only within the address's own origin."""
-        host = urlsplit(self._spec.url).hostname or ""
-        self._guard.check_literal(host)
-        await GuardedResolver(self._guard).resolve(host)
 
     async def _offered(self, client: "mcp.Client") -> "list[mcp.types.Tool]":
         found: list[mcp.types.Tool] = []
