@@ -96,6 +96,7 @@ class Saver:
         self._folder = folder
         self._notes: dict[str, _Notes] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
+        self._over: set[CallId] = set()  # calls that have just ended
         self._writer = _Writer(folder)
         self._boot = saved.boot()
 
@@ -104,9 +105,11 @@ class Saver:
         self._writer.start()
 
     async def close(self) -> None:
-        """What waits is written."""
+        """What waits is written, and no file is left of a call that is over."""
         for handle in self._due.values():
             handle.cancel()
+        for call_id in self._over:
+            self._writer.put(call_id, None)
         await asyncio.to_thread(self._writer.close)
 
     def track(self, call: "Call") -> None:
@@ -150,6 +153,7 @@ class Saver:
 
     def forget(self, call_id: CallId) -> None:
         """The call is over, and the record has been told."""
+        self._over.add(call_id)
         asyncio.get_running_loop().call_later(KEPT_AFTER_END_S, self._forget, call_id)
 
     def _notes_of(self, call_id: str) -> _Notes:
@@ -192,6 +196,7 @@ class Saver:
             self._writer.put(call_id, data)
 
     def _forget(self, call_id: CallId) -> None:
+        self._over.discard(call_id)
         self._notes.pop(call_id, None)
         handle = self._due.pop(call_id, None)
         if handle is not None:

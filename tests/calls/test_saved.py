@@ -11,9 +11,10 @@ import pytest
 from sipagent.calls import resuming, saved
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedLeg, SavedStep, SavedTalk, SavedTurn
+from sipagent.calls.saver import Saver
 from sipagent.core import clock
 from sipagent.core.events import AgentSpeaking, Event
-from sipagent.core.ids import new_call_id, new_leg_id
+from sipagent.core.ids import CallId, new_call_id, new_leg_id
 from sipagent.core.states import Direction, LegState
 from sipagent.dialplan.model import AgentStep, DialStep, SayStep
 from sipagent.sip.protocol import Answered
@@ -121,6 +122,15 @@ def test_a_lone_surrogate_in_a_text_costs_only_that_character(tmp_path: Path):
     assert after.events[0].event() == replace(said, text="a\ufffd")
     assert after.legs == before.legs
     assert after.started == before.started
+
+
+async def test_a_call_that_has_just_ended_leaves_no_file(tmp_path: Path):
+    saver, one = Saver(tmp_path), call()
+    saved.write(tmp_path, one.id, saved.encoded(one))
+    saver.start()
+    saver.forget(CallId(one.id))
+    await saver.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_event_of_another_version_costs_only_itself():
