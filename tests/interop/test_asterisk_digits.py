@@ -1,7 +1,5 @@
 """Keys pressed in calls between a node and Asterisk, each way, in each form that Asterisk has for them."""
 
-import asyncio
-
 import pytest
 
 from sipagent.core.events import DigitReceived
@@ -25,7 +23,8 @@ async def test_asterisk_presses(pbx: Pbx, node: Node) -> None:
         assert record.call.legs[0].digits_in == 8
         assert all(110 <= event.duration_ms <= 250 for event in digits), (trunk, digits)
 
-    await asyncio.gather(*map(pressed, FORMS))
+    for trunk in FORMS:  # not at once: two calls of the lane's four are up all the time
+        await pressed(trunk)
 
 
 async def test_we_press(pbx: Pbx, node: Node) -> None:
@@ -37,4 +36,5 @@ async def test_we_press(pbx: Pbx, node: Node) -> None:
         assert told["Got"] == "4711*A09"
         await node.ended(call.id)
 
-    await asyncio.gather(*map(press, FORMS))
+    for trunk in FORMS:
+        await press(trunk)
