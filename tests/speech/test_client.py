@@ -232,6 +232,6 @@ async def test_a_worker_that_cannot_load_says_why_and_nothing_stays(tmp_path: Pa
         await speech.start()
     assert set(workers_left()) == before
     speech = SpeechClient(SpeechSettings(stt_model="whisper-huge"), Events())
-    with pytest.raises(SetupError, match="give one of whisper-tiny.en or a path"):
+    with pytest.raises(SetupError, match="give one of whisper-tiny.en, whisper-base or a path"):
         await speech.start()
     assert set(workers_left()) == before
