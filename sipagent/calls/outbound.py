@@ -22,7 +22,7 @@ from sipagent.sip import identity, message, routing
 from sipagent.sip.addresses import with_port
 from sipagent.sip.redirection import Redirections
 from sipagent.sip.servers import Server
-from sipagent.sip.settings import FAILOVER_ON, TrunkSettings
+from sipagent.sip.settings import FAILOVER_ON, TrunkSettings, transport_of
 from sipagent.sip.trunks import Trunks
 
 if TYPE_CHECKING:
@@ -288,13 +288,9 @@ def _trunks_for(trunks: Trunks, target: str, name: str) -> Sequence[TrunkSetting
     if _is_uri(target):
         if "?" in target:
             raise ConfigError("the SIP URI to call may have no headers (?...)")
-        host = message.parse_address(target).host
-        if not host:
+        if not message.parse_address(target).host:
             raise ConfigError("the SIP URI to call has no host")
-        if named is None:
-            return [trunk for trunk in trunks.settings if _serves(trunk, target)]
-        if host != message.parse_address(named.target_uri("x")).host:
-            raise ConfigError(f"trunk `{name}` does not serve the host of this URI: give a number, or no trunk")
+        return _trunks_at(trunks, target, named)
     elif not trunks.settings:
         raise ConfigError("a number can only be called through a trunk, and none is configured: give a SIP URI")
     elif not target.strip("+*#").isalnum():
@@ -306,12 +302,35 @@ def _is_uri(target: str) -> bool:
     return target.lower().startswith(("sip:", "sips:"))
 
 
-def _serves(trunk: TrunkSettings, uri: str) -> bool:
-    """Whether the URI is at the very host and port that this trunk's calls go to."""
+def _trunks_at(trunks: Trunks, uri: str, named: TrunkSettings | None) -> Sequence[TrunkSettings]:
+    """By which a call to this SIP URI may go. Raises ConfigError."""
+    if named is not None and not _serves(named, uri, any_port=True):
+        raise ConfigError(f"trunk `{named.name}` does not serve the host of this URI: give a number, or no trunk")
+    serving = [named] if named is not None else [trunk for trunk in trunks.settings if _serves(trunk, uri)]
+    if not serving:
+        return serving
+    wanted = message.parse_address(f"<{uri}>")
+    # Only the user part goes to the trunk: what else the URI asks for is refused where the trunk does not do it.
+    if not wanted.user or "maddr" in wanted.uri_params:
+        raise ConfigError("a SIP URI that goes by a trunk needs a user part, and may have no maddr")
+    fitting = [trunk for trunk in serving if _by_transport(trunk, transport_of(uri))]
+    if not fitting:
+        raise ConfigError(f"trunk `{serving[0].name}` is not spoken to by the transport that this URI asks for")
+    return fitting
+
+
+def _serves(trunk: TrunkSettings, uri: str, *, any_port: bool = False) -> bool:
+    """Whether the URI is at the very host and port that this trunk's calls go to; `any_port`: or names no port."""
     if not trunk.outbound_host:
         return False
     wanted, own = message.parse_address(f"<{uri}>"), message.parse_address(f"<{trunk.target_uri('x')}>")
-    return (wanted.host.lower(), wanted.port) == (own.host.lower(), own.port)
+    return wanted.host.lower() == own.host.lower() and (wanted.port == own.port or (any_port and not wanted.port))
+
+
+def _by_transport(trunk: TrunkSettings, asked: str) -> bool:
+    """Whether a request over this trunk goes as asked; "" is for the trunk to say."""
+    own = transport_of(trunk.target_uri("x"))
+    return asked in ("", own) or (not own and asked in ("udp", "tcp"))
 
 
 def _host_of(uri: str) -> str:

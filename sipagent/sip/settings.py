@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from sipagent import __version__
-from sipagent.sip import sdes
+from sipagent.sip import message, sdes
 from sipagent.sip.sdp import CodecName, DtmfMode, SrtpPolicy, Terms
 
 TransferPolicy = Literal["auto", "refer", "bridge"]
@@ -206,9 +206,12 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     @property
     def first_hop(self) -> str:
         """The URI whose servers every call goes to: the outbound proxy, or where calls are sent; "" for neither."""
-        # A registrar that is given as `sips:` or with its transport says as much for the calls.
-        own = self.transport or ("" if self.outbound_proxy or self.domain else transport_of(_as_uri(self.registrar)))
-        return with_transport(_as_uri(self.outbound_proxy or self.outbound_host), own)
+        return with_transport(_as_uri(self.outbound_proxy or self.outbound_host), self._own_transport)
+
+    @property
+    def _own_transport(self) -> str:
+        """Of calls; "" leaves it to DNS. A registrar that is given as `sips:` or with its transport says it for them"""
+        return self.transport or ("" if self.outbound_proxy or self.domain else transport_of(_as_uri(self.registrar)))
 
     @property
     def secure(self) -> bool:
@@ -229,10 +232,12 @@ class TrunkSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
         return self.accept != "address"
 
     def target_uri(self, number: str) -> str:
-        """Where a call to ``number`` over this trunk goes. A SIP URI is taken as it is."""
+        """Where a call to ``number`` over this trunk goes. Of a SIP URI only the user part is taken: the trunk's
+        password and the call's keys go to its own host, by its own transport.
+        """
         if number.lower().startswith(("sip:", "sips:")):
-            return number
-        return with_transport(f"sip:{quote(number, safe=USER_SAFE)}@{self.outbound_host}", self.transport)
+            number = message.parse_address(f"<{number}>").user
+        return with_transport(f"sip:{quote(number, safe=USER_SAFE)}@{self.outbound_host}", self._own_transport)
 
 
 def transport_of(uri: str) -> str:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from sipagent.calls.outbound import Attempt, PlaceRequest
+from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
 from sipagent.core.errors import CapacityError, ConfigError
 from sipagent.core.events import LegCreated, LegEnded, LegHeld, Problem
 from sipagent.dialplan.model import HangupStep, HoldStep, PressStep, RingStep
 from sipagent.sip import protocol, sdp
+from sipagent.sip.servers import Server
 from sipagent.sip.settings import TrunkSettings
 from tests.calls.test_registry import OFFER, World, settle
 
@@ -17,6 +18,68 @@ def world_with_ways(**limits) -> World:
     world = World([HangupStep()], **limits)
     world.registry._outbound.attempts = lambda _request: WAYS  # type: ignore
     return world
+
+
+TLS_TRUNK = TrunkSettings(name="pbx", domain="pbx.example", transport="tls", username="alice", password="secret")
+
+
+def behind(*trunks: TrunkSettings) -> Outbound:
+    """Whose TLS trunks have a server that is trusted."""
+    world = World([HangupStep()], trunks=trunks)
+    for trunk in trunks:
+        health = world.registry.trunks.health[trunk.name]
+        if trunk.secure:
+            server = Server("192.0.2.1", 5061, "tls")
+            health.located([server], "", 0.0)
+            health.looked_at(server, True, "", 0.0)
+    return world.registry._outbound
+
+
+@pytest.mark.parametrize("trunk", ["", "pbx"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sip:7@PBX.example",
+        "sip:7@pbx.example;transport=tls",
+        "sips:7@pbx.example",
+        "sip:7:password@pbx.example;user=phone",
+    ],
+)
+async def test_a_uri_at_a_trunk_goes_as_the_trunk_does(trunk: str, uri: str):
+    outbound = behind(TLS_TRUNK)
+    (way,) = outbound.attempts(PlaceRequest(target=uri, trunk=trunk))
+    assert (way.account, way.uri) == ("pbx", "sip:7@pbx.example;transport=tls")
+
+
+@pytest.mark.parametrize("trunk", ["", "pbx"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sip:7@pbx.example;transport=udp",
+        "sip:7@pbx.example;transport=TCP",
+        "sips:7@pbx.example;maddr=192.0.2.66",
+        "sip:7@pbx.example;MAddr=192.0.2.66",
+        "sip:pbx.example",
+    ],
+)
+async def test_a_uri_does_not_lead_a_trunks_call_elsewhere_or_into_the_clear(trunk: str, uri: str):
+    outbound = behind(TLS_TRUNK)
+    with pytest.raises(ConfigError):
+        outbound.attempts(PlaceRequest(target=uri, trunk=trunk))
+
+
+async def test_a_uri_at_the_host_of_two_trunks_goes_by_the_one_of_its_transport():
+    plain = TrunkSettings(name="plain", domain="pbx.example")
+    outbound = behind(TLS_TRUNK, plain)
+    ways = {
+        uri: [(way.account, way.uri) for way in outbound.attempts(PlaceRequest(target=uri))]
+        for uri in ("sip:7@pbx.example;transport=udp", "sips:7@pbx.example", "sip:7@other.example;maddr=192.0.2.1")
+    }
+    assert list(ways.values()) == [
+        [("plain", "sip:7@pbx.example")],
+        [("pbx", "sip:7@pbx.example;transport=tls")],
+        [("", "sip:7@other.example;maddr=192.0.2.1")],
+    ]
 
 
 async def test_a_way_in_trouble_is_followed_by_the_next_and_the_call_goes_on_there():
@@ -178,19 +241,19 @@ def two_trunks(**first) -> World:
 
 
 @pytest.mark.parametrize(
-    ("target", "account"),
+    ("target", "account", "placed_uri"),
     [
-        ("sip:100@192.0.2.2", "two"),
-        ("SIP:100@192.0.2.1;user=phone", "one"),
-        ("sip:100@192.0.2.1:5070", ""),
-        ("sip:100@192.0.2.9", ""),
+        ("sip:100@192.0.2.2", "two", "sip:100@192.0.2.2"),
+        ("SIP:100@192.0.2.1;user=phone", "one", "sip:100@192.0.2.1"),
+        ("sip:100@192.0.2.1:5070", "", "sip:100@192.0.2.1:5070"),
+        ("sip:100@192.0.2.9", "", "sip:100@192.0.2.9"),
     ],
 )
-async def test_a_uri_goes_by_the_trunk_at_its_host(target, account):
+async def test_a_uri_goes_by_the_trunk_at_its_host(target, account, placed_uri):
     world = two_trunks(rates={"+49": 0.01})
     await world.registry.originate(target)
     (placed,) = [call for call in world.lane.sent if isinstance(call, protocol.MakeCall)]
-    assert (placed.account, placed.target) == (account, target)
+    assert (placed.account, placed.target) == (account, placed_uri)
     await world.registry.drain()
 
 

@@ -167,6 +167,8 @@ def test_uris_of_a_trunk() -> None:
     assert trunk.target_uri("+49#1") == "sip:+49%231@carrier.example:5070;transport=tcp"
     assert trunk.first_hop == "sip:sbc.example;transport=tcp"
     assert TrunkSettings(name="t", domain="a;transport=udp", transport="tcp").first_hop == "sip:a;transport=udp"
+    assert TrunkSettings(name="t", registrar="sips:a").target_uri("1") == "sip:1@a;transport=tls"
+    assert trunk.target_uri("sips:x%23@elsewhere;maddr=b") == "sip:x%23@carrier.example:5070;transport=tcp"
     assert "secret" not in repr(TrunkSettings(name="t", password="secret", inbound_password="secret"))
 
 
