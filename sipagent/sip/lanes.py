@@ -244,9 +244,7 @@ class LanePool:
         self._generations = max((start.first_call - 1) // _HANDLES_PER_LANE for start in starts) + 1
         if starts[0].edge:
             # It has died with the main that had started it; where it is to be found, the lanes know.
-            self.edge = Edge(self.settings, self._events, self._folder, inside=starts[0].edge)
-            if self._learned:
-                self.edge.readdress(self._learned)
+            self.edge = await self._new_edge(starts[0].edge)
             each = max(lane.ready.max_calls for lane in self._up() if lane.ready is not None)
             missing = self._lanes_wanted(each) - len(self._lanes)
             await asyncio.gather(*(self._new_lane().start() for _ in range(missing)))
@@ -281,11 +279,7 @@ class LanePool:
         if settings.edge == "off" or not (self._max_calls or settings.needs_edge):
             return False
         try:
-            self.edge = Edge(settings, self._events, self._folder)
-            self.edge.on_tls_trouble = lambda: self.on_tls_trouble()
-            await self.edge.trust(self._trusted)
-            if self._learned:
-                self.edge.readdress(self._learned)
+            self.edge = await self._new_edge()
         except EdgeMissing as missing:
             if settings.needs_edge:
                 raise SetupError(f"TLS and IPv6 are the edge's work: {missing}") from missing
@@ -310,6 +304,15 @@ class LanePool:
         """Of so many calls each; with one to spare where there are several."""
         needed = max(1, math.ceil(self._max_calls / each))
         return needed + SPARE_LANES if needed > 1 else 1
+
+    async def _new_edge(self, inside: str = "") -> Edge:
+        """Raises EdgeMissing. ``inside``: where lanes that are up already expect it."""
+        edge = Edge(self.settings, self._events, self._folder, inside=inside)
+        edge.on_tls_trouble = lambda: self.on_tls_trouble()
+        await edge.trust(self._trusted)
+        if self._learned:
+            edge.readdress(self._learned)
+        return edge
 
     def _new_lane(self) -> LaneClient:
         lane = LaneClient(self._nursery, self._events, self)

@@ -1,14 +1,19 @@
 """What a new main learns of the registrations that the one before has left."""
 
+from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from sipagent.core import doors
 from sipagent.core.clock import mono_ns
 from sipagent.core.events import Event, RegistrationChanged
 from sipagent.core.states import RegistrationState
+from sipagent.sip import lanes as lanes_module
 from sipagent.sip.lanes import LanePool
-from sipagent.sip.protocol import AddAccount, LaneReady, Registered, RegistrationResult
+from sipagent.sip.protocol import AddAccount, LaneReady, Registered, RegistrationResult, Start
 from sipagent.sip.registrar import Registrar
-from sipagent.sip.settings import TrunkSettings
+from sipagent.sip.settings import SipSettings, TrunkSettings
 
 
 class Lanes:
@@ -50,3 +55,74 @@ async def test_one_that_was_refused_or_has_run_out_is_tried_again() -> None:
     for registered in ([left(403, seconds_ago=1)], [left(200, seconds_ago=301)], []):
         _, state, events = await told(registered)
         assert state is RegistrationState.UNREGISTERED and not events
+
+
+EDGE = "127.0.0.1:5999"
+
+
+class LeftLane:
+    """Behind the edge, with the registration of the account that it is named after."""
+
+    def __init__(self, _nursery: object, _events: object, _owner: object) -> None:
+        self.ready: LaneReady | None = None
+        self.pid, self.free = 1, 4
+        self.sent: list[Any] = []
+        self.send = self.sent.append
+
+    async def take_over(self, name: str) -> bool:
+        result = RegistrationResult(account=name, status=200, reason="OK", expires_s=300)
+        self.ready = LaneReady(
+            pid=1,
+            max_calls=4,
+            host="127.0.0.1",
+            port=1,
+            start=Start(host="127.0.0.1", port=0, tcp=False, user_agent=SipSettings().user_agent, edge=EDGE),
+            registered=[Registered(at=mono_ns(), result=result)],
+        )
+        return True
+
+    async def close(self) -> None: ...
+
+
+class NewEdge:
+    def __init__(self, _settings: object, _events: object, _folder: object, *, inside: str = "") -> None:
+        self.inside, self.pid = inside, 2
+        self.trusted: frozenset[str] = frozenset()
+        self.address = ""
+        self.on_tls_trouble: Any = None
+
+    async def trust(self, uris: frozenset[str]) -> None:
+        self.trusted = uris
+
+    def readdress(self, host: str) -> None:
+        self.address = host
+
+    async def start(self, _lanes: object) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+async def taken_over(monkeypatch: pytest.MonkeyPatch, run: Path) -> LanePool:
+    monkeypatch.setattr(lanes_module, "LaneClient", LeftLane)
+    monkeypatch.setattr(lanes_module, "Edge", NewEdge)
+    monkeypatch.setattr(doors, "names", lambda _run, _kind: ["one", "two"])
+    pool = LanePool(SipSettings(host="127.0.0.1"), Events(), max_calls=4, run=run)
+    monkeypatch.setattr(pool._nursery, "take_over", lambda: True)
+    pool.trust(frozenset({"sip:192.0.2.1:5061;transport=tls"}))
+    pool.learned_address("198.51.100.7")
+    await pool.start()
+    return pool
+
+
+async def test_the_new_edge_trusts_the_same_servers_and_its_tls_trouble_is_heard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pool = await taken_over(monkeypatch, tmp_path)
+    edge = cast(NewEdge, pool.edge)
+    assert (edge.inside, edge.address) == (EDGE, "198.51.100.7")
+    assert edge.trusted == {"sip:192.0.2.1:5061;transport=tls"}
+    troubles: list[int] = []
+    pool.on_tls_trouble = lambda: troubles.append(1)
+    edge.on_tls_trouble()
+    assert troubles == [1]
+    await pool.close()
