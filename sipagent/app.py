@@ -409,6 +409,7 @@ class Node:
         # The lane comes last: from its first moment on, calls may come in.
         if not self._taken_up:
             await asyncio.gather(self.speech.start(), self.media.start())
+            self.media.close_unclaimed()  # also of an earlier main that has left no call
         self._exit.push_async_callback(self._stop_preparing)
         if self._taken_up:  # the caller waits; texts are spoken all the same, and made when they are
             self._prepare(until_prepared(lambda: self._prepare_dialplans(dialplans)))

@@ -267,7 +267,7 @@ class MediaClient:
         del self._left[slot]
         host = self._settings.host6 if line.ipv6 else self._settings.host
         claimed = MediaPort(self, self._rings, host, slot, port)
-        claimed.connected, claimed.source = line.connect, line.source
+        claimed.go_on(line.connect, line.source)
         self._ports[slot] = claimed
         self._seen[slot] = self._rings.rx_head[slot]
         self._rates[slot] = self._rings.rate[slot]

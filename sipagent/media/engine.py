@@ -67,6 +67,7 @@ PASSES = 16  # packets taken from one port in a tick; more wait in its socket bu
 ODD_PACKETS = 16  # of one call's that are looked at one by one in a tick, where a shared port would bring any number
 DRAIN_TICKS = 4
 FIFO_PRIORITY = 10
+STAND_IN_NS = 100_000_000  # between two looks at what lines without a main are to hear
 RETRY_S = 0.01  # while main does not read, or is gone, and no call is up that would have ticks
 _HEARTBEAT = slice(Header.TICKS, Header.HEARTBEAT_NS + 1)
 _NOBODY = np.zeros(0, np.int64)
@@ -195,6 +196,8 @@ class Engine:
         run = hot.state
         run.deadline, run.ticks, run.flushed = deadline, self._ticks, self._flushes
         run.until = 0 if self._main.waiting else self._lines.due_ns()
+        if self._main.alone:
+            run.until = min(run.until, time.monotonic_ns() + STAND_IN_NS)
         needed = hot.run(self._sockets)
         self._ticks, now, late = run.ticks, run.now, run.lateness
         match needed:

@@ -129,6 +129,12 @@ class MediaPort:
         if self._final is None:
             self._owner.send(self.connected)
 
+    def go_on(self, connected: Connect | None, source: tuple[str, int] | None) -> None:
+        """With what an earlier main had told the engine, and the engine has learned."""
+        self.connected, self.source = connected, source
+        if connected is not None:
+            self._rate = CODECS[connected.payload_type].rate
+
     def hear(
         self,
         *others: "MediaPort",

@@ -1,6 +1,7 @@
 """kill -9 of main as the media engine sees it: it plays on, and the next main has the line again."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 
 from sipagent.core.events import EventHub
 from sipagent.media.client import MediaClient
-from sipagent.media.g711 import decode
+from sipagent.media.codecs import CODECS, G722, PCMU
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
 from tests.peers.ports import free_block
@@ -28,30 +29,36 @@ from sipagent.core.events import EventHub
 from sipagent.media.client import MediaClient
 from sipagent.media.settings import MediaSettings
 
-async def main(door, base, far):
+async def main(door, base, far, payload_type):
     settings = MediaSettings(host="127.0.0.1", port_min=base, port_max=base + 31, capacity=4)
     client = MediaClient(settings, EventHub(), Path(door))
     await client.start()
     client.leave_sound("wait", np.full(8000, 2000, np.int16), np.full(16000, 2000, np.int16))
     client.leave_sound("music", np.full(800, -9000, np.int16), np.full(1600, -9000, np.int16))
     port = await client.open()
-    port.connect("127.0.0.1", far, 0)
+    port.connect("127.0.0.1", far, payload_type, 101)
     port.leave("wait")
     print(json.dumps([client.pid, port.slot, port.port]), flush=True)
     await asyncio.sleep(60)
 
-asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
 """
 
 
 def heard(sock: socket.socket, seconds: float) -> list[RtpPacket]:
-    """What comes in so long, at 50 packets a second."""
+    """What comes in so long, at 50 packets a second; each is answered by one of ours."""
     sock.settimeout(1.0)
-    return [RtpPacket.parse(sock.recv(2000)) for _ in range(round(seconds * 50))]
+    packets: list[RtpPacket] = []
+    for _ in range(round(seconds * 50)):
+        data, sender = sock.recvfrom(2000)
+        packets.append(RtpPacket.parse(data))
+        sock.sendto(bytes(dataclasses.replace(packets[-1], ssrc=1)), sender)
+    return packets
 
 
-def level(packet: RtpPacket) -> float:
-    return float(np.mean(decode(0, np.frombuffer(packet.payload, np.uint8))))
+def levels(packets: list[RtpPacket]) -> list[float]:
+    decoder = CODECS[packets[0].payload_type].decoder()
+    return [float(np.mean(decoder.decode(packet.payload))) for packet in packets]
 
 
 @pytest.fixture
@@ -61,12 +68,11 @@ def far():
         yield sock
 
 
-async def test_the_line_is_kept_and_taken_over(tmp_path: Path, far: socket.socket):
+@pytest.mark.parametrize("payload_type", [PCMU, G722])
+async def test_the_line_is_kept_and_taken_over(tmp_path: Path, far: socket.socket, payload_type: int):
     door, base = tmp_path / "run" / "media-0", free_block(32)
-    first = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(FIRST_MAIN), str(door), str(base), str(far.getsockname()[1])],
-        stdout=subprocess.PIPE,
-    )
+    arguments = [str(door), str(base), str(far.getsockname()[1]), str(payload_type)]
+    first = subprocess.Popen([sys.executable, "-c", textwrap.dedent(FIRST_MAIN), *arguments], stdout=subprocess.PIPE)
     assert first.stdout is not None
     pid, slot, number = json.loads(await asyncio.to_thread(first.stdout.readline))
     before = await asyncio.to_thread(heard, far, 0.3)
@@ -77,9 +83,10 @@ async def test_the_line_is_kept_and_taken_over(tmp_path: Path, far: socket.socke
     assert len({p.ssrc for p in before + alone}) == 1
     numbers = [p.sequence for p in before + alone]
     assert {(b - a) & 0xFFFF for a, b in zip(numbers, numbers[1:], strict=False)} == {1}
-    levels = [level(p) for p in alone]
-    assert any(1500 < one < 2500 for one in levels), "the phrase that main had left"
-    assert levels[-1] < -8000, "then the music"
+    loud = [abs(one) > 1000 for one in levels(alone)]
+    assert all(loud[loud.index(True) :]), "without a gap"
+    assert any(1500 < one < 2500 for one in levels(alone)), "the phrase that main had left"
+    assert levels(alone)[-1] < -8000, "then the music"
 
     settings = MediaSettings(host="127.0.0.1", port_min=base, port_max=base + 31, capacity=4)
     client = MediaClient(settings, EventHub(), door)
@@ -89,13 +96,14 @@ async def test_the_line_is_kept_and_taken_over(tmp_path: Path, far: socket.socke
         assert client.claim(slot, number + 2) is None
         port = client.claim(slot, number)
         assert port is not None and port.connected is not None
+        assert port.rate == CODECS[payload_type].rate
         client.close_unclaimed()
         frames: list[int] = []
         port.on_frames = lambda some: frames.append(some.position)
         await port.flush()
-        port.write(np.full(8000, 5000, np.int16))
+        port.write(np.full(port.rate, 5000, np.int16))
         after = await asyncio.to_thread(heard, far, 1.2)
-        assert sum(4000 < level(p) < 6000 for p in after) > 40
+        assert sum(4000 < one < 6000 for one in levels(after)) > 40
         assert after[0].ssrc == before[0].ssrc
         assert frames, "and main hears the caller again"
         figures = await port.close()
