@@ -140,3 +140,17 @@ async def _who_is_not_answered_is_told(node: Node) -> None:
     assert (record.call.cause, record.call.disposition) == ("node_crashed", "failed")
     resumed(node.record(talking))
     assert node.record(talking).turns[-1].heard_text == "Bye."
+
+
+async def test_a_node_started_again_takes_calls_with_what_an_idle_one_has_left() -> None:
+    async with Node() as node:
+        assert node.process is not None
+        before = await node.pids()
+        node.process.send_signal(signal.SIGSTOP)  # nobody starts another main, nor stops the other processes
+        await kill_main(node)
+        node.process.kill()
+        await node.process.wait()
+        await node.http.close()
+        await node.start()
+        assert (await node.pids())["media"] == before["media"]
+        (await sipp.run("uac-inbound-answered.xml", target=node.target, service="desk", duration_ms=500)).check()
