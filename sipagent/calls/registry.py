@@ -373,6 +373,14 @@ class CallRegistry:
         if self._saver is not None:
             self._saver.forget(call_id)
 
+    def close_port(self, port: MediaPort) -> None:
+        """Of no call, or of none any more."""
+
+        async def close() -> None:
+            await port.close()
+
+        self._spawn(close(), "port")
+
     def resume(self, call: Call) -> None:
         """Runs a call that an earlier main has left."""
         self.trunks.keep(call.trunk, call.leg.identity.direction)

@@ -27,6 +27,7 @@ from sipagent.core.states import LegState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
 from sipagent.dialplan.model import AgentStep, Dialplan, DialStep, PressStep, Step, TransferStep
+from sipagent.media.client import MediaPort
 from sipagent.sip import protocol as sip
 
 if TYPE_CHECKING:
@@ -74,28 +75,50 @@ def take_up(
 
 
 def _rebuilt(registry: "CallRegistry", saved: SavedCall, standing: dict[int, sip.Standing]) -> "Call | None":
-    """The call with its legs; None when its line is gone."""
-    services, call_id = registry.services, CallId(saved.id)
-    legs: dict[str, Leg] = {}
-    for one in sorted(saved.legs, key=lambda leg: leg.id != saved.speaks_on):
-        port = services.media.claim(one.slot, one.port)
-        if port is None and one.id == saved.speaks_on:
-            return None
-        if port is None:
-            _close_leg(registry, call_id, one.id, one.state)
-            continue
-        legs[one.id] = Leg.restored(one, call_id, services.lane, port, services.events)
+    """The call with its legs; None when its line is gone. Raises ValueError about what cannot be read."""
+    call_id, match, todo = CallId(saved.id), _match(registry, saved), steps_of(saved.todo)
+    legs = _legs(registry, saved)
     caller = legs.get(saved.speaks_on)
     if caller is None:
         return None
-    call = registry.register(call_id, caller, _match(registry, saved), saved.trunk)
+    for one in saved.legs:
+        if one.id not in legs:
+            _close_leg(registry, call_id, one.id, one.state)
+    call = registry.register(call_id, caller, match, saved.trunk)
     call.started, call.answered_at, call.turns = saved.started, saved.answered_at, saved.turns
-    call.todo = steps_of(saved.todo)
+    call.todo = todo
     for leg in legs.values():
         if leg is not caller:
             call.adopt(leg)
-        _tell(leg, standing.get(leg.handle))
+        try:
+            _tell(leg, standing.get(leg.handle))
+        except Exception:  # the call is up: it ends in order when this was its line
+            log.exception("what has happened to a leg cannot be understood")
+            leg.hangup(_cancelled(leg))
     return call
+
+
+def _legs(registry: "CallRegistry", saved: SavedCall) -> dict[str, Leg]:
+    """Those whose ports are still open, by id; none without the one that the call speaks on. No port stays claimed
+    when it raises."""
+    services, call_id = registry.services, CallId(saved.id)
+    if all(one.id != saved.speaks_on for one in saved.legs):
+        return {}
+    ports: list[MediaPort] = []
+    legs: dict[str, Leg] = {}
+    try:
+        for one in sorted(saved.legs, key=lambda leg: leg.id != saved.speaks_on):
+            port = services.media.claim(one.slot, one.port)
+            if port is None and one.id == saved.speaks_on:
+                return {}
+            if port is not None:
+                ports.append(port)
+                legs[one.id] = Leg.restored(one, call_id, services.lane, port, services.events)
+    except Exception:
+        for port in ports:
+            registry.close_port(port)
+        raise
+    return legs
 
 
 def _match(registry: "CallRegistry", saved: SavedCall) -> Match:

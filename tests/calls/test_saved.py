@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -17,7 +17,7 @@ from sipagent.core.events import AgentSpeaking, Event
 from sipagent.core.ids import CallId, new_call_id, new_leg_id
 from sipagent.core.states import Direction, LegState
 from sipagent.dialplan.model import AgentStep, DialStep, SayStep
-from sipagent.sip.protocol import Answered
+from sipagent.sip.protocol import Answered, Hangup, Standing
 from sipagent.sip.sdp import Terms
 from sipagent.store.encoding import event_id
 from tests.store.story import Story
@@ -149,6 +149,48 @@ def test_an_event_of_another_version_costs_only_itself():
     assert resuming.take_up(cast(CallRegistry, registry), [left], 0, told.append) == 0
     assert [event_id(event) for event in told] == [event_id(good.event())]
     assert forgotten == [left.id]
+
+
+class Left:
+    """What `resuming` needs of a registry, with ports that an earlier main has left."""
+
+    def __init__(self) -> None:
+        self.legs: list[object] = []
+        self.claimed: list[int] = []
+        self.closed: list[int] = []
+        self.sent: list[object] = []
+        self.events: list[Event] = []
+        self.dialplans: list[object] = []
+        self.forget = lambda _call: None
+        self.services = SimpleNamespace(
+            lane=SimpleNamespace(standing={7: Standing(call=7)}, send=self.sent.append),
+            media=self,
+            events=SimpleNamespace(emit=self.events.append),
+        )
+
+    def claim(self, slot: int, port: int) -> SimpleNamespace:
+        self.claimed.append(port)
+        return SimpleNamespace(port=port, slot=slot, ipv6=False, connected=None)
+
+    def close_port(self, port: SimpleNamespace) -> None:
+        self.closed.append(port.port)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"legs": [leg()], "speaks_on": "leg_that_has_ended"},
+        {"todo": [SavedStep(kind="FaxStep", values={})], "legs": [leg()]},
+        {"legs": [msgspec.structs.replace(leg(), offer="v=0\r\nm=nonsense")]},
+    ],
+    ids=["its line has ended", "a step of another version", "an offer that cannot be read"],
+)
+async def test_a_call_that_cannot_be_taken_up_keeps_no_port(changed: dict[str, Any]):
+    registry, one = Left(), call(events=[], **{"speaks_on": changed["legs"][0].id, **changed})
+    assert resuming.take_up(cast(CallRegistry, registry), [one], 0, lambda _event: None) == 0
+    assert registry.closed == registry.claimed
+    assert [type(event).__name__ for event in registry.events] == ["LegEnded", "CallEnded"]
+    assert registry.sent == [Hangup(call=7)]
 
 
 def test_a_step_of_another_version_is_refused():

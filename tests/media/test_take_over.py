@@ -17,8 +17,7 @@ import pytest
 from sipagent.core.events import EventHub
 from sipagent.media.client import MediaClient
 from sipagent.media.codecs import CODECS, G722
-from sipagent.media.g711 import PCMU
-from sipagent.media.rtp import RtpPacket
+from sipagent.media.rtp import PCMU, RtpPacket
 from sipagent.media.settings import MediaSettings
 from tests.peers.ports import free_block
 
