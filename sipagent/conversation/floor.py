@@ -112,6 +112,10 @@ class Floor:
         self._settled_ms = self._held_ms = 0
         self._spared = False
 
+    def release(self) -> None:
+        """The agent is at its full level again, whatever was heard."""
+        self._last = Act.RESUME
+
     def frame(self, voiced: bool, speech_ms: int, agent: Saying | None) -> Act | None:
         """One frame of the caller's; `speech_ms` are voiced of the utterance that is on, 0 when none is.
 

@@ -57,6 +57,7 @@ class Interruptions:
 
     def release(self) -> None:
         """The agent speaks at its full level from now on."""
+        self._floor.release()
         self._out.duck(False)
         self._hold(False)
 

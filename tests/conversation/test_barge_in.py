@@ -184,6 +184,18 @@ async def test_the_caller_who_is_put_on_hold_leaves_nobody_ducked():
     await scene.end()
 
 
+async def test_after_the_callers_hold_a_voice_stops_the_agent_as_before():
+    scene = await speaking([["", ""]])
+    _, silent = await utters(scene, 400, 0)
+    assert silent and not scene.wire.on_wire[-1]
+    scene.session.held = True
+    await scene.run(0.1)
+    scene.session.held = False
+    _, silent = await utters(scene, 400, 0)
+    assert silent > 5
+    await scene.end()
+
+
 async def test_words_that_are_said_beside_the_agent_are_written_down_when_the_call_ends():
     scene = await speaking(["no wait"], barge_in="never")
     await utters(scene, 600)
