@@ -266,6 +266,8 @@ def _connection(value: str) -> str:
         address = ipaddress.ip_address(parts[2])
     except ValueError:
         raise ValueError("SDP connection line holds no single IP address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError("SDP connection line holds an IPv4 address written as IPv6")  # our IPv6 sockets reach none
     if address.version != version:
         raise ValueError("SDP connection line holds an address of the other IP version")
     return str(address)  # as the kernel writes it

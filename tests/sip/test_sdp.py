@@ -196,6 +196,7 @@ def test_no_connection_address_is_no_usable_audio() -> None:
         ("v=0\r\nc=IN IP4 999.1.1.1\r\n", "no single IP address"),
         ("v=0\r\nc=IN IP4 224.2.1.1/127/3\r\n", "no single IP address"),
         ("v=0\r\nc=IN IP4 ::1\r\n", "other IP version"),
+        ("v=0\r\nc=IN IP6 ::ffff:192.0.2.1\r\n", "written as IPv6"),
         ("v=0\r\nm=video 0 RTP/AVP 34\r\nc=IN IP4 localhost\r\n", "no single IP address"),
         ("v=0\r\nm=audio 2 RTP/AVP 0\r\na=rtcp:3 IN IP4 media.example.com\r\n", "no single IP address"),
         ("v=0\r\nm=audio 2 RTP/AVP 0\r\na=RTCP:3 IN IP4\r\n", "connection line"),
