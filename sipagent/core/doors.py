@@ -100,6 +100,14 @@ def take_away(folder: Path, name: str) -> None:
         os.unlink(folder / name)
 
 
+def mark(folder: Path, name: str) -> int:
+    """Tells a door from a later one of its name, while it is open; 0 for none."""
+    try:
+        return os.stat(folder / name).st_ino
+    except OSError:
+        return 0
+
+
 class Adopted:
     """A process that is not our child, used like a `subprocess.Popen`. How it ends is not told to us: `UNKNOWN`."""
 

@@ -223,10 +223,9 @@ class LanePool:
     async def _take_over(self) -> bool:
         """The lanes that an earlier main has left; False when there are none that were started as ours would be."""
         run = self._nursery.run
-        found = doors.names(run, LANE_DOOR) if run is not None else []
-        if not found or not self._nursery.take_over():
+        if run is None or not self._nursery.take_over():
             return False
-        for name in found:
+        for name in doors.names(run, LANE_DOOR):
             lane = LaneClient(self._nursery, self._events, self)
             if await lane.take_over(name):
                 self._lanes.append(lane)

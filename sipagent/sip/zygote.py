@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from sipagent.core.doors import LONELY_S, take_away, try_door, wait_for_main
+from sipagent.core.doors import LONELY_S, mark, take_away, try_door, wait_for_main
 from sipagent.sip.lane import serve
 
 DOOR = "zygote"
@@ -142,6 +142,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     run = Path(sys.argv[2]) if len(sys.argv) > 2 else None  # the folder for its door
     door = try_door(run, DOOR, socket.SOCK_SEQPACKET) if run is not None else None
+    ours = mark(run, DOOR) if run is not None and door is not None else 0
     # See lane.serve: the end is main's to announce.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -151,7 +152,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     Zygote(control, door).run()
-    if run is not None:
+    if run is not None and ours and mark(run, DOOR) == ours:  # not that of another zygote, which came meanwhile
         take_away(run, DOOR)
 
 

@@ -1,5 +1,9 @@
 """What a new main learns of the registrations that the one before has left."""
 
+import asyncio
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,10 +14,45 @@ from sipagent.core.clock import mono_ns
 from sipagent.core.events import Event, RegistrationChanged
 from sipagent.core.states import RegistrationState
 from sipagent.sip import lanes as lanes_module
+from sipagent.sip import zygote
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.protocol import AddAccount, LaneReady, Registered, RegistrationResult, Start
 from sipagent.sip.registrar import Registrar
 from sipagent.sip.settings import SipSettings, TrunkSettings
+
+
+async def zygote_behind(run: Path, other_than: int = 0) -> int:
+    """Its pid, once there is one."""
+    async with asyncio.timeout(20):
+        while True:
+            met = doors.knock(run, zygote.DOOR, socket.SOCK_SEQPACKET) if (run / zygote.DOOR).exists() else None
+            if met is not None:
+                met[0].close()
+                if met[1] != other_than:
+                    return met[1]
+            await asyncio.sleep(0.05)
+
+
+def start_zygote(run: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, "-m", "sipagent.sip.zygote", str(theirs.fileno()), str(run)]
+        return subprocess.Popen(command, pass_fds=[theirs.fileno()]), ours
+
+
+async def test_a_zygote_that_leaves_takes_away_no_door_but_its_own(tmp_path: Path):
+    first, to_first = start_zygote(tmp_path)
+    with to_first:
+        assert await zygote_behind(tmp_path) == first.pid
+        second, to_second = start_zygote(tmp_path)
+        with to_second:
+            assert await zygote_behind(tmp_path, first.pid) == second.pid
+            to_first.send(zygote.LEAVE)
+            assert await asyncio.to_thread(first.wait, 10) == 0
+            assert await zygote_behind(tmp_path) == second.pid
+            to_second.send(zygote.LEAVE)
+            assert await asyncio.to_thread(second.wait, 10) == 0
+    assert not (tmp_path / zygote.DOOR).exists()
 
 
 class Lanes:
