@@ -20,10 +20,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
 _SI_KERNEL = 128  # who sent a signal: the terminal, which has told main as well
 UNEXPECTED = 1  # the exit status of an error that nobody had foreseen
+REFUSED = (2, 3)  # of a start: a configuration or dialplan that is wrong, something that the machine lacks
 DEATHS_WITHIN_S = 60.0
 OFTEN = 3  # deaths within that time: one of the calls may be the reason, so all are ended
 MOST_DEATHS = 5  # then it is none of the calls
 PAUSE_S = 0.5  # before another main, from the second death within that time on
+REFUSED_PAUSE_S = 1.5  # after a start that was refused: all of them together stay below doors.LONELY_S
 _LEFT_S = 5.0  # for what a main has left to end its calls and go
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,7 +34,7 @@ def supervise(state: Path) -> Death | None:
     """Returns in each main process, with how the one before it has ended. The supervisor itself never returns: it
     leaves as its last main did."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    deaths: deque[float] = deque(maxlen=MOST_DEATHS)
+    deaths: deque[tuple[float, bool]] = deque(maxlen=MOST_DEATHS)  # when, and whether its start was refused
     before: Death | None = None
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
     gc.collect()
@@ -44,17 +46,19 @@ def supervise(state: Path) -> Death | None:
             _become_main(ours)
             return before
         status, stopped = _watch(pid)
-        if stopped or status not in (UNEXPECTED, *range(-signal.NSIG, 0)):
+        # What was well when the first main started is, as a rule, being changed: its calls outlive a bad moment.
+        refused = before is not None and status in REFUSED
+        if stopped or not (refused or status == UNEXPECTED or status < 0):
             _leave(status, state)
-        deaths.append(time.monotonic())
-        lately = sum(deaths[-1] - at < DEATHS_WITHIN_S for at in deaths)
-        before = Death(pid, _reason(status), time.monotonic_ns(), lately >= OFTEN)
-        if lately == MOST_DEATHS:
+        deaths.append((time.monotonic(), refused))
+        lately = [refusal for at, refusal in deaths if deaths[-1][0] - at < DEATHS_WITHIN_S]
+        before = Death(pid, _reason(status), time.monotonic_ns(), lately.count(False) >= OFTEN)
+        if len(lately) == MOST_DEATHS:
             print(f"the main process has died {MOST_DEATHS} times ({before.reason}): giving up", file=sys.stderr)
             _leave(status, state)
         print(f"the main process has died ({before.reason}): another one goes on", file=sys.stderr)
-        if lately > 1:
-            time.sleep(PAUSE_S)
+        if len(lately) > 1:
+            time.sleep(REFUSED_PAUSE_S if refused else PAUSE_S)
 
 
 def _become_main(supervisor: int) -> None:

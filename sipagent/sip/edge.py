@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -184,13 +185,13 @@ class Edge:
         """0 while it is not up."""
         return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
-    async def start(self, lanes: Mapping[int, int]) -> None:
-        """``lanes``: calls that each takes, by port. Returns when it answers. Raises SetupError."""
+    async def start(self, lanes: Mapping[int, int], patience_s: float = 0.0) -> None:
+        """``lanes``: calls that each takes, by port. ``patience_s``: for ports that an edge before us is about to
+        leave. Returns when it answers. Raises SetupError."""
         self._listed, self._up = dict(lanes), set(lanes)
         self._write()
         await asyncio.to_thread(check, self._installed, self._plan)
-        for listen in self._plan.listens:
-            _may_bind(listen)
+        await wait_for_ports(self._plan.listens, patience_s)
         await self._spawn()
         self._keeper = asyncio.create_task(self._keep(), name="edge")
 
@@ -414,6 +415,20 @@ def _release(call_id: str, inside: str, port: int) -> bytes:
         f"From: <sip:main@{_LOOPBACK}>;tag={mono_ns():x}\r\nTo: <sip:edge@{_LOOPBACK}>\r\n"
         f"Call-ID: {call_id}\r\nCSeq: 1 {RELEASE}\r\nMax-Forwards: 5\r\nContent-Length: 0\r\n\r\n"
     ).encode()
+
+
+async def wait_for_ports(listens: Iterable[Listen], patience_s: float) -> None:
+    """Raises SetupError about a port that is still taken then, or an address that is not ours."""
+    deadline = time.monotonic() + patience_s
+    for listen in listens:
+        while True:
+            try:
+                _may_bind(listen)
+                break
+            except SetupError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_ASK_AGAIN_S)
 
 
 def _may_bind(listen: Listen) -> None:

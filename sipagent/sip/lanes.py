@@ -53,6 +53,7 @@ log = logging.getLogger("sipagent.sip")
 SPARE_LANES = 1  # beyond what max_calls needs: a lane that dies leaves the capacity whole
 OWN_ACCOUNTS = 7  # trunks that can register through one lane: PJSIP's 8 accounts, and one is for calls without
 _HANDLES_PER_LANE = 1 << 32
+_EDGE_LEAVES_S = 5.0  # the one of the main before us, from its death on
 _LOOPBACK = "127.0.0.1"
 
 
@@ -247,7 +248,7 @@ class LanePool:
             each = max(lane.ready.max_calls for lane in self._up() if lane.ready is not None)
             missing = self._lanes_wanted(each) - len(self._lanes)
             await asyncio.gather(*(self._new_lane().start() for _ in range(missing)))
-            await self.edge.start(self._lane_ports())
+            await self.edge.start(self._lane_ports(), _EDGE_LEAVES_S)
         return True
 
     def _suits(self, start: Start) -> bool:

@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from sipagent.cli import cli
 from sipagent.core.errors import SetupError
-from sipagent.sip.edge import Installation, contact_towards
+from sipagent.sip.edge import Installation, contact_towards, wait_for_ports
+from sipagent.sip.edge_script import Listen
 from sipagent.sip.protocol import Answered, Hangup, IncomingCall, Reject
 from sipagent.sip.settings import SipSettings
 from tests.peers import sipp
@@ -282,3 +283,13 @@ async def test_certificates_that_cannot_be_read_are_a_sentence() -> None:
 )
 async def test_contact_says_how_this_peer_reaches_us(peer: str, contact: str) -> None:
     assert contact_towards(peer, SipSettings(host="10.0.0.1", public_host="192.0.2.1")) == contact
+
+
+async def test_ports_of_an_edge_that_is_leaving_are_waited_for() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as before:
+        before.bind(("127.0.0.1", 0))
+        listens = [Listen("udp", "127.0.0.1", before.getsockname()[1])]
+        with pytest.raises(SetupError, match="is taken by another program"):
+            await wait_for_ports(listens, 0.1)
+        asyncio.get_running_loop().call_later(0.2, before.close)
+        await wait_for_ports(listens, 5.0)
