@@ -90,9 +90,10 @@ class MainLink:
             self.over = self.over or time.monotonic_ns() > self._lonely_until
             return False
         with contextlib.suppress(OSError):
-            comer.setblocking(True)
-            comer.settimeout(0.0)
-            socket.send_fds(comer, [frame(encoder.encode(greeting()))], self._fds)  # a fresh socket has room for it
+            comer.setblocking(False)
+            said = frame(encoder.encode(greeting()))
+            socket.send_fds(comer, [said[:1]], self._fds)  # a fresh socket has room for it, if not for all the lines
+            self._unsent[:0] = said[1:]
             self._attention.unregister(self._door.fileno())
             self._attention.register(comer.fileno(), select.EPOLLIN)
             self._control, self._buffer, self._lonely_until = comer, FrameBuffer(), 0
