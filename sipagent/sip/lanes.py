@@ -105,6 +105,7 @@ class LanePool:
         self._contacts: dict[str, str] = {}  # host:port of our Contact, by account
         self._registering: LaneClient | None = None  # the lane that registrations go through, as far as it has room
         self._homes: dict[str, LaneClient] = {}  # the lane that holds an account's registration
+        self._left: dict[str, Registered] = {}  # see `registered`; by account
         self._last_handle = -(mono_ns() // 1_000_000)  # below those that an earlier main has given
         self._generations = 0
         self._refusals = RateLimit(per_second=5)  # strangers must not fill the record
@@ -193,9 +194,8 @@ class LanePool:
 
     @property
     def registered(self) -> list[Registered]:
-        """What an earlier main has left registered, through the lane that registrations go through."""
-        lane = self._registering
-        return list(lane.ready.registered) if lane is not None and lane.ready is not None else []
+        """What an earlier main has left registered, through whichever lane, as long as nothing else is known of it."""
+        return list(self._left.values())
 
     def go_on(self) -> None:
         """Whoever is to hear of the calls that were left is ready: what happened meanwhile is told now."""
@@ -237,6 +237,7 @@ class LanePool:
             return False
         for lane in self._lanes:
             assert lane.ready is not None
+            self._take_registrations(lane, lane.ready.registered)
             for standing in lane.ready.standing:
                 self._where[standing.call] = lane
                 if standing.call > 0:
@@ -250,6 +251,13 @@ class LanePool:
             await asyncio.gather(*(self._new_lane().start() for _ in range(missing)))
             await self.edge.start(self._lane_ports(), _EDGE_LEAVES_S)
         return True
+
+    def _take_registrations(self, lane: LaneClient, registered: list[Registered]) -> None:
+        """An account's home is where it was registered last."""
+        for each in registered:
+            account = each.result.account
+            if account not in self._left or each.at > self._left[account].at:
+                self._left[account], self._homes[account] = each, lane
 
     def _suits(self, start: Start) -> bool:
         """Whether the lane was started with the settings that there are now."""
@@ -379,6 +387,7 @@ class LanePool:
         homeless = [account for account, home in self._homes.items() if home is lane]
         for account in homeless:
             del self._homes[account]
+            self._left.pop(account, None)
         if self._registering is lane:
             self._registering = None
         elif homeless:
@@ -544,6 +553,7 @@ class LanePool:
                     self.on_fact(fact)
 
     def _registration(self, fact: RegistrationResult) -> None:
+        self._left.pop(fact.account, None)
         if self.on_registration is not None:
             self.on_registration(fact)
 

@@ -16,7 +16,7 @@ from sipagent.core.states import RegistrationState
 from sipagent.sip import lanes as lanes_module
 from sipagent.sip import zygote
 from sipagent.sip.lanes import LanePool
-from sipagent.sip.protocol import AddAccount, LaneReady, Registered, RegistrationResult, Start
+from sipagent.sip.protocol import AddAccount, LaneReady, Register, Registered, RegistrationResult, Start
 from sipagent.sip.registrar import Registrar
 from sipagent.sip.settings import SipSettings, TrunkSettings
 
@@ -138,6 +138,10 @@ class NewEdge:
 
     async def start(self, _lanes: object) -> None: ...
 
+    async def set_lanes(self, _lanes: object) -> None: ...
+
+    async def release(self, _call_ids: object) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -164,4 +168,27 @@ async def test_the_new_edge_trusts_the_same_servers_and_its_tls_trouble_is_heard
     pool.on_tls_trouble = lambda: troubles.append(1)
     edge.on_tls_trouble()
     assert troubles == [1]
+    await pool.close()
+
+
+async def test_registrations_of_every_lane_are_taken_over_and_stay_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pool = await taken_over(monkeypatch, tmp_path)
+    one, two = (cast(LeftLane, lane) for lane in pool._lanes)
+    assert [known.result.account for known in pool.registered] == ["one", "two"]
+    pool.send(Register(account="one"))
+    pool.send(Register(account="two"))
+    sent = [[each.account for each in lane.sent if isinstance(each, Register)] for lane in (one, two)]
+    assert sent == [["one"], ["two"]]
+
+    results: list[RegistrationResult] = []
+    homeless: list[list[str]] = []
+    pool.on_registration, pool.on_homeless = results.append, homeless.append
+    refused = RegistrationResult(account="one", status=403, reason="Forbidden", expires_s=0)
+    pool.lane_fact(pool._lanes[0], refused)
+    assert results == [refused] and [known.result.account for known in pool.registered] == ["two"]
+    two.ready = None
+    pool.lane_lost(pool._lanes[1], frozenset())
+    assert homeless == [["two"]] and pool.registered == []
     await pool.close()
