@@ -1,7 +1,7 @@
 """Cuts a document into passages, and passages into sentences that can be found and spoken.
 
->>> [passage.sentences for passage in cut("# Opening\\n\\nWe open at nine. On Sundays we are closed.")]
-[('We open at nine.', 'On Sundays we are closed.')]
+>>> [passage.sentences for passage in cut("# Opening\\n\\nOn weekdays we open at nine. On Sundays we are closed.")]
+[('On weekdays we open at nine.', 'On Sundays we are closed.')]
 """
 
 import re
