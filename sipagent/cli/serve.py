@@ -17,6 +17,7 @@ from sipagent.config import Config
 from sipagent.core import errors
 from sipagent.core.errors import SipagentError
 from sipagent.core.events import Event, RegistrationChanged
+from sipagent.core.heap import give_large_blocks_back
 from sipagent.core.states import RegistrationState
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ async def _serve(config: Config, state: Path, before: Death | None) -> None:
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, again.set)
 
+    give_large_blocks_back()
     starting = asyncio.create_task(node.start())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
