@@ -56,7 +56,7 @@ class Line:
 SCRIPT = (
     Line("Hello. What are your opening hours?", "hours", "open from eight in the morning until six in the evening"),
     Line("How much does a check up cost?", "price", "and a cleaning is"),
-    Line("And where can I park my car?", "location", "there is free parking", interrupt_after_s=3.2),
+    Line("And where can I park my car?", "location", "there is free parking", interrupt_after_s=4.0),
 )
 
 
