@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.05
 VOICED = 0.5
-MENU_PAUSE_S = 0.7  # nothing said for so long: keys are taken now
+MENU_PAUSE_MS = 700  # nothing said for so long: keys are taken now
+ASKED_MS = 1200  # nothing said for so long: who asks for our name waits for it
 PUT_THROUGH_S = 30.0  # until somebody speaks behind a menu or a screening
 
 
@@ -44,8 +45,6 @@ class CalleeCheck:
         """Somebody else may be on the line from now on."""
         self._watch = CalleeWatch(self._phrases)
         self._tones = ToneWatch()
-        self._since_voice_s = 0.0
-        self._spoken = False
         self.machine: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
     def on_frames(self, frames: AudioFrames) -> None:
@@ -54,8 +53,6 @@ class CalleeCheck:
             self._vad, self._rate = self._call.services.make_vad(rate), rate
         for frame, voice in zip(frames.pcm, self._vad.push(frames.pcm), strict=True):
             voiced = bool(voice >= VOICED)
-            self._since_voice_s = 0.0 if voiced else self._since_voice_s + 0.02
-            self._spoken = self._spoken or voiced
             self._tell(self._watch.frame(voiced, _dbfs(frame), self._tones.push(frame)))
         self._decide()
 
@@ -111,12 +108,14 @@ class CalleeCheck:
                     call.hangup(EndedBy.AGENT, detail="a fax answered")
                     return False
                 case Callee.MENU:
-                    await self._until(lambda: self._since_voice_s >= MENU_PAUSE_S, self._spec.limit_s)
+                    await self._until(lambda: self._watch.silence_ms >= MENU_PAUSE_MS, self._spec.limit_s)
                     await self._press(self._spec.keys)
                     await self._person()
                     return True
                 case Callee.SCREENING:
-                    await self._until(lambda: self._watch.message_due or self._since_voice_s >= 1.2, self._spec.limit_s)
+                    await self._until(
+                        lambda: self._watch.beeped or self._watch.silence_ms >= ASKED_MS, self._spec.limit_s
+                    )
                     await say(call, self._spec.name)
                     call.leg.port.on_frames = self.on_frames
                     await self._person()
@@ -149,7 +148,7 @@ class CalleeCheck:
 
     async def _person(self) -> None:
         self._begin()
-        await self._until(lambda: self._spoken, PUT_THROUGH_S)
+        await self._until(lambda: self._watch.spoken, PUT_THROUGH_S)
 
     async def _until(self, condition: Callable[[], bool], limit_s: float) -> bool:
         """Whether it came true in time."""

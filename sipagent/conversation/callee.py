@@ -57,8 +57,8 @@ class CalleeWatch:
         self._phrases = phrases
         self._ms = 0
         self._speech_ms = 0  # of the utterance under way, short pauses included
-        self._silence_ms = 0
-        self._spoken = False
+        self.silence_ms = 0  # nothing has been said for so long
+        self.spoken = False  # somebody, or something, has
         self._peak_dbfs = self._pause_dbfs = -96.0  # of the utterance; loudest in the pause behind it
         self._firm = False  # the verdict does not rest on cadence alone
         self._words = ""
@@ -80,7 +80,7 @@ class CalleeWatch:
     @property
     def message_due(self) -> bool:
         """A machine has said its part."""
-        return self.beeped or (self._spoken and self._silence_ms >= AFTER_GREETING_MS)
+        return self.beeped or (self.spoken and self.silence_ms >= AFTER_GREETING_MS)
 
     def words(self, text: str, *, final: bool) -> Verdict | None:
         """What the callee has said in this utterance so far; the verdict when there is a new one."""
@@ -103,18 +103,18 @@ class CalleeWatch:
         if tone is not None:
             if _is_fax(tone):
                 return self._decide(Callee.FAX, f"a tone of {tone.hz:.0f} Hz", firm=True)
-            if tone.over and BEEP_MS[0] <= tone.ms <= BEEP_MS[1] and self._spoken:
+            if tone.over and BEEP_MS[0] <= tone.ms <= BEEP_MS[1] and self.spoken:
                 self.beeped = True
                 return self._decide(Callee.VOICEMAIL, BEEP, firm=True)
         if voiced and tone is None:
-            pause_ms = self._silence_ms if self._speech_ms and self._silence_ms < PAUSE_MS else 0
+            pause_ms = self.silence_ms if self._speech_ms and self.silence_ms < PAUSE_MS else 0
             self._speech_ms += FRAME_MS + pause_ms
-            self._silence_ms = 0
+            self.silence_ms = 0
             self._peak_dbfs, self._pause_dbfs = max(self._peak_dbfs, dbfs), -96.0
-            self._spoken, self.beeped = True, False
+            self.spoken, self.beeped = True, False
         else:
-            self._silence_ms += FRAME_MS
-            if self._silence_ms > WAITS_MS // 2:  # the end of the last word is no pause yet
+            self.silence_ms += FRAME_MS
+            if self.silence_ms > WAITS_MS // 2:  # the end of the last word is no pause yet
                 self._pause_dbfs = max(self._pause_dbfs, dbfs)
         return self._judge_cadence() or self._judge_music(voiced, dbfs > LOUD_DBFS and tone is None)
 
@@ -122,7 +122,7 @@ class CalleeWatch:
 
     def _judge_cadence(self) -> Verdict | None:
         longest = BUSINESS_MS if self.said else SHORT_MS
-        if self._silence_ms >= WAITS_MS and self._speech_ms:
+        if self.silence_ms >= WAITS_MS and self._speech_ms:
             speech_ms, self._speech_ms = self._speech_ms, 0
             quiet = self._pause_dbfs <= self._peak_dbfs - QUIETER_DB
             self._peak_dbfs = -96.0
