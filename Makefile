@@ -20,7 +20,7 @@ demo: $(VENV)/run
 test: debian $(VENV)/dev
 	@$(VENV)/bin/sipagent models pull
 	@$(MAKE) --no-print-directory check
-	$(PY) -m pytest
+	$(PY) -m pytest --durations=30 || { [ $$? = 1 ] && $(PY) -m tests.second_try; }
 
 check: $(VENV)/dev
 	$(VENV)/bin/ruff check
