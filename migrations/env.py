@@ -6,6 +6,7 @@ alembic -c migrations/alembic.ini -x url=sqlite:///dev.db revision --autogenerat
 from alembic import context
 from sqlalchemy import Connection, text
 
+import sipagent.store.resource_models  # noqa: F401 - its tables
 from sipagent.store.engine import make_engine, make_private_file, parse_url
 from sipagent.store.models import Base
 

@@ -6,7 +6,7 @@ Instants are aware UTC. Enumerations are stored as their words, so that a new me
 from datetime import datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, MetaData
+from sqlalchemy import BigInteger, ForeignKey, Index, MetaData, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sipagent.store.types import FiniteFloat, StorableText, UtcDateTime, json_type
@@ -34,6 +34,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         float: FiniteFloat(),
         dict[str, Any]: json_type(),
+        list[Any]: json_type(),
     }
 
 
@@ -62,6 +63,9 @@ class Call(Base):
     sip_status: Mapped[int | None]
     detail: Mapped[str | None]
     properties: Mapped[dict[str, Any]]
+    account_id: Mapped[str] = mapped_column(server_default="default")
+    voice_app_id: Mapped[str | None]
+    recorded: Mapped[bool] = mapped_column(server_default=false())
 
     __table_args__ = (
         # list_calls(state=…) in order of id; also close_orphans: the few calls that are not 'ended'
@@ -88,6 +92,9 @@ class Leg(Base):
     to_number: Mapped[str] = mapped_column(NUMBER)
     sip_call_id: Mapped[str]
     remote_address: Mapped[str]
+    role: Mapped[str | None]  # "caller", "callee", "transfer", ...; null where nobody said
+    trunk: Mapped[str | None]
+    parent_leg_id: Mapped[str | None]  # the leg that this one was made for
     codec: Mapped[str | None]
     local_media: Mapped[str | None]
     remote_media: Mapped[str | None]
@@ -99,6 +106,7 @@ class Leg(Base):
     cause: Mapped[str | None]
     ended_by: Mapped[str | None]
     sip_status: Mapped[int | None]
+    q850: Mapped[int | None]  # cause by the peer's Reason header
     detail: Mapped[str | None]
     # core.events.MediaFigures, by the same names; null until the leg has ended
     packets_in: Mapped[Count | None]
@@ -217,6 +225,43 @@ class SipMessageRow(Base):
     size: Mapped[int]
     repeats: Mapped[int | None]
     text: Mapped[str]
+
+
+class Quality(Base):
+    """How good a leg's audio was: core.events.CallQuality by the same names."""
+
+    __tablename__ = "quality"
+
+    leg_id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    final: Mapped[bool] = mapped_column(primary_key=True)  # of the whole call
+    call_id: Mapped[str] = mapped_column(ForeignKey("calls.id", ondelete="CASCADE"))
+    packets: Mapped[Count]
+    lost: Mapped[Count]
+    lost_percent: Mapped[float | None]
+    discarded: Mapped[Count]
+    discarded_percent: Mapped[float | None]
+    burst_density_percent: Mapped[float | None]
+    burst_ms: Mapped[float | None]
+    gap_density_percent: Mapped[float | None]
+    gap_ms: Mapped[float | None]
+    jitter_ms: Mapped[float | None]
+    concealed_ms: Mapped[Count]
+    playout_delay_ms: Mapped[float | None]
+    round_trip_ms: Mapped[float | None]
+    mos_lq: Mapped[float | None]
+    mos_cq: Mapped[float | None]
+    level_in_dbov: Mapped[float | None]
+    level_out_dbov: Mapped[float | None]
+    peer_lost_percent: Mapped[float | None]
+    peer_jitter_ms: Mapped[float | None]
+    peer_mos_lq: Mapped[float | None]
+    peer_mos_cq: Mapped[float | None]
+
+    __table_args__ = (
+        # the quality of one call's legs; the cascade
+        Index(None, "call_id", "at"),
+    )
 
 
 class Registration(Base):

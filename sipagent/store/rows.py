@@ -42,12 +42,13 @@ from sipagent.core.events import (
     TransferChanged,
     TrunkChanged,
     TurnEnded,
+    as_fields,
 )
 from sipagent.core.ids import CallId
 from sipagent.core.states import LegState, ToolStatus
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.encoding import call_of, event_data, event_id, leg_of
-from sipagent.store.models import Call, EventRow, Leg, Registration, SipMessageRow, ToolCallRow, Transfer, Turn
+from sipagent.store.models import Call, EventRow, Leg, Quality, Registration, SipMessageRow, ToolCallRow, Transfer, Turn
 
 LIVE_STATES = (LegState.SETUP, LegState.RINGING, LegState.ANSWERED)
 
@@ -166,6 +167,8 @@ def apply(session: Session, event: Event, node: str) -> None:
             _change(session, TOOL_CALLS, event.tool_call_id, returned)
         case SipMessages():
             _keep_messages(session, event)
+        case CallQuality():
+            session.add(Quality(**as_fields(event) | {"at": at}))
         case RegistrationChanged():
             session.merge(
                 Registration(
@@ -194,7 +197,6 @@ def apply(session: Session, event: Event, node: str) -> None:
             | ProcessEnded()
             | PublicAddressChanged()
             | MediaInterrupted()
-            | CallQuality()
             | AudioTrouble()
             | Problem()
         ):

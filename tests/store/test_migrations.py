@@ -10,17 +10,19 @@ import alembic.command
 import pytest
 from sqlalchemy import inspect
 
+import sipagent.store.resource_models  # noqa: F401 - its tables
 from sipagent.core.errors import ConfigError, SetupError
 from sipagent.core.resources import shipped_folder
 from sipagent.store.engine import alembic_config, current, default_url, downgrade, make_engine, upgrade
+from sipagent.store.models import Base
 from sipagent.store.queries import Queries
 from sipagent.store.recorder import Recorder
 from sipagent.store.records import RecordUnavailable
 
 from .story import Story
 
-TABLES = {"calls", "legs", "turns", "transfers", "registrations", "events", "sip_messages", "tool_calls"}
-NEWEST = "0005"
+TABLES = set(Base.metadata.tables)
+NEWEST = "0006"
 
 
 def tables(url: str) -> set[str]:
@@ -103,6 +105,26 @@ def test_turns_of_before_keep_their_latency_and_its_sum(empty_url: str) -> None:
     engine.dispose()
     downgrade(empty_url, "0003")
     assert rows(empty_url, latencies.format("", "")) == [(35.0, 19.0, 54.0), (None,) * 3]
+
+
+def test_calls_of_before_keep_their_legs_both_ways(empty_url: str) -> None:
+    upgrade(empty_url, "0005")
+    engine = make_engine(empty_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO calls (id, node, direction, from_number, to_number, trunk, state, setup_at, properties)"
+            " VALUES ('c', '', 'inbound', '', '', '', 'ended', '2026-01-01 10:00:00', '{}')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO legs (id, call_id, direction, state, from_number, to_number, sip_call_id, remote_address,"
+            " setup_at) VALUES ('l', 'c', 'inbound', 'ended', '', '', '', '', '2026-01-01 10:00:00')"
+        )
+    engine.dispose()
+    upgrade(empty_url)
+    [(account, recorded)] = rows(empty_url, "SELECT account_id, recorded FROM calls")
+    assert (account, bool(recorded)) == ("default", False)
+    downgrade(empty_url, "0005")
+    assert rows(empty_url, "SELECT call_id FROM legs") == [("c",)]
 
 
 def test_the_newest_revision_is_what_the_models_say(url: str) -> None:
