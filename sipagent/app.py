@@ -16,9 +16,12 @@ import aiohttp
 import msgspec
 import numpy as np
 
+from sipagent.api.backend import Backend
 from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
-from sipagent.backend import NodeBackend
+from sipagent.backend.calls import LiveCalls
+from sipagent.backend.node import LiveNode
+from sipagent.backend.steering import LiveSteering
 from sipagent.calls import resuming, saved
 from sipagent.calls.music import sound_of
 from sipagent.calls.registry import CallRegistry
@@ -472,7 +475,11 @@ class Node:
             settings = msgspec.structs.replace(settings, key_hashes=[local_key(self.state)[1]])
         reads = StoreReads(url)
         self._exit.push_async_callback(reads.close)
-        backend = NodeBackend(self.registry, self.registrar, self.recorder, reads, lambda: self.processes)
+        backend = Backend(
+            calls=LiveCalls(self.registry, reads),
+            steering=LiveSteering(self.registry),
+            node=LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes),
+        )
         self.api = ApiServer(settings, backend, self.hub)
         self._exit.push_async_callback(self.api.close)
         await self.api.start()

@@ -39,6 +39,10 @@ def field_error(field: str, message: str, status: int = 422) -> ApiError:
     return ApiError(status, f"{field}: {message}", FieldError(field=field, message=message))
 
 
+def no_such_call() -> ApiError:
+    return ApiError(404, "there is no such call")
+
+
 def invalid(error: msgspec.ValidationError) -> ApiError:
     """422 with the dotted path of the field that is wrong."""
     found = re.search(r"(.*?)(?: - at `(?:key in )?\$\.?(.*)`)?$", str(error), re.DOTALL)

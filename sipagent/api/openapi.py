@@ -11,7 +11,7 @@ from sipagent import __version__
 from sipagent.api.auth import HEADER as KEY_HEADER
 from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sipagent.api.idempotency import LONGEST_KEY
-from sipagent.api.routes import Route
+from sipagent.api.routing import Route
 from sipagent.api.types import ErrorOut
 
 REFERENCE = "#/components/schemas/{name}"

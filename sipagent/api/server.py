@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -10,11 +11,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from sipagent.api.auth import Gate
 from sipagent.api.backend import Backend
 from sipagent.api.errors import Handler, in_one_shape
-from sipagent.api.handlers import Handlers
+from sipagent.api.events.stream import EventStreams
 from sipagent.api.openapi import document
-from sipagent.api.routes import ROUTES, Route
+from sipagent.api.routes import ROUTES, TOPICS
+from sipagent.api.routing import Route
 from sipagent.api.settings import ApiSettings
-from sipagent.api.stream import EventStreams
+from sipagent.api.shared import Shared
 from sipagent.core.clock import mono_ns
 from sipagent.core.errors import SetupError
 from sipagent.core.events import EventHub
@@ -49,8 +51,8 @@ class ApiServer:
         self._settings = settings
         self._gate = Gate(settings.key_hashes)
         self._streams = EventStreams(hub, heartbeat_s=settings.heartbeat_s, max_clients=settings.max_streams)
-        self._handlers = Handlers(backend, self._streams, self._gate)
-        self._handlers.openapi = msgspec.json.encode(document(ROUTES))
+        self._shared = Shared(self._gate, self._streams, msgspec.json.encode(document(ROUTES)))
+        self._backend = backend
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -62,11 +64,14 @@ class ApiServer:
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY, middlewares=[in_one_shape, self._no_way_past])
-        for route in ROUTES:
-            if route.method == "GET" and not route.streams:
-                app.router.add_get(route.path, self._serving(route))  # and HEAD, which some health checks send
-            else:
-                app.router.add_route(route.method, route.path, self._serving(route))
+        for topic in TOPICS:
+            handlers = topic.handlers(self._backend, self._shared)
+            for route in topic.routes:
+                serve = self._serving(route, partial(route.handler, handlers))
+                if route.method == "GET" and not route.streams:
+                    app.router.add_get(route.path, serve)  # and HEAD, which some health checks send
+                else:
+                    app.router.add_route(route.method, route.path, serve)
         app.on_response_prepare.append(_set_headers)
         app.on_shutdown.append(self._end_streams)
         return app
@@ -99,7 +104,7 @@ class ApiServer:
             runner, self._runner = self._runner, None
             await runner.cleanup()
 
-    def _serving(self, route: Route) -> Handler:
+    def _serving(self, route: Route, handler: Handler) -> Handler:
         """The route's handler behind its key and its time limit."""
 
         async def serve(request: web.Request) -> web.StreamResponse:
@@ -108,7 +113,7 @@ class ApiServer:
                 self._gate.check(request)
             limit = None if route.streams else self._settings.request_timeout_s
             async with asyncio.timeout(limit):
-                response = await route.handler(self._handlers, request)
+                response = await handler(request)
             # the route's pattern, not its path or query: those hold ids and numbers
             took_ms = round((mono_ns() - began) / 1e6, 1)
             log.debug("api request", extra={"route": route.path, "status": response.status, "took_ms": took_ms})

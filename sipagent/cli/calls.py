@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from sipagent.api.sip_messages import packets, sip_messages_page
+from sipagent.api.calls.sip_messages import packets, sip_messages_page
 from sipagent.app import database_url
 from sipagent.cli import show
 from sipagent.cli.ladder import ladder

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sipagent.api.types import SipMessageOut, SipMessagesPage
+from sipagent.api.calls.types import SipMessageOut, SipMessagesPage
 from sipagent.cli.show import plain
 from sipagent.store.records import CallRecord
 

@@ -6,7 +6,6 @@ import aiohttp
 import msgspec
 import pytest
 
-from sipagent.api.backend import Backend
 from sipagent.api.keys import new_key
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
@@ -29,8 +28,6 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
     recorder.start()
     hub.subscribe(recorder.emit)
     node = Node(hub, recorder, reads)
-    proof: Backend = node
-    assert proof is node
     yield node
     await reads.close()
     assert await recorder.close() == 0
@@ -44,7 +41,7 @@ def settings() -> ApiSettings:
 
 @pytest.fixture
 async def server(node: Node, settings: ApiSettings) -> AsyncIterator[ApiServer]:
-    server = ApiServer(settings, node, node.hub)
+    server = ApiServer(settings, node.backend, node.hub)
     await server.start()
     yield server
     await server.close()

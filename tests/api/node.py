@@ -3,8 +3,11 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from sipagent.api.backend import Guest, Health, LiveCall, Originate, Transfer
-from sipagent.api.types import RegistrationOut, TrunkOut, TrunkServerOut
+from sipagent.api.backend import Backend
+from sipagent.api.calls.backend import LiveCall, Originate
+from sipagent.api.node.backend import Health
+from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
+from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError
 from sipagent.core.events import (
@@ -49,6 +52,10 @@ class Node:
     asked: list[Originate] = field(default_factory=list)
     ordered: list[object] = field(default_factory=list)
     live: dict[str, Live] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> Backend:
+        return Backend(calls=self, steering=self, node=self)
 
     async def originate(self, request: Originate) -> str:
         self.asked.append(request)

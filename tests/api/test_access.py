@@ -113,11 +113,11 @@ async def test_the_log_knows_no_number(http: Http, node: Node, caplog: pytest.Lo
 async def test_a_port_in_use_is_said_in_a_sentence(server: ApiServer, node: Node) -> None:
     port = int(server.url.rpartition(":")[2])
     with pytest.raises(SetupError, match=rf"127\.0\.0\.1:{port}.*change \[api\] host or port"):
-        await ApiServer(ApiSettings(port=port), node, node.hub).start()
+        await ApiServer(ApiSettings(port=port), node.backend, node.hub).start()
 
 
 async def test_without_keys_nobody_gets_in_and_the_log_says_so(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    server = ApiServer(ApiSettings(port=0), node, node.hub)
+    server = ApiServer(ApiSettings(port=0), node.backend, node.hub)
     await server.start()
     assert server.url.startswith("http://127.0.0.1:")
     assert any("has no key" in message for message in caplog.messages)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sipagent.api.backend import Guest, Transfer
+from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.core.errors import NotNow
 
 from .conftest import Http

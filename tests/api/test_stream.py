@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sipagent.api import stream
+from sipagent.api.events import stream
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
 from sipagent.core import clock
@@ -190,7 +190,7 @@ class CountingHub(EventHub):
 
 async def test_the_hub_is_listened_to_only_while_somebody_watches(node: Node, settings: ApiSettings) -> None:
     hub = CountingHub()
-    server = ApiServer(settings, node, hub)
+    server = ApiServer(settings, node.backend, hub)
     await server.start()
     assert hub.watched == 0
     async with aiohttp.ClientSession() as session:

@@ -12,8 +12,8 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the Teler client is missing: pip install 'sipagent[dev]'") from error
 from teler import exceptions
 
-from sipagent.api.backend import Transfer
 from sipagent.api.server import ApiServer
+from sipagent.api.steering.backend import Transfer
 
 from .conftest import KEY
 from .node import Node

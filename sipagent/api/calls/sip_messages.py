@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sipagent.api.types import SipMessageOut, SipMessagesPage
+from sipagent.api.calls.types import SipMessageOut, SipMessagesPage
 from sipagent.sip.pcap import Packet
 from sipagent.sip.summary import summarise
 from sipagent.store.records import SipMessageRecord

@@ -10,9 +10,10 @@ import msgspec
 from aiohttp import web
 
 from sipagent.api.errors import ApiError
-from sipagent.api.shapes import event_out
+from sipagent.api.events.types import EventOut
 from sipagent.core.clock import mono_ns
 from sipagent.core.events import Event, EventHub
+from sipagent.store.encoding import call_of, event_data, event_id, leg_of
 
 log = logging.getLogger(__name__)
 
@@ -133,3 +134,15 @@ class EventStreams:
         for client in tuple(self._clients):
             if client.call_id is None or client.call_id == out.call_id:
                 client.offer(message)
+
+
+def event_out(event: Event) -> EventOut:
+    data = event_data(event)
+    return EventOut(
+        id=event_id(event, data),
+        type=type(event).__name__,
+        call_id=call_of(event),
+        leg_id=leg_of(event),
+        at=event.at.wall,
+        data=data,
+    )

@@ -1,0 +1,32 @@
+"""What all topics share on one server."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from sipagent.api.auth import HEADER as KEY_HEADER
+from sipagent.api.auth import Gate
+from sipagent.api.events.stream import EventStreams
+from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
+from sipagent.api.idempotency import Answer, IdempotencyTable
+from sipagent.api.keys import hash_key
+from sipagent.core.clock import mono_ns
+
+Work = Callable[[], Coroutine[Any, Any, Answer]]
+
+
+class Shared:
+    """`openapi` is the document as it is served."""
+
+    def __init__(self, gate: Gate, streams: EventStreams, openapi: bytes) -> None:
+        self.gate = gate
+        self.streams = streams
+        self.openapi = openapi
+        self._once = IdempotencyTable()
+
+    async def done_once(self, request: web.Request, raw: bytes, work: Work) -> web.Response:
+        """The answer of `work`, done once for each Idempotency-Key; `raw` is the request's body."""
+        scope = f"{hash_key(request.headers[KEY_HEADER])} {request.path}"
+        answer = await self._once.once(scope, request.headers.get(IDEMPOTENCY_HEADER), raw, mono_ns(), work)
+        return web.json_response(body=answer.body, status=answer.status)
