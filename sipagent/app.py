@@ -95,6 +95,8 @@ from sipagent.speech.vad import make_vad
 from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
+from sipagent.web.client import WebClient
+from sipagent.web.guard import Guard
 
 log = logging.getLogger(__name__)
 
@@ -326,6 +328,7 @@ class Node:
         self.registry: CallRegistry
         self.registrar: Registrar
         self.trunks: TrunkWatch
+        self.web: WebClient
         self.api: ApiServer | None = None
         self._phrases = PhraseCache(self.speech)
         self._preparing: asyncio.Task[int | None] | None = None
@@ -364,6 +367,8 @@ class Node:
             self.hub.subscribe(self._saver.emit)
 
         vad = make_vad(self.config.speech)
+        self.web = WebClient(Guard(self.config.web.allow, "[web] allow"))
+        self._exit.push_async_callback(self.web.close)
         http = await self._exit.enter_async_context(aiohttp.ClientSession())
         catalogue = self._catalogue = Catalogue(
             self.config.providers,
@@ -388,6 +393,7 @@ class Node:
             conversation=self.config.conversation,
             limits=self.config.limits,
             waiting=self.config.waiting,
+            web=self.web,
             media_host=self.nat.media_towards,
         )
         self.registry = CallRegistry(services, dialplans, self._saver)

@@ -23,6 +23,7 @@ from sipagent.media.settings import MediaSettings
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.speech.settings import SpeechSettings
 from sipagent.store.settings import StoreSettings
+from sipagent.web.settings import WebSettings
 
 MAX_FILE_BYTES = 1 << 20
 DEFAULT_FILE = "sipagent.toml"
@@ -54,6 +55,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: LimitSettings = LimitSettings()
     waiting: WaitingSettings = WaitingSettings()
     tools: ToolSettings = ToolSettings()
+    web: WebSettings = WebSettings()
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

@@ -15,6 +15,7 @@ from sipagent.media.pool import MediaPool
 from sipagent.sip import sdp
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.settings import SipSettings, TransferPolicy, TrunkSettings, media_terms
+from sipagent.web.client import WebClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Services:
     conversation: ConversationSettings
     limits: LimitSettings
     waiting: WaitingSettings = WaitingSettings()
+    web: WebClient  # for every URL that somebody gives
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
 
     def trunk(self, name: str) -> TrunkSettings | None:

@@ -1,16 +1,23 @@
-"""WAV files as telephone audio."""
+"""WAV files as telephone audio, from the disk or from a server."""
 
+import asyncio
+import io
 import wave
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from sipagent.conversation.interfaces import Pcm
 from sipagent.core.errors import ConfigError
 from sipagent.core.resample import convert
+from sipagent.web.client import WebClient, WebError
 
 MAX_SECONDS = 600
+MAX_FETCHED = 20 << 20  # bytes; a minute of 16-bit stereo at 48 kHz has 11 MB
+FETCH_LIMIT_S = 15.0
+RATES = range(4000, 192_001)  # Hz
 CACHED_BYTES = 1 << 20  # a larger file, about a minute at 8 kHz, is read each time it is played
 CACHED_FILES = 32
 
@@ -34,26 +41,49 @@ def _cached(path: Path, changed_ns: int, size: int, rate: int) -> Pcm:
     return _read(path, rate)
 
 
+async def fetch_wav(web: WebClient, url: str, rate: int) -> Pcm:
+    """The same from a server. Raises ConfigError."""
+    try:
+        answer = await web.get(url, timeout_s=FETCH_LIMIT_S, max_bytes=MAX_FETCHED)
+    except WebError as error:
+        raise ConfigError(f"the audio file cannot be fetched: {error}") from error
+    if not answer.ok:
+        raise ConfigError(f"the audio file cannot be fetched: the server answered {answer.status}")
+    return await asyncio.to_thread(_parse, io.BytesIO(answer.body), "the audio file", rate)
+
+
+def is_url(file: str) -> bool:
+    return file.startswith(("http://", "https://"))
+
+
 def _read(path: Path, rate: int) -> Pcm:
     try:
-        with wave.open(str(path), "rb") as file:
+        with path.open("rb") as file:
+            return _parse(file, str(path), rate)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parse(source: BinaryIO, name: str, rate: int) -> Pcm:
+    try:
+        with wave.open(source, "rb") as file:
             recorded, channels, width, count = (
                 file.getframerate(),
                 file.getnchannels(),
                 file.getsampwidth(),
                 file.getnframes(),
             )
-            if width != 2 or count > MAX_SECONDS * recorded:
-                raise ConfigError(f"{path}: needs 16-bit samples and at most {MAX_SECONDS} s")
+            if width != 2 or recorded not in RATES or count > MAX_SECONDS * recorded:
+                raise ConfigError(f"{name}: needs 16-bit samples, 4 to 192 kHz and at most {MAX_SECONDS} s")
             pcm = np.frombuffer(file.readframes(count), "<i2")[::channels]
-    except (OSError, EOFError, wave.Error) as error:
-        raise _unreadable(path, error) from error
+    except (EOFError, wave.Error) as error:
+        raise _unreadable(name, error) from error
     sound = convert(pcm.astype(np.int16), recorded, rate)
     sound.setflags(write=False)
     return sound
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
+def _unreadable(path: Path | str, error: Exception) -> ConfigError:
     return ConfigError(f"{path}: not a readable WAV file ({error})")
 
 

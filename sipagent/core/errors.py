@@ -5,6 +5,7 @@ SipagentError
 ├── SetupError          something the machine lacks (a package, a model, a port, a permission)
 ├── ProcessDied         a child process went away while its answer was awaited
 ├── CapacityError       refused because a limit is reached
+├── NotAllowed          an address that the operator does not allow to be connected to
 ├── NotNow              the call is in no state for what was asked of it
 └── ProviderError       an STT, LLM or TTS provider failed; `.retryable` says whether another try may help
 """
@@ -40,6 +41,10 @@ class ProcessDied(SipagentError):
 
 class NotNow(SipagentError):
     """The call is in no state for what was asked of it."""
+
+
+class NotAllowed(SipagentError):
+    """Part of a sentence about a URL: why nothing connects to where it leads."""
 
 
 class CapacityError(SipagentError):

@@ -31,6 +31,8 @@ from sipagent.dialplan.model import AnswerStep, Dialplan, HangupStep, PlayStep, 
 from sipagent.sip import digest, protocol, sdes, sdp
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.sip.trunk_watch import learn_peers
+from sipagent.web.client import WebClient
+from sipagent.web.guard import Guard
 
 OFFER = sdp.build_offer(host="127.0.0.1", port=4000, session_id=1)
 
@@ -125,6 +127,7 @@ class World:
             trunks=trunks,
             conversation=ConversationSettings(),
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
+            web=WebClient(Guard()),
             media_host=lambda _peer: "127.0.0.1",
         )
         self.registry = CallRegistry(services, [plan])

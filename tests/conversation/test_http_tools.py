@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from sipagent.conversation.tools.guard import Guard, GuardedResolver
 from sipagent.conversation.tools.http import HttpTool, guarded_session, select
 from sipagent.conversation.tools.tool import MAX_RESULT, Circumstances, ToolFailed
 from sipagent.core.errors import ConfigError
 from sipagent.dialplan.tools import HttpSpec
+from sipagent.web.guard import Guard, GuardedResolver
 from tests.conversation.control import Control
 
 SECRETS = {"SHOP_KEY": "s3cret"}

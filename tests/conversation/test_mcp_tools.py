@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from sipagent.conversation.tools import mcp
-from sipagent.conversation.tools.guard import Guard
 from sipagent.conversation.tools.mcp import McpServer
 from sipagent.conversation.tools.mcp_http import guarded_client
 from sipagent.conversation.tools.tool import Circumstances, Tool, ToolFailed
-from sipagent.core.errors import ConfigError
+from sipagent.core.errors import ConfigError, NotAllowed
 from sipagent.dialplan.tools import McpSpec
+from sipagent.web.guard import Guard
 from tests.conversation.control import Control
 from tests.peers.ports import free_port
 
@@ -103,7 +103,7 @@ async def test_servers_that_are_not_there(monkeypatch):
         with pytest.raises(ConfigError, match="does not answer"):
             async with connected(spec):
                 pass
-    with pytest.raises(ConfigError, match="ToolFailed"):  # refused before it is asked
+    with pytest.raises(ConfigError, match="NotAllowed"):  # refused before it is asked
         async with connected(inside, allow=()):
             pass
 
@@ -117,9 +117,9 @@ async def test_every_address_of_a_name_is_looked_at(monkeypatch):
     guard = Guard()
     assert await guard.addresses("other.example") == answers["other.example"]
     for host in ("both.example", "127.1", "2130706433", "0x7f.0.0.1", "::1"):
-        with pytest.raises(ToolFailed):
+        with pytest.raises(NotAllowed):
             await guard.addresses(host)
-    with pytest.raises(ToolFailed):
+    with pytest.raises(NotAllowed):
         guard.check_literal("127.1")
 
 
@@ -133,7 +133,7 @@ async def test_a_connection_goes_where_the_name_was_checked_to_lead(monkeypatch)
             answer = await client.post(f"http://{host}/mcp", json={})
             assert answer.status_code >= 400 and asked == ["tables.example"]  # it was there, and asked for its name
             resolving(monkeypatch, {"tables.example": ["10.0.0.1"]})  # the name leads elsewhere now
-            with pytest.raises(ToolFailed):
+            with pytest.raises(NotAllowed):
                 await client.post(f"http://{host}/mcp", json={})
 
 

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from sipagent.conversation.tools.guard import Guard, GuardedResolver
 from sipagent.conversation.tools.tool import Circumstances, ToolFailed, as_result
 from sipagent.core import templates
+from sipagent.core.errors import NotAllowed
+from sipagent.web.guard import Guard, GuardedResolver
 
 MAX_REDIRECTS = 3
 MAX_LIST = 50  # elements of a list that the model sees
@@ -65,6 +66,8 @@ class HttpTool:
             raise ToolFailed("a value for a header has a line break in it")
         try:
             return await self._follow(url, headers, self._body(values | self._secrets, headers))
+        except NotAllowed as error:
+            raise ToolFailed(str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ToolFailed(f"the request failed ({type(error).__name__})") from error
 

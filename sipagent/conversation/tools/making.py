@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import aiohttp
 
 from sipagent.conversation.tools import digits, python
-from sipagent.conversation.tools.guard import Guard
 from sipagent.conversation.tools.http import HttpTool, Request, guarded_session
 from sipagent.conversation.tools.mcp import McpServer, Server
 from sipagent.conversation.tools.settings import ToolSettings
 from sipagent.conversation.tools.tool import Company, Tool, object_schema
 from sipagent.core.errors import ConfigError
+from sipagent.web.guard import Guard
 
 AWAY_S = 5.0  # that a call waits for a server before it goes on without its tools
 _COLLECT_S = 65.0  # a little more than collecting keys may take at most

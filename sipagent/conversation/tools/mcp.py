@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from sipagent.conversation.tools.guard import Guard
 from sipagent.conversation.tools.tool import Circumstances, Company, Tool, ToolFailed, Work, as_result
 from sipagent.core import templates
 from sipagent.core.errors import ConfigError, SetupError, where
+from sipagent.web.guard import Guard
 
 if TYPE_CHECKING:
     import mcp

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import httpx2
 
-from sipagent.conversation.tools.guard import Guard
+from sipagent.web.guard import Guard
 
 TIMEOUT = httpx2.Timeout(30.0, connect=5.0, read=300.0)  # a server may hold a stream of events open
 
@@ -21,7 +21,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         self._below = below
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Raises ToolFailed or OSError, or as httpx2."""
+        """Raises NotAllowed or OSError, or as httpx2."""
         host = request.url.host
         addresses = await self._guard.addresses(host)
         for address in addresses[:-1]:

@@ -1,4 +1,4 @@
-"""Where a tool may connect to: public addresses, and those the operator allows.
+"""Where a URL that somebody gave may lead: public addresses, and those the operator allows.
 
 A name is judged by the addresses it resolves to, and the connection goes to one of exactly these; so neither a name
 that points inside nor one that changes between question and connection leads into the operator's own network.
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from sipagent.conversation.tools.tool import ToolFailed
-from sipagent.core.errors import ConfigError
+from sipagent.core.errors import ConfigError, NotAllowed
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
 class Guard:
-    def __init__(self, allow: Sequence[str] = ()) -> None:
-        """Raises ConfigError for an entry that is neither a network nor a name."""
+    def __init__(self, allow: Sequence[str] = (), setting: str = "[tools] allow") -> None:
+        """``setting`` is where `allow` stands. Raises ConfigError for an entry that is neither a network nor a name."""
+        self.setting = setting
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._names: set[str] = set()
         for entry in allow:
@@ -28,11 +28,11 @@ class Guard:
                 self._networks.append(ipaddress.ip_network(entry))
             except ValueError:
                 if not entry or "/" in entry or ":" in entry:
-                    raise ConfigError(f"[tools] allow: {entry!r} is neither a network, an address nor a name") from None
+                    raise ConfigError(f"{setting}: {entry!r} is neither a network, an address nor a name") from None
                 self._names.add(entry.lower())
 
     def admits(self, host: str, address: str) -> bool:
-        """Whether a tool may connect to this address under this name."""
+        """Whether a connection may be made to this address under this name."""
         if host.lower().rstrip(".") in self._names:
             return True
         try:
@@ -42,25 +42,25 @@ class Guard:
         return _is_public(found) or any(found in network for network in self._networks)
 
     def check_literal(self, host: str) -> None:
-        """For a host that is an address: no name is resolved then. Raises ToolFailed."""
+        """For a host that is an address: no name is resolved then. Raises NotAllowed."""
         try:
             ipaddress.ip_address(host)
         except ValueError:
             if _is_old_ipv4(host):
-                raise ToolFailed("its address is not written as four decimal numbers") from None
+                raise NotAllowed("its address is not written as four decimal numbers") from None
             return
         if not self.admits(host, host):
-            raise ToolFailed("its address is not public and not in the operator's `[tools] allow`")
+            raise NotAllowed(f"its address is not public and not in the operator's `{self.setting}`")
 
     async def addresses(self, host: str) -> list[str]:
-        """What the name resolves to, or the address itself. Raises ToolFailed if any of it may not be reached, OSError
+        """What the name resolves to, or the address itself. Raises NotAllowed if any of it may not be reached, OSError
         if there is none."""
         self.check_literal(host)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
         addresses = list(dict.fromkeys(str(to[0]) for *_, to in found))
         if not all(self.admits(host, address) for address in addresses):
-            raise ToolFailed("an address of it is not public and not in the operator's `[tools] allow`")
+            raise NotAllowed(f"an address of it is not public and not in the operator's `{self.setting}`")
         return addresses
 
 
@@ -109,7 +109,7 @@ class GuardedResolver(AbstractResolver):
             if self._guard.admits(host, str(to[0]))
         ]
         if not admitted:
-            raise OSError(None, "not a public address, and not in the operator's `[tools] allow`")
+            raise OSError(None, f"not a public address, and not in the operator's `{self._guard.setting}`")
         return admitted
 
     async def close(self) -> None:
