@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 import numpy as np
@@ -54,6 +54,7 @@ from sipagent.media.rings import (
     FLAG_DIGIT,
     FLAG_SILENCE,
     RX_FRAMES,
+    TICKS_A_FRAME,
     Header,
     Rings,
     create_memory,
@@ -271,7 +272,7 @@ class MediaClient:
         self._ports[slot] = claimed
         self._seen[slot] = self._rings.rx_head[slot]
         self._rates[slot] = self._rings.rate[slot]
-        self._at_once[slot] = 1
+        self._at_once[slot], self._rings.rx_wake[slot] = 1, 0
         self._list_active()
         return claimed
 
@@ -543,12 +544,13 @@ class MediaClient:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         rings, slots = self._rings, self._active
-        seen, wanted = self._seen[slots], self._at_once[slots]
-        fresh = rings.rx_head[slots] - seen
-        rows = np.flatnonzero(fresh >= wanted)
+        seen, heads = self._seen[slots], rings.rx_head[slots]
+        rows = np.flatnonzero((heads > seen) & (heads >= rings.rx_wake[slots]))
         if len(rows):
-            slots, seen, fresh, wanted = slots[rows], seen[rows], fresh[rows], wanted[rows]
-            self._seen[slots] = seen + fresh
+            slots, seen, heads = slots[rows], seen[rows], heads[rows]
+            fresh, wanted = heads - seen, self._at_once[slots]
+            self._seen[slots] = heads
+            rings.rx_wake[slots] = np.where(wanted > 1, self._together(slots, heads, wanted), 0)
             rates = rings.rate[slots]
             steady = (fresh == wanted) & (rates == RATE) & (self._rates[slots] == RATE)
             for count in np.unique(fresh[steady]).tolist():
@@ -562,8 +564,15 @@ class MediaClient:
                 obeyed.set_result(None)
 
     def gather(self, slot: int, count: int) -> None:
-        """From now on this port is handed so many frames together."""
+        """From now on this port is handed so many frames together, and in the same tick as others that want so many."""
         self._at_once[slot] = count
+        head = int(self._rings.rx_head[slot])
+        self._rings.rx_wake[slot] = self._together(slot, head, count) if count > 1 else 0
+
+    def _together(self, slots: Any, heads: Any, wanted: Any) -> Any:
+        """The next position of these slots that comes in the same tick as the others'; one slot or an array of them."""
+        frame = (self._rings.header[Header.TICKS] - 1 - slots % TICKS_A_FRAME) // TICKS_A_FRAME  # of the newest
+        return heads + wanted - frame % wanted
 
     def _hand_over(self, slots: NDArray[np.int64], positions: NDArray[np.int64], count: int) -> None:
         """So many frames each, of 8 kHz: gathered for all slots together."""

@@ -48,7 +48,7 @@ from sipagent.media.protocol import (
     StandIn,
     Stop,
 )
-from sipagent.media.rings import FLAG_DIGIT, Counter, Header, Rings
+from sipagent.media.rings import FLAG_DIGIT, TICKS_A_FRAME, Counter, Header, Rings
 from sipagent.media.settings import MediaSettings
 from sipagent.media.shared import SharedPorts
 from sipagent.media.sockets import CallSockets
@@ -60,7 +60,6 @@ Received = tuple[Batch, list[int]] | None
 Begun = tuple[int, int, Received]  # in C: when it sent, rows to be looked at, and those of the shared ports
 
 TICK_NS = 10_000_000
-TICKS_A_FRAME = 2
 LATE_NS = 5_000_000
 RESYNC_NS = 200_000_000  # further behind, catching up would only burst: the schedule starts over
 PASSES = 16  # packets taken from one port in a tick; more wait in its socket buffer, where the kernel bounds them
@@ -134,6 +133,7 @@ class Engine:
             self._hot.look_for(lines.looks)
         self._ticks = int(rings.header[Header.TICKS])  # goes on from the engine before
         self._flushes = -1
+        self._flushed = False  # and main is to be told
         self._simple = False  # all calls are such that the compiled path may run their ticks by itself
         self._running = True
         self._groups = [Group(lines, _NOBODY)] * TICKS_A_FRAME
@@ -214,7 +214,7 @@ class Engine:
                 self._lines.looks.decide(hot.left_of_looks(), now)
             case native.Needed.PLAYED:
                 hot.finish(self._sockets, now)
-                os.eventfd_write(self._wake, 1)
+                self._wake_main(self._groups[run.phase].slots)
         self._lines.watch(now)
         self._main.flush()
         return int(run.deadline)
@@ -233,6 +233,7 @@ class Engine:
             if self._rings.flushes[0] != self._flushes:
                 self._flushes = self._rings.flushes[0]
                 self._outgoing.flush(self._lines.slots)
+                self._flushed = True
             if self._lines.changed or self._lines.mixing.stale:
                 self._lines.mixing.settle()
                 self._regroup()
@@ -324,7 +325,14 @@ class Engine:
             if len(slots):
                 self._listen(slots, ring, detector, now)
         self._rings.ticked_ns[group.slots] = now
-        os.eventfd_write(self._wake, 1)
+        self._wake_main(group.slots)
+
+    def _wake_main(self, slots: Ints) -> None:
+        """When one of these has as much for it as it waits for, or a queue was dropped."""
+        rings = self._rings
+        if self._flushed or (rings.rx_head[slots] >= rings.rx_wake[slots]).any():
+            self._flushed = False
+            os.eventfd_write(self._wake, 1)
 
     def _play_joined(self, join: Join, now: int) -> None:
         """One frame both ways for slots that hear others or are heard, some of which are not plain."""

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAYOUT = 11, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
+enum { LAYOUT = 12, HEADER = 12, FRAME = 160, BLOCK = 80, MOST = 480, PACKET = HEADER + FRAME, SECOND = 1000000000 };
 enum { PACKETS_IN = 0, PACKETS_OUT = 1, SEND_ERRORS = 13 };  // columns of rings.Counter
 enum { EVENTS = 1024 };
 enum { SOON = 2 };  // slots ahead of the one at work
@@ -75,7 +75,7 @@ typedef struct {
 typedef struct {
     // what stays as it is while the same calls are up
     Group groups[2];
-    int64_t *fds, *fd_slots, *slots, *lengths, *stamps, *ticked, *flushes, *header, *unsent, *rest;
+    int64_t *fds, *fd_slots, *slots, *lengths, *stamps, *ticked, *rx_wake, *flushes, *header, *unsent, *rest;
     uint8_t *rows;
     int64_t epoll, attention, wake, room, tick, late, resync, passes, drain;
     int64_t header_ticks, header_heartbeat, header_late, header_worst;  // columns of rings.Header
@@ -628,6 +628,7 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s, Looks *l) {
             r->kept = hot_receive(h, (int)r->epoll, r->fd_slots, r->rows, r->slots, r->lengths, r->stamps, r->room, &read);
             if (!read) break;
         }
+        int awaited = 0;  // by main
         hot_receive_shared(h, s);
         if (r->kept || s->kept || s->foreign) return RECEIVED;
 
@@ -642,7 +643,11 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s, Looks *l) {
                 r->marked |= marked;
                 hot_hand_over(h, m);
             }
-            for (int64_t i = 0; i < group->count; i++) r->ticked[group->slots[i]] = r->at;
+            for (int64_t i = 0; i < group->count; i++) {
+                int64_t slot = group->slots[i];
+                r->ticked[slot] = r->at;
+                awaited |= h->rx_head[slot] >= r->rx_wake[slot];
+            }
         }
         r->ticks++;
         r->header[r->header_ticks] = r->ticks;
@@ -651,7 +656,6 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s, Looks *l) {
             r->header[r->header_late]++;
             if (r->lateness > r->header[r->header_worst]) r->header[r->header_worst] = r->lateness;
         }
-        int played = group->count > 0;
         r->deadline += r->tick;
         if (!r->groups[r->ticks % 2].count) {  // a phase that nobody is in
             r->ticks++;
@@ -659,7 +663,7 @@ int64_t hot_run(Hot *h, Run *r, Mixing *m, Shared *s, Looks *l) {
         }
         if (r->unsent_count || r->rest_count || m->rest_count) return PLAYED;
         uint64_t one = 1;
-        if (played && write((int)r->wake, &one, sizeof one) < 0) {}  // full: main has been told often enough
+        if (awaited && write((int)r->wake, &one, sizeof one) < 0) {}  // full: main has been told often enough
         if (look(h, l, r->header, r->ticked, now) || now >= r->until) return DUE;
     }
 }

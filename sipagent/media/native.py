@@ -24,7 +24,7 @@ from sipagent.media.shared import MAX_STRAYS, SharedPorts
 from sipagent.media.sockets import CallSockets
 
 LIBRARY = Path(__file__).with_name("_native.so")
-_LAYOUT = 11
+_LAYOUT = 12
 _KEPT = 64  # addresses of arrays; slots are grouped anew with every call that begins or ends
 _SIZES = ("counter_columns", "seen", "rx_frames", "tx_frames", "ring", "blocks", "ahead", "row")
 _ARRAYS = (
@@ -39,7 +39,20 @@ _ARRAYS = (
 
 
 _RUN_ARRAYS = (
-    *("fds", "fd_slots", "slots", "lengths", "stamps", "ticked", "flushes", "header", "unsent", "rest", "rows"),
+    *(
+        "fds",
+        "fd_slots",
+        "slots",
+        "lengths",
+        "stamps",
+        "ticked",
+        "rx_wake",
+        "flushes",
+        "header",
+        "unsent",
+        "rest",
+        "rows",
+    ),
 )
 _RUN_NUMBERS = (
     *("epoll", "attention", "wake", "room", "tick", "late", "resync", "passes", "drain"),
@@ -329,6 +342,7 @@ class NativePath(HotPath):
                 setattr(group, count, len(lists[name]))
         arrays: dict[str, NDArray[np.generic]] = {
             **{"fds": sockets.fds, "fd_slots": sockets.fd_slots, "ticked": rings.ticked_ns, "rows": batch.rows},
+            "rx_wake": rings.rx_wake,
             **{"slots": batch.slots, "lengths": batch.lengths, "stamps": batch.stamps, "rest": self._rest},
             **{"flushes": rings.flushes, "header": rings.header, "unsent": self._unsent},
         }

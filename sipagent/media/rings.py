@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sipagent.media.rtp import FRAME, RATE
 
 RX_FRAMES = 256  # 5 s: how long main may stall before audio is dropped
+TICKS_A_FRAME = 2  # the even slots are played in the first, the odd ones in the second
 TX_FRAMES = 1024  # 20 s of speech queued ahead; the writer is refused beyond
 
 FLAG_CONCEALED = 1  # a packet was missing when its time came; at least half of the frame is invented
@@ -32,7 +33,7 @@ MIXED = -2  # in `rx_beside`: what left was a mix, or ducked
 
 _PAGE = 4096
 _MAGIC = 0x7369706D65646961  # "sipmedia"
-_LAYOUT = 4
+_LAYOUT = 5
 
 
 class Counter(IntEnum):
@@ -99,6 +100,7 @@ class Rings:
     srtp: NDArray[np.int64]  # [C, 5] how far each encrypted call has come (`srtp.Progress`); media writes
     tx_head: NDArray[np.int64]  # [C] position after the last queued frame; main writes
     tx_flush: NDArray[np.int64]  # [C] everything before this position is to be dropped; main writes
+    rx_wake: NDArray[np.int64]  # [C] `rx_head` from which main is to be woken; main writes
     tx_mode: NDArray[np.uint8]  # [C] how loud what is queued leaves, see `ducking.TxMode`; main writes
     flushes: NDArray[np.int64]  # [1] counts them, so that media need not look at each slot every tick; main writes
     rx_flags: NDArray[np.uint8]  # [C, RX_FRAMES]
@@ -135,7 +137,10 @@ class Rings:
 
     def reset(self, slot: int) -> None:
         """A new call begins at position 0. Neither side may be using the slot."""
-        for field in (self.rx_head, self.tx_tail, self.tx_cut, self.tx_head, self.tx_flush, self.ticked_ns):
+        for field in (
+            *(self.rx_head, self.rx_wake, self.ticked_ns),
+            *(self.tx_tail, self.tx_cut, self.tx_head, self.tx_flush),
+        ):
             field[slot] = 0
         self.tx_mode[slot] = 0
         self.counters[slot] = 0
@@ -186,7 +191,7 @@ def _fields(capacity: int) -> list[tuple[str, Any, tuple[int, ...]]]:
         *((name, np.int64, (capacity,)) for name in ("rx_head", "tx_tail", "tx_cut", "tx_ssrc")),
         ("tx_sequence", np.uint16, (capacity,)),
         ("tx_timestamp", np.uint32, (capacity,)),
-        *((name, np.int64, (capacity,)) for name in ("ticked_ns", "tx_head", "tx_flush")),
+        *((name, np.int64, (capacity,)) for name in ("ticked_ns", "tx_head", "tx_flush", "rx_wake")),
         ("tx_mode", np.uint8, (capacity,)),
         ("rate", np.int64, (capacity,)),
         ("srtp", np.int64, (capacity, 5)),

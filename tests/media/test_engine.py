@@ -429,6 +429,28 @@ async def test_flush_stops_audio_on_the_wire_and_tells_where(rig):
     await eventually(lambda: port.queued == 0 and payloads[1] == peer.received[-1].payload)
 
 
+@pytest.mark.parametrize("accelerate", [True, False])
+async def test_who_wants_many_frames_is_handed_them_together_with_the_others(accelerate):
+    """Main wakes once for all of them; every frame comes, and a flush is not kept waiting."""
+    async with Rig(accelerate=accelerate) as rig:
+        ports = [(await rig.call())[0] for _ in range(4)]
+        handed: list[tuple[int, int, int]] = []  # slot, position, frames
+        for port in ports:
+            port.on_frames = lambda frames, slot=port.slot: handed.append((slot, frames.position, len(frames.pcm)))
+            port.gather(25)
+        await eventually(lambda: len(handed) >= 16, 10)
+        for port in ports:
+            mine = [(position, count) for slot, position, count in handed if slot == port.slot]
+            for (position, count), (following, _) in zip(mine, mine[1:], strict=False):
+                assert position + count == following
+            assert 25 in [count for _, count in mine[1:]]  # one that comes late brings more
+        slots = [slot for slot, _, _ in handed]
+        assert all(len(set(slots[i : i + 4])) == 4 for i in range(4, 16, 4))  # one after another, in one tick
+        ports[0].write(np.ones(160 * 50, np.int16))
+        await asyncio.sleep(0.05)
+        assert await ports[0].flush() < 50
+
+
 async def test_flush_of_an_empty_queue_returns_at_once(rig):
     port, _, _ = await rig.call()
     assert await port.flush() == 0
