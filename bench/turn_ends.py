@@ -140,7 +140,7 @@ def listen(turn: Turn, strategy: TurnEnd, ears: Ears, known: Models, pauses: Cal
     for i, frame in enumerate(frames):
         for _, say in [each for each in coming if each[0] == i]:
             say()
-        loud = loudness.push(frame, bool(voiced[i])) or (bool(voiced[i]) and not ears.loudness)
+        loud = bool(voiced[i]) and (loudness.push(frame) or not ears.loudness)
         match endpointer.push(i, bool(voiced[i]), loud):
             case Change.STARTED:
                 begin = max(0, i + 1 - preroll)

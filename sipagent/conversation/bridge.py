@@ -105,6 +105,8 @@ class Bridge:
 
     def tick(self, now: int, turn: Turn | None, *, caller_speaks: bool, audible: bool) -> list[Say | GiveUp]:
         """What is to be said about the silence on the line, if anything."""
+        if turn is None and not audible:
+            return []
         waiting = 0
         if turn is not None and not turn.over and not turn.ending and not caller_speaks:
             waiting = turn.heard[-1].ended_ns if turn.heard else turn.begun_ns

@@ -10,6 +10,7 @@ remains after the echo is taken off than usually does. A playout delay that move
 a frame is held against the echo, the neighbouring delays are tried.
 """
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ FULL_SCALE = 32768.0**2
 ACTIVE = FULL_SCALE * 10**-6.0  # -60 dBFS: the agent says something
 LOWEST_NOISE = FULL_SCALE * 10**-7.5  # of a line that is digitally silent
 NOISE_RISE = 1.014  # a frame: 3 dB/s; it falls at once
+RISES = 2000  # frames by which it has risen as far as it can
 OVER_NOISE = 4.0  # what is weaker is noise
 IDLE_FRAMES = 40  # after so much silence of the agent no echo can come
 QUIET_LEARNS = 4  # every so many quiet frames the path is told that nothing came back
@@ -82,10 +84,31 @@ class EchoGate:
         self._unseen = 0  # frames of the agent's speech since an echo was last found
         self._points = 0
         self._speaking = False
+        # Received while no echo can come, and not yet looked at.
+        self._idle: deque[Pcm] = deque(maxlen=_Signals.KEPT_FRAMES)
+        self._skipped = 0  # of those that came before them
         self.delay: int | None = None  # of the echo, in samples at 8 kHz; None while none is known
 
     def feed(self, received: Pcm, sent: Pcm | None) -> bool:
         """Whether the received frame is nothing but echo. `sent` left when it was played; None for silence."""
+        if sent is None and self._since_sent == IDLE_FRAMES:  # half of every call
+            self._skipped += len(self._idle) == self._idle.maxlen
+            self._idle.append(received)
+            return False
+        if self._idle:
+            self._catch_up()
+        return self._hear(received, sent)
+
+    def _catch_up(self) -> None:
+        """The agent begins to speak: what has been received just before is needed now."""
+        self._noise = min(self._noise * NOISE_RISE ** min(self._skipped, RISES), FULL_SCALE)
+        self._loudest_sent *= 0.97**self._skipped
+        for frame in self._idle:
+            self._hear(frame, None)
+        self._idle.clear()
+        self._skipped = 0
+
+    def _hear(self, received: Pcm, sent: Pcm | None) -> bool:
         power, sent_power = self._signals.store(received, sent)
         self._noise = max(min(power, self._noise * NOISE_RISE), LOWEST_NOISE)
         self._loudest_sent = max(sent_power, 0.97 * self._loudest_sent)
@@ -173,6 +196,7 @@ class _Signals:
     """The last second of both directions at 8 kHz."""
 
     _KEPT = 2 * SEARCH
+    KEPT_FRAMES = _KEPT // FRAME + 1
     _ALL = 4 * _KEPT // FRAME + 1  # frames
 
     def __init__(self) -> None:

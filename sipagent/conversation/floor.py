@@ -116,6 +116,11 @@ class Floor:
         """The agent is at its full level again, whatever was heard."""
         self._last = Act.RESUME
 
+    @property
+    def at_rest(self) -> bool:
+        """The agent is at its full level: a silent frame without an utterance changes nothing."""
+        return self._last is Act.RESUME
+
     def frame(self, voiced: bool, speech_ms: int, agent: Saying | None) -> Act | None:
         """One frame of the caller's; `speech_ms` are voiced of the utterance that is on, 0 when none is.
 

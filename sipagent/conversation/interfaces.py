@@ -31,6 +31,8 @@ class AudioFrames(Protocol):
     @property
     def position(self) -> int: ...  # of the first frame since the port opened
     @property
+    def keyed(self) -> bool: ...  # a key is held in some of them
+    @property
     def pressed(self) -> NDArray[np.bool_]: ...  # (n,) a key is held: a tone, no speech
 
 

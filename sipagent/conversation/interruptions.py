@@ -26,6 +26,8 @@ class Interruptions:
 
     def frame(self, voiced: bool, speech_ms: int, turn: Turn | None) -> bool:
         """As `Floor.frame`; whether the caller takes the floor with this one."""
+        if not voiced and not speech_ms and self._floor.at_rest:  # as mostly
+            return False
         self._held_ms += FRAME_MS * self._holding
         act = self._floor.frame(voiced, speech_ms, saying(turn))
         if act is None:  # as mostly

@@ -15,6 +15,11 @@ class KeyedAnswer:
         self._ended = False
         self._expecting = Expecting.ANYTHING  # when the first of them was pressed
 
+    @property
+    def waiting(self) -> bool:
+        """Keys have been pressed for an answer that is not due yet."""
+        return self._keys != ""
+
     def press(self, key: str, expecting: Expecting, now: int) -> bool:
         """Whether keys are an answer to what is asked for; `#` ends one and begins none."""
         if expecting is not self._expecting:

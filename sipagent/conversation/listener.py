@@ -29,6 +29,7 @@ from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.turn_end import TurnEnd
 
 VOICED = 0.5  # of a detector that gives probabilities; decisions are 0 or 1
+_NO_KEYS: list[bool] = []
 
 
 @dataclass(slots=True)
@@ -100,14 +101,16 @@ class Listener:
         rate = rate_of(frames.pcm)
         if self._vad is None or rate != self._rate:  # another codec: a sentence may go on across it
             self._vad, self._rate = self._make_vad(rate), rate
-        pcm, pressed = frames.pcm, frames.pressed
-        if np.count_nonzero(pressed):  # a third of the time of any()
+        pcm, keys = frames.pcm, _NO_KEYS
+        if frames.keyed:
+            pressed = frames.pressed
+            keys = pressed.tolist()
             pcm = np.where(pressed[:, None], np.int16(0), pcm)  # a key's tone is neither speech nor to be recognised
         # Lists: what is looked at frame by frame costs a third there.
-        each = zip(pcm, self._vad.push(pcm).tolist(), pressed.tolist(), frames.arrival.tolist(), strict=True)
-        for i, (frame, voiced, key, arrival) in enumerate(each):
+        for i, (voiced, arrival) in enumerate(zip(self._vad.push(pcm).tolist(), frames.arrival.tolist(), strict=True)):
+            frame = pcm[i]
             echo = self._echo.feed(frame, None if sent is None else sent[i])
-            speaks = voiced >= VOICED and not echo and not key
+            speaks = voiced >= VOICED and not echo and not (keys and keys[i])
             self._frame(frame, frames.position + i, speaks, arrival, now)
             self._events.frame(speaks, self._heard)
 
@@ -121,7 +124,7 @@ class Listener:
 
     def _frame(self, frame: Pcm, position: int, voiced: bool, arrival: int, now: int) -> None:
         # A fixed silence is timed from where the detector lets go, as its setting has always meant.
-        loud = self._loudness.push(frame, voiced) or (voiced and self._turn_end.name == "silence")
+        loud = voiced and (self._loudness.push(frame) or self._turn_end.name == "silence")
         change = self._endpointer.push(position, voiced, loud)
         self._prosody.push(frame)
         heard = self._heard

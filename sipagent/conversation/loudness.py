@@ -24,13 +24,10 @@ class Loudness:
 
     def __init__(self) -> None:
         self._level = -np.inf  # dB of the loudest frame of the utterance, sinking
-        self.audible = False  # a listener on the line would hear the last frame as speech
+        self.audible = False  # a listener on the line would hear the last voiced frame as speech
 
-    def push(self, frame: Pcm, voiced: bool) -> bool:
-        """True for a voiced frame that is not far below the others of its utterance."""
-        self.audible = voiced
-        if not voiced:
-            return False
+    def push(self, frame: Pcm) -> bool:
+        """Takes a voiced frame; whether it is not far below the others of its utterance."""
         samples = frame.astype(np.float32)
         now = 10.0 * math.log10(max(float(np.dot(samples, samples)) / len(frame), _LEAST))
         self._level = max(now, self._level - SINK_DB)

@@ -29,20 +29,21 @@ class Prosody:
     """Of one caller. `judged` is called on the event loop, unless the caller has gone on meanwhile."""
 
     def __init__(self, judge: TurnJudge, judged: Callable[[float], None]) -> None:
-        self._judge = judge
+        self._judge = None if isinstance(judge, NoJudge) else judge
         self._judged = judged
         self._frames: deque[Pcm] = deque(maxlen=WINDOW_MS // FRAME_MS)
         self._asking: asyncio.Task[None] | None = None
 
     def push(self, frame: Pcm) -> None:
-        self._frames.append(frame)
+        if self._judge is not None:
+            self._frames.append(frame)
 
     def pause(self, silent: int) -> None:
         """The caller has said nothing in the last `silent` frames, which are left out: the judges err less so."""
         self.cancel()
         spoken = list(self._frames)[: -silent or None]
-        if spoken and not isinstance(self._judge, NoJudge):
-            self._asking = asyncio.create_task(self._ask(spoken))
+        if spoken and self._judge is not None:
+            self._asking = asyncio.create_task(self._ask(self._judge, spoken))
 
     def cancel(self) -> None:
         """What is asked is of no interest any more."""
@@ -55,9 +56,9 @@ class Prosody:
         self.cancel()
         self._frames.clear()
 
-    async def _ask(self, frames: list[Pcm]) -> None:
+    async def _ask(self, judge: TurnJudge, frames: list[Pcm]) -> None:
         try:
-            complete = await self._judge.complete(*join(frames))
+            complete = await judge.complete(*join(frames))
         except SipagentError:
             return  # a sign among others: the turn ends without it
         if complete is not None:

@@ -189,7 +189,7 @@ class Session:
                 )
             )
             self._bridge.heard(turns.latency(turn))
-        if turn is None or self._interruptions.may_yield(turn):
+        if self._keyed.waiting and (turn is None or self._interruptions.may_yield(turn)):
             keys = self._keyed.due(self._agent.expecting, now)
             if keys is not None:
                 self._happen(Keyed(keys))

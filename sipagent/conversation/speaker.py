@@ -200,8 +200,7 @@ class Utterance:
 
     async def played(self) -> None:
         """Until its last frame has left, or it was interrupted."""
-        while not self.done:
-            await self._speaker.next_tick()
+        await self._speaker.until(lambda: self.done)
 
     async def interrupt(self) -> None:
         """Stops it on the wire. `heard_text` is final afterwards."""
@@ -215,22 +214,39 @@ class Speaker:
     def __init__(self, out: AudioOut, ahead_ms: int) -> None:
         self.out = out
         self._ahead = ahead_ms // FRAME_MS
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def utterance(self) -> Utterance:
         return Utterance(self)
 
     def tick(self) -> None:
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
-        for each in waiting:
-            if not each.done():
-                each.set_result(None)
+        for ready, woken in waiting:
+            if woken.done():
+                continue
+            if ready():  # looked at here: to wake a task for nothing costs ten times as much
+                woken.set_result(None)
+            else:
+                self._waiting.append((ready, woken))
 
     async def next_tick(self) -> None:
-        tick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(tick)
-        await tick
+        await self._wait(_at_once)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """`ready` is asked now and at every tick."""
+        while not ready():
+            await self._wait(ready)
 
     async def room(self) -> None:
-        while self.out.queued > self._ahead:
-            await self.next_tick()
+        await self.until(lambda: self.out.queued <= self._ahead)
+
+    async def _wait(self, ready: Callable[[], bool]) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ready, woken))
+        await woken
+
+
+def _at_once() -> bool:
+    return True

@@ -579,10 +579,12 @@ class MediaClient:
         rings, rows = self._rings, slots[:, None]
         places = (positions[:, None] + np.arange(count)) & _RX_MASK
         pcm, flags, arrival = rings.rx_pcm[rows, places], rings.rx_flags[rows, places], rings.rx_arrival[rows, places]
-        for row, (slot, position) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):
+        keyed = (flags & FLAG_DIGIT).any(axis=1)
+        each = zip(slots.tolist(), pcm, flags, arrival, positions.tolist(), keyed.tolist(), strict=True)
+        for slot, *frames in each:
             port = self._ports.get(slot)  # a callback before may have closed it
             if port is not None and port.on_frames is not None:
-                self._call(port.on_frames, Frames(pcm[row], flags[row], arrival[row], position))
+                self._call(port.on_frames, Frames(*frames))
 
     def _hand_over_many(self, slot: int, start: int, count: int, rate: int) -> None:
         """Frames of one slot, of any rate; several when main was busy. What the ring no longer holds was dropped."""
@@ -604,7 +606,8 @@ class MediaClient:
         if first + count > len(ring):
             place = np.arange(start, start + count) % len(ring)
         audio, flags, arrival = ring[place], rings.rx_flags[slot, place], rings.rx_arrival[slot, place]
-        self._call(port.on_frames, Frames(audio.copy(), flags.copy(), arrival.copy(), start))
+        keyed = bool((flags & FLAG_DIGIT).any())
+        self._call(port.on_frames, Frames(audio.copy(), flags.copy(), arrival.copy(), start, keyed))
 
     def _call(self, callback: "Callable[..., None] | None", *arguments: object) -> None:
         """A callback that raises must not cost the other calls their audio."""

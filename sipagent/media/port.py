@@ -28,6 +28,7 @@ class Frames(NamedTuple):
     flags: NDArray[np.uint8]  # (n,) see FLAG_* in `rings`
     arrival: NDArray[np.int64]  # (n,) monotonic ns, 0 when no packet contributed
     position: int  # index of the first frame since the port opened
+    keyed: bool  # a key is held in some of them
 
     @property
     def pressed(self) -> NDArray[np.bool_]:
@@ -232,8 +233,8 @@ class MediaPort:
         if self._final is not None:
             return None
         mask = _RX_MASK if self._rate == RATE else _RX_MASK >> 1
-        if count == 1 and self._rings.rx_beside[self.slot, position & mask] == -1:
-            return None  # as mostly: looked up once a frame of each call
+        if count == 1:  # as mostly: looked up once a frame of each call
+            return self._rings.beside_one(self.slot, position & mask)
         return self._rings.beside(self.slot, np.arange(position, position + count) & mask)
 
     @property
@@ -244,12 +245,12 @@ class MediaPort:
     @property
     def written(self) -> int:
         """Frame position after the last one written."""
-        return int(self._rings.tx_head[self.slot]) if self._final is None else self._at_close[0]
+        return self._rings.tx_head.item(self.slot) if self._final is None else self._at_close[0]
 
     @property
     def played(self) -> int:
         """Frame position after the last one sent or dropped."""
-        return int(self._rings.tx_tail[self.slot]) if self._final is None else self._at_close[1]
+        return self._rings.tx_tail.item(self.slot) if self._final is None else self._at_close[1]
 
     def sent_at(self, position: int) -> int:
         """Monotonic ns when that frame left; 0 if it has not, was dropped, or lies further back than the ring."""

@@ -163,6 +163,18 @@ class Rings:
         sent[mixed] = mix[slot, places[mixed]]
         return sent
 
+    def beside_one(self, slot: int, place: int) -> NDArray[np.int16] | None:
+        """The same of one frame (1, 160 or 320): no copy, it changes when the ring comes round."""
+        beside = int(self.rx_beside.item(slot, place))
+        if beside == -1:
+            return None
+        wide = self.rate.item(slot) != RATE
+        if beside == MIXED:
+            return (self.mix_wide if wide else self.mix_pcm)[slot, place : place + 1]
+        queue = self.tx_wide if wide else self.tx_pcm
+        at = beside % queue.shape[1]
+        return queue[slot, at : at + 1]
+
     def forget(self, slot: int) -> None:
         """Gives the slot's audio back to the system: nothing of a call stays in memory after it."""
         for name in ("rx_pcm", "tx_pcm", "tx_sent", "mix_pcm"):

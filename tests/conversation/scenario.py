@@ -38,6 +38,7 @@ class Batch(NamedTuple):
     pcm: Pcm
     arrival: np.ndarray
     position: int
+    keyed: bool = False
 
     @property
     def pressed(self) -> np.ndarray:
