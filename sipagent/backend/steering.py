@@ -51,7 +51,11 @@ class LiveSteering:
     async def bring_in(self, call_id: str, guest: Guest) -> bool:
         def order(call: Call) -> None:
             request = PlaceRequest(
-                target=guest.to_number, trunk=guest.trunk, ring_timeout_s=guest.timeout_s, beside=call.leg.port
+                target=guest.to_number,
+                trunk=guest.trunk,
+                ring_timeout_s=guest.timeout_s,
+                beside=call.leg.port,
+                role=guest.part,
             )
             orders.bring_in(call, request, Part(guest.part))
 

@@ -355,7 +355,7 @@ def _termination(leg: Leg, by: EndedBy, cause: Cause, detail: str) -> Terminatio
 def _passed_on(end: Termination) -> Termination:
     """The end of a leg nobody answered, as the end of the one it was dialled for."""
     status = end.sip_status if end.sip_status >= 400 and end.sip_status != 487 else 480
-    return replace(end, sip_status=status)
+    return replace(end, sip_status=status, q850=0)
 
 
 def _with_call(leg: Leg, end: Termination) -> Termination:

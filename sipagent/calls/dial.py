@@ -58,6 +58,7 @@ async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Termination]
             from_number=call.shown(step.show),
             ring_timeout_s=step.timeout_s,
             beside=call.leg.port,
+            role="dial",
         )
         for target in step.targets
     ]

@@ -46,6 +46,9 @@ class LegIdentity:
     from_number: str
     to_number: str
     remote_address: str
+    role: str = ""  # as in core.events.LegCreated, like the next two
+    trunk: str = ""
+    parent: LegId | None = None
 
 
 class Leg:
@@ -189,6 +192,9 @@ class Leg:
                 to_number=self.identity.to_number,
                 sip_call_id=sip_call_id,
                 remote_address=self.identity.remote_address,
+                role=self.identity.role,
+                trunk=self.identity.trunk,
+                parent_leg_id=self.identity.parent,
             )
         )
 
@@ -480,6 +486,7 @@ class Leg:
         by = remote if fact.by_remote else EndedBy.SYSTEM
         # The peer's phrases stay out of it: some carriers write the number there.
         detail = message.explanation(fact.headers)
+        q850 = message.q850(fact.headers) if fact.by_remote else 0
         if fact.why:
             return Termination(
                 disposition=Disposition.ANSWERED if fact.was_answered else Disposition.FAILED,
@@ -489,12 +496,16 @@ class Leg:
             )
         if fact.was_answered or self.is_answered:
             cause = Cause.TRANSFERRED if self.requests.refer_outcome.succeeded else Cause.NORMAL
-            return Termination(disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200, detail=detail)
+            return Termination(
+                disposition=Disposition.ANSWERED, cause=cause, by=by, sip_status=200, detail=detail, q850=q850
+            )
         if not inbound:
-            return from_sip_status(fact.status, by, detail)
+            return from_sip_status(fact.status, by, detail, q850)
         by_caller = Disposition.CANCELLED, Cause.CANCELLED
         disposition, cause = by_caller if fact.by_remote else (Disposition.REJECTED, Cause.REFUSED)
-        return Termination(disposition=disposition, cause=cause, by=by, sip_status=fact.status or 487, detail=detail)
+        return Termination(
+            disposition=disposition, cause=cause, by=by, sip_status=fact.status or 487, detail=detail, q850=q850
+        )
 
     def _command_failed(self, fact: sip.CommandFailed) -> None:
         if fact.command == "SendInfo":

@@ -6,7 +6,7 @@ import random
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sipagent.calls.leg import Leg, LegIdentity
@@ -14,7 +14,7 @@ from sipagent.calls.legs import LegTable
 from sipagent.calls.services import Services
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError, ConfigError
-from sipagent.core.ids import CallId
+from sipagent.core.ids import CallId, LegId
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.media.client import MediaPort
@@ -45,6 +45,8 @@ class PlaceRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     ours: bool = False  # the headers are of our making: OUR_HEADERS may be among them
     beside: MediaPort | None = None  # a port that the new one must be able to hear
+    role: str = "callee"  # of the leg, as in core.events.LegCreated
+    parent: LegId | None = None  # the leg for which this one is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,9 @@ class Outbound:
             from_number=request.from_number or attempt.account,
             to_number=message.parse_address(attempt.uri).user or attempt.uri,
             remote_address=remote,
+            role=request.role,
+            trunk=attempt.account,
+            parent=request.parent,
         )
         return Leg(services.lane.next_handle(), services.lane, port, services.events, who, our_host, terms)
 
@@ -162,6 +167,8 @@ class Outbound:
         or CapacityError when there is not even a leg.
         """
         main = first is not None
+        if not main:
+            request = replace(request, parent=call.leg.id)
         leg: Leg | None = first
         waiting = deque(attempts or self.attempts(request))
         redirections: dict[str, Redirections] = {}  # by trunk

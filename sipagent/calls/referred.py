@@ -60,7 +60,9 @@ def asked(call: "Call", leg: Leg, fact: sip.TransferRequested) -> None:
 
 async def _follow(call: "Call", leg: Leg, log: TransferLog, number: str, fact: sip.TransferRequested) -> None:
     headers = {"Replaces": str(fact.replaces)} if fact.replaces is not None else {}
-    request = PlaceRequest(target=number, trunk=call.trunk, headers=headers, ours=True, beside=leg.port)
+    request = PlaceRequest(
+        target=number, trunk=call.trunk, headers=headers, ours=True, beside=leg.port, role="transfer"
+    )
     status = UNAVAILABLE
     try:
         log.step(TransferState.DIALLING)

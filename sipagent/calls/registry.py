@@ -20,7 +20,7 @@ from sipagent.core import clock, errors
 from sipagent.core.context import current_call
 from sipagent.core.errors import CapacityError, ConfigError, NotNow, SipagentError
 from sipagent.core.events import CallCreated, CallEnded, CallerTold, CallRefused, Problem
-from sipagent.core.ids import CallId, new_call_id
+from sipagent.core.ids import CallId, LegId, new_call_id
 from sipagent.core.rate import RateLimit
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
@@ -298,7 +298,7 @@ class CallRegistry:
             else:
                 self.services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
             return None
-        leg = self._leg(incoming, call_id, port, terms, far)
+        leg = self._leg(incoming, call_id, port, terms, far, trunk)
         call = self.register(call_id, leg, match, trunk)
         leg.created(incoming.sip_call_id)
         return call
@@ -322,7 +322,7 @@ class CallRegistry:
             await port.close()
             self._refuse(incoming.call, Refusal(481, "no dialog to take the place of"))
             return
-        leg = self._leg(incoming, call.id, port, terms, far)
+        leg = self._leg(incoming, call.id, port, terms, far, trunk, call.leg.id)
         call.adopt(leg)
         leg.created(incoming.sip_call_id)
         try:
@@ -346,6 +346,8 @@ class CallRegistry:
         port: MediaPort,
         terms: sdp.Terms,
         far: tuple[str, int] | None,
+        trunk: str,
+        instead_of: LegId | None = None,
     ) -> Leg:
         who = LegIdentity(
             call_id=call_id,
@@ -353,6 +355,9 @@ class CallRegistry:
             from_number=incoming.from_user,
             to_number=incoming.to_user,
             remote_address=incoming.source,
+            role="caller" if instead_of is None else "transfer",
+            trunk=trunk,
+            parent=instead_of,
         )
         # Towards the media where that comes by another IP version than the signalling.
         other_version = far is not None and incoming.source.startswith("[") is not port.ipv6

@@ -194,6 +194,7 @@ async def _by_our_leg(
         ring_timeout_s=plan.timeout_s,
         headers=plan.headers,
         beside=call.leg.port,
+        role="transfer",
     )
     log.step(TransferState.DIALLING)
     other = await call.outbound.place(call, request)

@@ -87,6 +87,9 @@ class LegCreated(LegEvent):
     to_number: str = field(metadata=PRIVATE)
     sip_call_id: str
     remote_address: str  # host:port of the SIP peer
+    role: str = ""  # who the other side is to the call: "caller", "callee", "transfer", "dial", "listen", ...
+    trunk: str = ""  # the trunk's name, "" for an address that is no trunk
+    parent_leg_id: LegId | None = None  # the leg that this one was made for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

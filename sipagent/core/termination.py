@@ -58,9 +58,10 @@ class Termination:
     by: EndedBy
     sip_status: int = 0
     detail: str = ""  # one sentence for an engineer; no numbers, names or words of a call
+    q850: int = 0  # cause by the peer's Reason header (RFC 3326), 0 where it gave none
 
 
-def from_sip_status(status: int, by: EndedBy, detail: str = "") -> Termination:
+def from_sip_status(status: int, by: EndedBy, detail: str = "", q850: int = 0) -> Termination:
     """The termination of an unanswered outbound leg that got this final status (RFC 3261 section 21)."""
     disposition, cause = {
         408: (Disposition.NO_ANSWER, Cause.NO_ANSWER),
@@ -71,4 +72,4 @@ def from_sip_status(status: int, by: EndedBy, detail: str = "") -> Termination:
         600: (Disposition.BUSY, Cause.BUSY),
         603: (Disposition.REJECTED, Cause.REFUSED),
     }.get(status, (Disposition.FAILED, Cause.REFUSED))
-    return Termination(disposition=disposition, cause=cause, by=by, sip_status=status, detail=detail)
+    return Termination(disposition=disposition, cause=cause, by=by, sip_status=status, detail=detail, q850=q850)

@@ -253,6 +253,16 @@ def explanation(headers: Mapping[str, str]) -> str:
     return "the peer says: " + ", ".join(found) if found else ""
 
 
+def q850(headers: Mapping[str, str]) -> int:
+    """The cause that a peer gave by Q.850 (RFC 3326), 1 to 127; 0 where it gave none."""
+    for name, value in headers.items():
+        if name.lower() == "reason":
+            found = re.search(r"(?:^|,)\s*Q\.850\s*;[^,]*?cause\s*=\s*([0-9]{1,3})", value, re.IGNORECASE)
+            if found is not None and 1 <= int(found[1]) <= 127:
+                return int(found[1])
+    return 0
+
+
 def seconds(value: str) -> int:
     """The number at the head of a Retry-After or Expires value, 0 when there is none; at most a day."""
     found = re.match(r"\s*([0-9]{1,9})", value)

@@ -25,6 +25,9 @@ class LegRecord(msgspec.Struct, kw_only=True, frozen=True):
     to_number: str
     sip_call_id: str
     remote_address: str
+    role: str | None
+    trunk: str | None
+    parent_leg_id: str | None
     codec: str | None
     local_media: str | None
     remote_media: str | None
@@ -36,6 +39,7 @@ class LegRecord(msgspec.Struct, kw_only=True, frozen=True):
     cause: Cause | None
     ended_by: EndedBy | None
     sip_status: int | None
+    q850: int | None
     detail: str | None
     packets_in: int | None
     packets_out: int | None

@@ -117,6 +117,9 @@ def apply(session: Session, event: Event, node: str) -> None:
                     to_number=event.to_number,
                     sip_call_id=event.sip_call_id,
                     remote_address=event.remote_address,
+                    role=event.role or None,
+                    trunk=event.trunk,
+                    parent_leg_id=event.parent_leg_id,
                     setup_at=at,
                 )
             )
@@ -138,7 +141,7 @@ def apply(session: Session, event: Event, node: str) -> None:
         case LegEnded():
             figures = asdict(event.figures)
             figures["foreign_source"] = figures.pop("foreign")
-            ended = _ended(event.termination) | figures | {"ended_at": at}
+            ended = _ended(event.termination) | figures | {"ended_at": at, "q850": event.termination.q850 or None}
             if event.sip_call_id:
                 ended["sip_call_id"] = event.sip_call_id
             _change(session, LEGS, event.leg_id, ended, LIVE_STATES)

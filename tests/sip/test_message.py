@@ -188,4 +188,6 @@ def test_a_peers_reason_without_its_words() -> None:
     headers = {"Reason": 'Q.850;cause=17;text="+4930, busy", SIP ;cause=486', "Retry-After": "30 (Ann is out)"}
     assert message.explanation(headers) == "the peer says: Q.850 cause 17, SIP cause 486, try again after 30 s"
     assert message.explanation({"Reason": "SIP;cause=200, Q.850;cause=16"}) == ""
+    assert message.q850(headers) == 17 and message.q850({"reason": 'q.850 ; text="x" ; cause = 31'}) == 31
+    assert [message.q850({"Reason": text}) for text in ("SIP;cause=486", "Q.850;cause=0", "XQ.850;cause=3")] == [0] * 3
     assert message.explanation({"Reason": "nonsense", "Retry-After": "x", "X-Reason": "Q.850;cause=1"}) == ""

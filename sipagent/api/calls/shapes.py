@@ -1,6 +1,6 @@
 """From records to what goes over the wire."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sipagent.api.calls.backend import LiveCall
 from sipagent.api.calls.types import (
@@ -38,7 +38,7 @@ def call_out(call: CallRecord) -> CallOut:
         answered_at=call.answered_at,
         ended_at=call.ended_at,
         reason=call.cause,
-        legs=legs_out(call.legs),
+        legs=[leg_out(leg) for leg in call.legs],
         ringing_at=call.ringing_at,
         disposition=call.disposition,
         ended_by=call.ended_by,
@@ -77,17 +77,7 @@ def fresh_call_out(call: LiveCall) -> CallOut:
     )
 
 
-def legs_out(legs: Sequence[LegRecord]) -> list[LegOut]:
-    """Of one call, in order. A leg that was placed while the call was up has the one that was up as its parent."""
-    first = next((leg for leg in legs if leg.answered_at is not None), None)
-    found = []
-    for leg in legs:
-        later = first is not None and first.answered_at is not None and leg.setup_at >= first.answered_at
-        found.append(leg_out(leg, first.id if first is not None and later else None))
-    return found
-
-
-def leg_out(leg: LegRecord, parent_leg_id: str | None = None) -> LegOut:
+def leg_out(leg: LegRecord) -> LegOut:
     return LegOut(
         id=leg.id,
         call_session_id=leg.call_id,
@@ -96,7 +86,7 @@ def leg_out(leg: LegRecord, parent_leg_id: str | None = None) -> LegOut:
         state=leg.state,
         from_number=leg.from_number,
         to_number=leg.to_number,
-        parent_leg_id=parent_leg_id,
+        parent_leg_id=leg.parent_leg_id,
         recordings=[],
         created_at=leg.setup_at,
         answered_at=leg.answered_at,
@@ -106,6 +96,7 @@ def leg_out(leg: LegRecord, parent_leg_id: str | None = None) -> LegOut:
         ringing_at=leg.ringing_at,
         disposition=leg.disposition,
         sip_status=leg.sip_status,
+        q850=leg.q850,
         sip_call_id=leg.sip_call_id,
         remote_address=leg.remote_address,
         codec=leg.codec,
@@ -126,7 +117,7 @@ def calls_page(page: CallPage) -> CallsPage:
 
 
 def legs_page(legs: Iterable[LegRecord]) -> LegsPage:
-    return LegsPage(data=legs_out(list(legs)))
+    return LegsPage(data=[leg_out(leg) for leg in legs])
 
 
 def record_out(full: FullCall) -> CallRecordOut:

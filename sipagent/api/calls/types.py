@@ -89,6 +89,7 @@ class LegOut(Response, kw_only=True, frozen=True):
     ringing_at: Instant | None
     disposition: Disposition | None
     sip_status: int | None
+    q850: int | None  # by the peer's Reason header
     sip_call_id: str
     remote_address: str
     codec: str | None
