@@ -85,9 +85,11 @@ from sipagent.sip.names import HostsFile, name_servers
 from sipagent.sip.nat import Nat
 from sipagent.sip.protocol import LANE_DOOR, AnyFact, LaneReady, OptionsResult, RegistrationResult
 from sipagent.sip.registrar import Registrar
+from sipagent.sip.settings import TrunkSettings
 from sipagent.sip.tls_check import CertificateCheck
+from sipagent.sip.trunk_changes import TrunkChanges, check_room, check_trunks, compare
 from sipagent.sip.trunk_watch import TrunkWatch
-from sipagent.sip.trunks import out_of_reach
+from sipagent.sip.trunks import Trunks
 from sipagent.speech import protocol as speech_protocol
 from sipagent.speech.client import SpeechClient
 from sipagent.speech.protocol import SPEECH_DOOR
@@ -335,6 +337,9 @@ class Node:
         self._brains: Brains
         self._catalogue: Catalogue
         self._taken_up = False
+        self.more_trunks: Callable[[], Sequence[TrunkSettings]] = tuple  # those that are not of the configuration
+        self._applying: set[asyncio.Task[TrunkChanges]] = set()
+        self._one_after_another = asyncio.Lock()
 
     async def start(self) -> None:
         """Raises ConfigError or SetupError with the sentence for the operator; nothing is left running then."""
@@ -346,9 +351,7 @@ class Node:
 
     async def _start(self) -> None:
         self._lock()
-        for trunk in self.config.trunks:
-            if problem := out_of_reach(trunk, self.config.sip):
-                raise ConfigError(problem)
+        check_trunks(self.config.trunks, self.config.sip)
         wanted, slots = self.config.limits.max_calls, self.config.media.capacity
         if wanted > slots:
             raise ConfigError(f"[limits] max_calls is {wanted}, but [media] capacity has slots for {slots}: raise it")
@@ -389,7 +392,7 @@ class Node:
             turn_judge=self.speech,
             make_agent=self._brains.make,
             sip=self.config.sip,
-            trunks=self.config.trunks,
+            trunks=Trunks(self.config.trunks),
             conversation=self.config.conversation,
             limits=self.config.limits,
             waiting=self.config.waiting,
@@ -432,6 +435,7 @@ class Node:
         self.registrar.start()
         self._exit.push_async_callback(self.trunks.close)
         self.trunks.start()
+        self._exit.push_async_callback(self._end_applying)
         if self.config.api.enabled:
             await self._start_api(url)
         self._exit.callback(self.registry.refuse_new)
@@ -441,12 +445,7 @@ class Node:
         self._exit.push_async_callback(self.lane.close)
         self._exit.push_async_callback(self.registry.drain)
         await self.lane.start()
-        registering = sum(trunk.registers for trunk in self.config.trunks)
-        if registering > self.lane.registrations:
-            raise ConfigError(
-                f"{registering} trunks register, and this node's lanes have room for {self.lane.registrations}: raise"
-                " [limits] max_calls for more lanes, set `register = false` on some, or run them on another node"
-            )
+        check_room(self.config.trunks, self.lane.registrations)
         self.lane.go_on()
 
     async def _take_up(self, left: Sequence[SavedCall]) -> None:
@@ -494,11 +493,58 @@ class Node:
         """Calls are ended and written down first, then the processes, the record last. Idempotent."""
         await self._exit.aclose()
 
-    async def reload(self) -> None:
-        """Reads the dialplans again; calls that are up keep theirs. Raises ConfigError and changes nothing."""
+    async def reload(self, config: Config | None = None) -> None:
+        """Reads the dialplans again, and takes the trunks of the configuration, where one is given; what else it says
+        waits for the next start. Calls that are up keep what they have. Raises ConfigError and changes nothing."""
+        trunks = [*config.trunks, *self.more_trunks()] if config is not None else None
+        if trunks is not None:
+            self._check_trunks(trunks)
         dialplans = load_folder(self._dialplan_folder, MANNERS)
         await self._prepare_dialplans(dialplans)
         self.registry.dialplans = dialplans
+        if trunks is not None and config is not None:
+            await self.apply_trunks(trunks)
+            self.config = msgspec.structs.replace(self.config, trunks=config.trunks)
+
+    def waits_for_a_start(self, config: Config) -> list[str]:
+        """The tables of this configuration, other than trunks, that are not as we are."""
+        ours, theirs = (msgspec.structs.asdict(each) for each in (self.config, config))
+        return [table for table in ours if table != "trunks" and ours[table] != theirs[table]]
+
+    async def apply_trunks(self, trunks: Sequence[TrunkSettings]) -> TrunkChanges:
+        """These, and no others, are the node's trunks from now on. Who is the same notices nothing; calls of a trunk
+        that is gone go on to their end. Returns when new ones have been looked up in DNS, as far as that gives them
+        within some seconds. Raises ConfigError and changes nothing.
+        """
+        self._check_trunks(trunks)
+        work = asyncio.create_task(self._follow_trunks(tuple(trunks)), name="apply-trunks")
+        self._applying.add(work)
+        work.add_done_callback(self._applying.discard)
+        return await asyncio.shield(work)  # whoever asked may leave
+
+    def _check_trunks(self, trunks: Sequence[TrunkSettings]) -> None:
+        check_trunks(trunks, self.config.sip)
+        check_room(trunks, self.lane.registrations)
+
+    async def _follow_trunks(self, trunks: Sequence[TrunkSettings]) -> TrunkChanges:
+        async with self._one_after_another:
+            changes = compare(self.registry.trunks.settings, trunks)
+            if not changes and trunks == self.registry.trunks.settings:
+                return changes
+            self.registry.trunks.apply(trunks)
+            for name in changes.removed:
+                self.nat.forget(name)
+            self.registrar.leave(trunks)
+            await self.trunks.follow(changes)
+            await self.registrar.follow(trunks)
+            names = {kind: sorted(getattr(changes, kind)) for kind in ("added", "changed", "removed")}
+            log.info("trunks are others now", extra=names)
+            return changes
+
+    async def _end_applying(self) -> None:
+        for work in self._applying:
+            work.cancel()
+        await asyncio.gather(*self._applying, return_exceptions=True)
 
     @property
     def processes(self) -> dict[str, int]:

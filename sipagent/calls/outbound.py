@@ -109,6 +109,8 @@ class Outbound:
         ready = self._services.lane.ready
         if ready is None:
             raise CapacityError("the node cannot place calls at the moment")
+        if attempt.account and self._trunks.get(attempt.account) is None:
+            raise ConfigError(f"trunk `{attempt.account}` has been removed")
         if len(self._table) + self.opening >= ready.max_calls:
             raise CapacityError(f"all {ready.max_calls} legs that this node carries are in use")
         refusal = self._trunks.admit(attempt.account, Direction.OUTBOUND, clock.now().mono / 1e9)

@@ -30,7 +30,7 @@ from sipagent.media.client import MediaPort
 from sipagent.sip import identity, numbers, protocol, sdp
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.settings import TrunkSettings
-from sipagent.sip.trunks import Known, Refusal, Trunks, Unproven
+from sipagent.sip.trunks import Known, Refusal, Unproven
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class CallRegistry:
         self.dialplans = dialplans
         self._ladders = Ladders(services.events)
         self._legs = LegTable(self._ladders)
-        self.trunks = Trunks(services.trunks)
+        self.trunks = services.trunks
         self._outbound = Outbound(services, self.trunks, self._legs)
         self._calls: dict[CallId, Call] = {}
         self._running: dict[CallId, asyncio.Task[Any]] = {}

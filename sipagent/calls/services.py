@@ -1,6 +1,6 @@
 """What every call of a node shares, and how an agent of the dialplan becomes a conversation."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from sipagent.calls.settings import LimitSettings, WaitingSettings
@@ -15,6 +15,7 @@ from sipagent.media.pool import MediaPool
 from sipagent.sip import sdp
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.settings import SipSettings, TransferPolicy, TrunkSettings, media_terms
+from sipagent.sip.trunks import Trunks
 from sipagent.web.client import WebClient
 
 
@@ -29,7 +30,7 @@ class Services:
     turn_judge: TurnJudge
     make_agent: Callable[[str, AgentSpec, CallControl, Ledger], Awaitable[Agent]]  # by dialplan/agent name, of one call
     sip: SipSettings
-    trunks: Sequence[TrunkSettings]
+    trunks: Trunks
     conversation: ConversationSettings
     limits: LimitSettings
     waiting: WaitingSettings = WaitingSettings()
@@ -37,7 +38,7 @@ class Services:
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
 
     def trunk(self, name: str) -> TrunkSettings | None:
-        return next((trunk for trunk in self.trunks if trunk.name == name), None)
+        return self.trunks.get(name)
 
     def transfer_policy(self, trunk: str) -> TransferPolicy:
         """How a caller of this trunk, "" for none, is handed on."""

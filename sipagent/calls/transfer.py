@@ -287,4 +287,4 @@ def _dialled(call: "Call", plan: TransferSpec) -> str:
     if not _is_number(plan.target):
         return plan.target
     number = plan.target.removeprefix("tel:").partition(";")[0]
-    return number if call.services.trunks else target_uri(call, number)
+    return number if call.services.trunks.settings else target_uri(call, number)

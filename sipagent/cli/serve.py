@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
+import msgspec
 
 from sipagent import logs
 from sipagent.app import Death, Node
@@ -19,6 +20,7 @@ from sipagent.core.errors import SipagentError
 from sipagent.core.events import Event, RegistrationChanged
 from sipagent.core.heap import give_large_blocks_back
 from sipagent.core.states import RegistrationState
+from sipagent.sip.trunk_changes import check_trunks
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def serve(config_path: Path | None) -> None:
     """Run the node: register, answer calls by the dialplan, place calls over the API.
 
     Ctrl-C (or SIGTERM) says goodbye to the calls that are up, writes the record and leaves; a second one leaves at
-    once. SIGHUP reads the dialplans again.
+    once. SIGHUP reads the dialplans and the trunks of the configuration again; calls that are up go on.
 
     \b
     Try it:  sipagent serve
@@ -40,10 +42,23 @@ def serve(config_path: Path | None) -> None:
     config, state = load(config_path)
     logs.setup(config.log)
     before = supervise(state)
-    asyncio.run(_serve(config, state, before))
+    if before is not None:
+        config = _with_trunks_of_today(config, config_path)
+    asyncio.run(_serve(config, config_path, state, before))
 
 
-async def _serve(config: Config, state: Path, before: Death | None) -> None:
+def _with_trunks_of_today(config: Config, config_path: Path | None) -> Config:
+    """What the main before us had reloaded, that the configuration we are forked with does not know."""
+    try:
+        trunks = load(config_path)[0].trunks
+        check_trunks(trunks, config.sip)
+        return msgspec.structs.replace(config, trunks=trunks)
+    except SipagentError as error:
+        log.error("trunks not read anew", extra={"reason": str(error)})
+        return config
+
+
+async def _serve(config: Config, config_path: Path | None, state: Path, before: Death | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     again = asyncio.Event()
@@ -83,21 +98,25 @@ async def _serve(config: Config, state: Path, before: Death | None) -> None:
             hangup.cancel()
             if again.is_set():
                 again.clear()
-                await _reload(node)
+                await _reload(node, config_path)
         click.echo("stopping: ending calls, writing the record", err=True)
     finally:
         await node.close()
 
 
-async def _reload(node: Node) -> None:
+async def _reload(node: Node, config_path: Path | None) -> None:
     try:
-        await node.reload()
+        config, _ = await asyncio.to_thread(load, config_path)
+        waiting = node.waits_for_a_start(config)
+        await node.reload(config)
     except SipagentError as error:
-        log.error("dialplans not reloaded", extra={"reason": str(error)})
+        log.error("dialplans and trunks not reloaded", extra={"reason": str(error)})
     except Exception as error:  # calls are up: whatever is wrong with a new dialplan must not end them
-        log.error("dialplans not reloaded", extra={"reason": errors.where(error)})
+        log.error("dialplans and trunks not reloaded", extra={"reason": errors.where(error)})
     else:
-        log.info("dialplans reloaded")
+        log.info("dialplans and trunks reloaded")
+        if waiting:
+            log.warning("other settings that have changed wait for the next start", extra={"tables": waiting})
 
 
 def _greet(node: Node) -> None:

@@ -60,6 +60,7 @@ from sipagent.sip.protocol import (
     Registered,
     RegistrationResult,
     Reject,
+    RemoveAccount,
     Reoffer,
     Resume,
     Ring,
@@ -396,6 +397,9 @@ class Lane:
                 self._make_call(command)
             elif isinstance(command, AddAccount):
                 self._add_account(command)
+            elif isinstance(command, RemoveAccount):
+                self._registered.pop(command.account, None)
+                self.accounts.remove(command.account)
             elif isinstance(command, Register | Unregister):
                 self._register(self.accounts.registering(command.account), isinstance(command, Register))
             elif isinstance(command, SendOptions):

@@ -25,6 +25,7 @@ class Accounts:
         self._known: dict[str, AddAccount] = {"": local}
         self._own: dict[str, LaneAccount] = {}
         self._as: dict[str, AddAccount] = {"": local}  # what each of `_own` is at the moment
+        self._spare: list[LaneAccount] = []  # of trunks that are gone: their calls refer to them, others may have them
         account = self._own[""] = LaneAccount(lane, "")
         account.create(configure(local), True)
 
@@ -37,11 +38,30 @@ class Accounts:
             moved = command.contact != before.contact and self._own[command.account].registered
             self._become(command.account, command, register=moved)
         elif command.registrar:
-            if len(self._own) >= MAX_ACCOUNTS:
-                return  # calls can go by it all the same; `registering` says the rest
-            account = LaneAccount(self._lane, command.account)
+            self._give_own(command)
+
+    def _give_own(self, command: AddAccount) -> None:
+        name = command.account
+        if self._spare:
+            account = self._own[name] = self._spare.pop()
+            account.name, self._as[name] = name, self._known[""]
+            self._become(name, command)
+        elif len(self._own) < MAX_ACCOUNTS:  # else calls can go by it all the same; `registering` says the rest
+            account = LaneAccount(self._lane, name)
             account.create(self._configure(command))
-            self._own[command.account], self._as[command.account] = account, command
+            self._own[name], self._as[name] = account, command
+
+    def remove(self, name: str) -> None:
+        """The trunk is gone. PJSIP takes a registration back that is left."""
+        if not name:
+            return
+        self._known.pop(name, None)
+        self._as.pop(name, None)
+        account = self._own.pop(name, None)
+        if account is not None:
+            account.name, account.registered = "", False
+            account.modify(self._configure(self._known[""]))
+            self._spare.append(account)
 
     def find(self, name: str, route: list[str] | None = None) -> LaneAccount:
         """The account to make this trunk's next request with; ``route``: None is the trunk's own."""

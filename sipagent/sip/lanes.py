@@ -41,6 +41,7 @@ from sipagent.sip.protocol import (
     Register,
     Registered,
     RegistrationResult,
+    RemoveAccount,
     Standing,
     Start,
     StartFailed,
@@ -156,6 +157,9 @@ class LanePool:
         """Never blocks and never raises; what no lane can take is dropped and said so in the log."""
         if isinstance(command, AddAccount):
             self._add_account(command)
+            return
+        if isinstance(command, RemoveAccount):
+            self._remove_account(command)
             return
         if isinstance(command, AddressChanged):
             self._address_changed(command)
@@ -447,6 +451,12 @@ class LanePool:
             lane.send(self._as_known_to(lane, account))
         if self._learned or (self.edge is not None and account.registrar):
             self._do(self._find_contact(account))
+
+    def _remove_account(self, command: RemoveAccount) -> None:
+        for known in (self._accounts, self._contacts, self._homes, self._left):
+            known.pop(command.account, None)
+        for lane in self._up():
+            lane.send(command)
 
     def _address_changed(self, command: AddressChanged) -> None:
         """Lanes on loopback have nothing to bind anew; the edge has, and our Contact may be another."""

@@ -142,6 +142,12 @@ class Nat:
             self._learned_by = trunk
             self._learn(seen)
 
+    def forget(self, trunk: str) -> None:
+        """The trunk is gone: another's registrar may tell our public address from now on."""
+        self._seen_by.pop(trunk, None)
+        if self._learned_by == trunk:
+            self._learned_by = ""
+
     def media_towards(self, peer: str) -> str:
         """Our address as a peer (host or host:port) should see it in SDP. May look the name up, and wait for that."""
         far, local = addresses.way_to(peer)

@@ -35,6 +35,10 @@ class AddressWatch:
         self._cut_off.discard(trunk)
         return was_cut_off or (before is not None and before != address)
 
+    def forget(self, trunk: str) -> None:
+        self._known.pop(trunk, None)
+        self._cut_off.discard(trunk)
+
 
 def source_address(host: str) -> str:
     """Our address as packets to this address would bear it; "" when there is no route. Sends nothing."""

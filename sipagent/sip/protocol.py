@@ -210,6 +210,12 @@ class AddAccount(Command):
     contact: str = ""  # as in Start, as this registrar is to see it; "" takes that one
 
 
+class RemoveAccount(Command):
+    """The trunk is gone, and with it its registration here; calls that were placed by it go on."""
+
+    account: str
+
+
 class Register(Command):
     """Send REGISTER now. Refreshing before expiry is PJSIP's; trying again after a failure is main's."""
 
@@ -489,7 +495,8 @@ class CommandFailed(Fact):
 
 AnyCommand = (
     Start | Ping | Ring | EarlyMedia | Answer | Reject | Hangup | MakeCall | Refer | AllowRefer | NotifyTransfer | Hold
-    | Resume | Reoffer | SendInfo | SetMedia | AddAccount | Register | Unregister | SendOptions | AddressChanged | Stop
+    | Resume | Reoffer | SendInfo | SetMedia | AddAccount | RemoveAccount | Register | Unregister | SendOptions
+    | AddressChanged | Stop
 )  # fmt: skip
 AnyFact = (
     LaneReady | StartFailed | Pong | IncomingCall | Trying | Progress | Answered | MediaChanged | OfferRefused

@@ -6,11 +6,13 @@ import logging
 import random
 from collections.abc import Callable, Collection, Sequence
 
+import msgspec
+
 from sipagent.core.clock import mono_ns, now
 from sipagent.core.events import EventSink, RegistrationChanged
 from sipagent.core.states import RegistrationState
 from sipagent.sip.lanes import LanePool
-from sipagent.sip.protocol import AddAccount, Register, RegistrationResult, Unregister
+from sipagent.sip.protocol import AddAccount, Register, RegistrationResult, RemoveAccount, Unregister
 from sipagent.sip.registration import RegistrationPolicy, RegistrationView
 from sipagent.sip.routing import route_to
 from sipagent.sip.servers import Server
@@ -41,7 +43,9 @@ class Registrar:
         self._told: dict[str, tuple[RegistrationState, int, int]] = {}
         self._lane_pid = 0
         self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closed = False
+        self._leaving: set[str] = set()  # trunks whose registration is taken back
+        self._leave_until = 0.0
         self._changed = asyncio.Event()
 
     @property
@@ -77,7 +81,9 @@ class Registrar:
         """What is registered already, by an earlier main."""
         for known in self._lane.registered:
             policy, result, since = self._policies.get(known.result.account), known.result, known.at / 1e9
-            if policy is not None and result.status // 100 == 2 and since + result.expires_s > now:
+            if policy is None:
+                self._lane.send(RemoveAccount(account=result.account))  # its trunk is gone
+            elif result.status // 100 == 2 and since + result.expires_s > now:
                 policy.result(
                     status=result.status,
                     reason=result.reason,
@@ -87,6 +93,56 @@ class Registrar:
                     now=since,
                 )
                 self._tell(policy)
+
+    def leave(self, trunks: Sequence[TrunkSettings]) -> None:
+        """Begins to take back what is not to be registered so any more where the trunks are these; `follow` ends it."""
+        wanted = {trunk.name: trunk for trunk in trunks}
+        for name, trunk in self._trunks.items():
+            if name not in wanted or _account(wanted[name]) != _account(trunk):
+                self._leaving.add(name)
+        self._take_back((RegistrationState.REGISTERED, RegistrationState.REGISTERING))
+
+    async def follow(self, trunks: Sequence[TrunkSettings]) -> None:
+        """The trunks are these from now on. Waits until the registrars have answered those that leave, 1.5 s at most
+        since then; who stays as it was notices nothing."""
+        await self._until_left()
+        for name in self._leaving:
+            policy = self._policies.pop(name, None)
+            if policy is not None:
+                policy.end()
+                self._tell(policy)
+            for known in (self._added, self._at, self._told):
+                known.pop(name, None)
+            self._lane.send(RemoveAccount(account=name))
+        self._leaving.clear()
+        self._trunks = {trunk.name: trunk for trunk in trunks}
+        new = [trunk.name for trunk in trunks if trunk.registers and trunk.name not in self._policies]
+        for position, name in enumerate(new):
+            policy = self._policies[name] = RegistrationPolicy(name, random=random.random)
+            policy.postpone(_seconds() + position * _STAGGER_S)
+        if self._lane_pid:
+            for trunk in trunks:
+                self._add(trunk)
+
+    def _take_back(self, states: Collection[RegistrationState]) -> None:
+        self._leave_until = _seconds() + _CLOSE_S
+        for name in self._leaving:
+            policy = self._policies.get(name)
+            if policy is not None and policy.state in states:
+                self._lane.send(Unregister(account=name))
+            elif policy is not None:
+                policy.end()
+
+    async def _until_left(self) -> None:
+        def held() -> bool:
+            states = [policy.state for name, policy in self._policies.items() if name in self._leaving]
+            return any(state in (RegistrationState.REGISTERED, RegistrationState.REGISTERING) for state in states)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._leave_until - _seconds())):
+                while held():
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def address_changed(self, trunks: Collection[str]) -> None:
         """Our address towards these trunks is another now."""
@@ -108,16 +164,7 @@ class Registrar:
         """Tells the lane of the account, with the server to register at; nothing when it knows."""
         servers = self.servers(trunk.name)
         server = servers[self._at.get(trunk.name, 0) % len(servers)] if servers else None
-        account = AddAccount(
-            account=trunk.name,
-            id_uri=trunk.identity,
-            registrar=trunk.registrar_uri if trunk.registers else "",
-            username=trunk.username,
-            password=trunk.password,
-            realm=trunk.realm,
-            expires_s=trunk.expires_s,
-            route=route_to(trunk, server),
-        )
+        account = msgspec.structs.replace(_account(trunk), route=route_to(trunk, server))
         if self._added.get(trunk.name) != account:
             self._added[trunk.name] = account
             self._lane.send(account)
@@ -126,10 +173,12 @@ class Registrar:
         policy = self._policies.get(fact.account)
         if policy is None:
             return
-        if self._closing:
+        if fact.account in self._leaving:
             if fact.expires_s == 0:
                 policy.end()
                 self._changed.set()
+            else:  # what was under way when it was told to leave
+                self._lane.send(Unregister(account=fact.account))
             return
         if not fact.answered and self._barred(policy):
             return
@@ -151,21 +200,16 @@ class Registrar:
 
     async def close(self) -> None:
         """Takes the registrations back; waits for the registrars' answers at most 1.5 s."""
-        if self._closing:
+        if self._closed:
             return
-        self._closing = True
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        held = [policy for policy in self._policies.values() if policy.state is RegistrationState.REGISTERED]
-        if self._lane.ready is not None and held:
-            for policy in held:
-                self._lane.send(Unregister(account=policy.trunk))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_S):
-                    while any(policy.state is RegistrationState.REGISTERED for policy in held):
-                        self._changed.clear()
-                        await self._changed.wait()
+        self._leaving |= self._policies.keys()
+        if self._lane.ready is not None:
+            self._take_back((RegistrationState.REGISTERED,))
+            await self._until_left()
         for policy in self._policies.values():
             policy.end()
             self._tell(policy)
@@ -186,7 +230,7 @@ class Registrar:
                 self._mark_lost()
             else:
                 at = _seconds()
-                for policy in self._policies.values():
+                for policy in [policy for name, policy in self._policies.items() if name not in self._leaving]:
                     if policy.overdue(at):
                         policy.result(
                             status=0,
@@ -235,6 +279,19 @@ class Registrar:
                 next_try_s=view.next_try_s,
             )
         )
+
+
+def _account(trunk: TrunkSettings) -> AddAccount:
+    """Without the way to a server of it, which changes by itself."""
+    return AddAccount(
+        account=trunk.name,
+        id_uri=trunk.identity,
+        registrar=trunk.registrar_uri if trunk.registers else "",
+        username=trunk.username,
+        password=trunk.password,
+        realm=trunk.realm,
+        expires_s=trunk.expires_s,
+    )
 
 
 def _seconds() -> float:

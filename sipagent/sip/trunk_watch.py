@@ -19,6 +19,7 @@ from sipagent.sip.routing import route_to
 from sipagent.sip.servers import Server
 from sipagent.sip.settings import TrunkSettings
 from sipagent.sip.tls_check import CertificateCheck
+from sipagent.sip.trunk_changes import TrunkChanges
 from sipagent.sip.trunks import Trunks, as_network
 
 log = logging.getLogger("sipagent.sip")
@@ -80,7 +81,9 @@ class TrunkWatch:
 
     async def prepare(self) -> None:
         """The servers and peers of every trunk, as far as DNS gives them now; waits for it some seconds at most."""
-        names = [trunk.name for trunk in self._trunks.settings]
+        await self._look_up([trunk.name for trunk in self._trunks.settings])
+
+    async def _look_up(self, names: Collection[str]) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOCATE_S):
                 await asyncio.gather(*(self._locate(name) for name in names), learn_peers(self._trunks))
@@ -99,6 +102,27 @@ class TrunkWatch:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def follow(self, changes: TrunkChanges) -> None:
+        """The trunks are others now: what was under way for those that are gone or changed ends, and the servers of
+        the new ones are looked up, for some seconds at most."""
+        stale = changes.changed | changes.removed
+        under_way: list[asyncio.Task[Any]] = [
+            task for tasks in (self._looking, self._asking) for name, task in tasks.items() if name in stale
+        ]
+        if self._peers_task is not None:
+            under_way.append(self._peers_task)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        for name in stale:
+            for known in (self._looking, self._asking, self._look_at):
+                known.pop(name, None)
+        for name in changes.removed:
+            self._told.pop(name, None)
+            self._addresses.forget(name)
+        self._tell_trusted()
+        await self._look_up(changes.added | changes.changed)
+
     def on_fact(self, fact: OptionsResult) -> None:
         for health in self._trunks.health.values():
             health.answered(fact.token, fact.status, fact.answered, _seconds())
@@ -108,13 +132,16 @@ class TrunkWatch:
         """To register at, those that answer first; none where calls go elsewhere than to the registrar, nor any whose
         certificate is not good.
         """
-        settings = self._trunks[trunk]
+        settings = self._trunks.get(trunk)
+        if settings is None:
+            return []
         elsewhere = settings.domain and settings.domain not in settings.registrar and not settings.outbound_proxy
         return self._trunks.health[trunk].trusted() if settings.registers and not elsewhere else []
 
     def distrust(self, trunk: str) -> str:
         """Why nothing may be sent to this trunk, as a sentence; "" when it may."""
-        return self._trunks.health[trunk].distrust
+        health = self._trunks.health.get(trunk)
+        return health.distrust if health is not None else ""
 
     def suspect(self) -> None:
         """The edge complains of TLS."""
@@ -145,9 +172,9 @@ class TrunkWatch:
             self._peers_task = asyncio.get_running_loop().create_task(learn_peers(self._trunks), name="peers")
 
     async def _locate(self, name: str) -> None:
-        trunk = self._trunks[name]
+        trunk = self._trunks.get(name)
         self._look_at[name] = _seconds() + SHORTEST_S  # whatever becomes of it
-        if not trunk.first_hop:
+        if trunk is None or not trunk.first_hop:
             return
         health = self._trunks.health[name]
         try:
@@ -241,7 +268,7 @@ async def learn_peers(trunks: Trunks) -> bool:
     """Looks up the host names that trunks call from; False when one cannot be: what is known of it is kept."""
     complete = True
     loop = asyncio.get_running_loop()
-    found: dict[str, list[TrunkSettings]] = {}
+    found: dict[str, list[str]] = {}
     for trunk in trunks.settings:
         for host in _peer_hosts(trunk):
             try:
@@ -251,9 +278,9 @@ async def learn_peers(trunks: Trunks) -> bool:
                 if not trunks.health[trunk.name].servers():  # SRV may know the name where A does not
                     log.warning("a trunk's address cannot be looked up", extra={"trunk": trunk.name})
                     complete = False
-                addresses = trunks.addresses_of(trunk)
+                addresses = trunks.addresses_of(trunk.name)
             for address in addresses:
-                found.setdefault(address, []).append(trunk)
+                found.setdefault(address, []).append(trunk.name)
     trunks.learn(found)
     return complete
 

@@ -57,7 +57,6 @@ class Counters:
 class _Use:
     """Of one trunk, now."""
 
-    trunk: TrunkSettings
     up: dict[Direction, int] = field(default_factory=lambda: dict.fromkeys(Direction, 0))
     rates: dict[Direction, "_CallRate"] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
@@ -66,16 +65,16 @@ class _Use:
 class _CallRate:
     """Calls per second, with room for the calls of one second at once. Time in seconds."""
 
-    def __init__(self, per_second: float) -> None:
-        self._rate = per_second
-        self._room = max(1.0, per_second)
-        self._tokens = self._room
+    def __init__(self) -> None:
+        self.per_second = 0.0  # no limit
+        self._tokens = float("inf")
         self._at = 0.0
 
     def take(self, now: float) -> bool:
-        if not self._rate:
+        if not self.per_second:
             return True
-        self._tokens = min(self._room, self._tokens + max(0.0, now - self._at) * self._rate)
+        room = max(1.0, self.per_second)
+        self._tokens = min(room, self._tokens + max(0.0, now - self._at) * self.per_second)
         self._at = now
         if self._tokens < 1.0 - 1e-9:
             return False
@@ -93,24 +92,43 @@ class Trunks:
     """
 
     def __init__(self, settings: Sequence[TrunkSettings]) -> None:
-        self.settings = settings
-        self._by_name = {trunk.name: trunk for trunk in settings}
-        self._use = {trunk.name: _Use(trunk) for trunk in settings}
+        self.settings: Sequence[TrunkSettings] = ()
+        self.health: dict[str, TrunkHealth] = {}
+        self._by_name: dict[str, TrunkSettings] = {}
+        self._use: dict[str, _Use] = {}  # also of trunks that are gone, while calls of theirs are up
         self._networks: list[tuple[_Network, TrunkSettings]] = []
-        self._addresses: dict[str, list[TrunkSettings]] = {}
+        self._addresses: dict[str, list[str]] = {}  # trunks by the addresses behind their host names
         self._authenticator = Authenticator()
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address: since when, how many
-        self.health = {
-            trunk.name: TrunkHealth(trunk.name, trunk.options_s, spread=_spread(trunk.name), secure=trunk.secure)
-            for trunk in settings
-        }
+        self._open = True  # to everybody: there has never been a trunk
+        self.apply(settings)
+
+    def apply(self, settings: Sequence[TrunkSettings]) -> None:
+        """These from now on. Counts of calls, and what is known of servers that stay, are kept.
+
+        Without the last trunk nobody may call in any more: a node is open to everybody only if it never had one.
+        """
+        before, self.settings = self._by_name, tuple(settings)
+        self._by_name = {trunk.name: trunk for trunk in settings}
+        self._open = self._open and not settings
+        self._networks = [
+            (network, trunk) for trunk in settings for peer in trunk.peers if (network := as_network(peer)) is not None
+        ]
+        same = {name for name, trunk in self._by_name.items() if before.get(name) == trunk}
+        self.learn({address: [name for name in names if name in same] for address, names in self._addresses.items()})
+        self.health = {trunk.name: self._health_of(trunk, before.get(trunk.name)) for trunk in settings}
+        self._use = {name: use for name, use in self._use.items() if name in self._by_name or any(use.up.values())}
         for trunk in settings:
-            use = self._use[trunk.name]
-            use.rates[Direction.INBOUND] = _CallRate(trunk.calls_per_second_in)
-            use.rates[Direction.OUTBOUND] = _CallRate(trunk.calls_per_second_out)
-            for peer in trunk.peers:
-                if (network := as_network(peer)) is not None:
-                    self._networks.append((network, trunk))
+            use = self._use.setdefault(trunk.name, _Use())
+            use.rates.setdefault(Direction.INBOUND, _CallRate()).per_second = trunk.calls_per_second_in
+            use.rates.setdefault(Direction.OUTBOUND, _CallRate()).per_second = trunk.calls_per_second_out
+
+    def _health_of(self, trunk: TrunkSettings, before: TrunkSettings | None) -> TrunkHealth:
+        known = self.health.get(trunk.name)
+        if known is not None and before is not None and _way_to(before) == _way_to(trunk):
+            known.options_s = trunk.options_s
+            return known
+        return TrunkHealth(trunk.name, trunk.options_s, spread=_spread(trunk.name), secure=trunk.secure)
 
     def __getitem__(self, name: str) -> TrunkSettings:
         return self._by_name[name]
@@ -124,15 +142,15 @@ class Trunks:
 
     @property
     def counters(self) -> dict[str, Counters]:
-        return {name: use.counters for name, use in self._use.items()}
+        return {name: self._use[name].counters for name in self._by_name}
 
-    def learn(self, addresses: Mapping[str, list[TrunkSettings]]) -> None:
-        """The addresses behind the trunks' host names."""
-        self._addresses = dict(addresses)
+    def learn(self, addresses: Mapping[str, Sequence[str]]) -> None:
+        """The names of trunks by the addresses behind their host names."""
+        self._addresses = {address: list(names) for address, names in addresses.items() if names}
 
-    def addresses_of(self, trunk: TrunkSettings) -> set[str]:
+    def addresses_of(self, trunk: str) -> set[str]:
         """Those known by name, as learnt last."""
-        return {address for address, known in self._addresses.items() if trunk in known}
+        return {address for address, names in self._addresses.items() if trunk in names}
 
     # --- who is calling -------------------------------------------------------------------------------------
 
@@ -141,7 +159,7 @@ class Trunks:
 
         Of several trunks at one address, the one whose user is called; else the first.
         """
-        if not self.settings:
+        if self._open:
             return Known(None)
         source = _host(incoming.source)
         at_address = self._at(source)
@@ -189,7 +207,7 @@ class Trunks:
         return found
 
     def _at(self, source: str) -> list[TrunkSettings]:
-        found = list(self._addresses.get(source, ()))
+        found = [self._by_name[name] for name in self._addresses.get(source, ()) if name in self._by_name]
         found += [trunk for trunk in self.settings if trunk not in found and self._is_server(trunk, source)]
         try:
             address = ipaddress.ip_address(source)
@@ -219,10 +237,10 @@ class Trunks:
         486 says that all channels are busy; 503 with Retry-After that calls come too fast, which makes a peer with
         another way take it (RFC 3261 section 21.5.4).
         """
-        use = self._use.get(trunk)
-        if use is None:
+        settings = self._by_name.get(trunk)
+        if settings is None:
             return None
-        settings = use.trunk
+        use = self._use[trunk]
         inbound = direction is Direction.INBOUND
         own = settings.max_calls_in if inbound else settings.max_calls_out
         if (own and use.up[direction] >= own) or (settings.max_calls and sum(use.up.values()) >= settings.max_calls):
@@ -240,15 +258,16 @@ class Trunks:
 
     def keep(self, trunk: str, direction: Direction) -> None:
         """The channel of a call that goes on, whatever the limits are by now; given back with `release`."""
-        use = self._use.get(trunk)
-        if use is not None:
-            use.up[direction] += 1
+        if trunk:
+            self._use.setdefault(trunk, _Use()).up[direction] += 1
 
     def release(self, trunk: str, direction: Direction) -> None:
         use = self._use.get(trunk)
         if use is not None:
             use.up[direction] -= 1
             assert use.up[direction] >= 0, "a channel was given back twice"
+            if trunk not in self._by_name and not any(use.up.values()):
+                del self._use[trunk]
 
     def in_use(self, trunk: str) -> dict[Direction, int]:
         return dict(self._use[trunk].up)
@@ -260,6 +279,11 @@ def as_network(peer: str) -> _Network | None:
         return ipaddress.ip_network(peer.strip("[]"), strict=False)
     except ValueError:
         return None
+
+
+def _way_to(trunk: TrunkSettings) -> tuple[object, ...]:
+    """On what the servers of a trunk, and our trust in them, depend."""
+    return trunk.first_hop, trunk.secure, trunk.tls_name
 
 
 def out_of_reach(trunk: TrunkSettings, sip: SipSettings) -> str:

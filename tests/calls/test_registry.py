@@ -31,6 +31,7 @@ from sipagent.dialplan.model import AnswerStep, Dialplan, HangupStep, PlayStep, 
 from sipagent.sip import digest, protocol, sdes, sdp
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.sip.trunk_watch import learn_peers
+from sipagent.sip.trunks import Trunks
 from sipagent.web.client import WebClient
 from sipagent.web.guard import Guard
 
@@ -124,7 +125,7 @@ class World:
             make_vad=None,  # type: ignore[arg-type]
             make_agent=agent,
             sip=sip or SipSettings(),
-            trunks=trunks,
+            trunks=Trunks(trunks),
             conversation=ConversationSettings(),
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
             web=WebClient(Guard()),

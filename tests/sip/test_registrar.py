@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sipagent.core.events import RegistrationChanged
 from sipagent.core.states import RegistrationState as State
-from sipagent.sip.protocol import AddAccount, AddressChanged, Answered, Hangup, IncomingCall
+from sipagent.sip.protocol import AddAccount, AddressChanged, Answered, Hangup, Hold, IncomingCall, MediaChanged
 from sipagent.sip.registration import RegistrationView
 from sipagent.sip.servers import Server
 from sipagent.sip.settings import TrunkSettings
@@ -149,6 +150,73 @@ async def test_a_registrar_that_no_name_server_knows_is_tried_at_the_usual_pace(
         await asyncio.sleep(2.5)
         assert agent.lost == 0
         assert len(agent.results) <= 2  # at most one failure for each try
+
+
+async def test_trunks_come_change_and_go_while_the_others_stay_registered(kamailio: Kamailio) -> None:
+    kept, old = trunk("kept", kamailio.address, "bob"), trunk("old", kamailio.address)
+    async with Agent(trunks=[kept, old]) as agent:
+
+        async def follow(*trunks: TrunkSettings) -> None:
+            agent.registrar.leave(trunks)
+            await agent.registrar.follow(trunks)
+
+        agent.registrar.start()
+        await in_state(agent, "kept", State.REGISTERED)
+        await in_state(agent, "old", State.REGISTERED)
+        agent.registrar.leave([kept])
+        assert is_in(agent, "kept", State.REGISTERED)
+        await agent.registrar.follow([kept])
+        assert set(agent.registrar.states) == {"kept"}
+        assert "SAVED REGISTER alice expires=0" in kamailio.log()
+        kinds = [
+            event.state for event in agent.events if isinstance(event, RegistrationChanged) and event.trunk == "old"
+        ]
+        assert kinds[-1] is State.UNREGISTERED
+
+        wrong = trunk("new", kamailio.address, "carol", password="WRONG")
+        await follow(kept, wrong)
+        await in_state(agent, "new", State.REFUSED)
+        await follow(kept, trunk("new", kamailio.address, "carol"))
+        await in_state(agent, "new", State.REGISTERED)
+        assert kamailio.registers("carol", saved=True) == 1
+        # What has nothing to do with the registration leaves it alone.
+        await follow(msgspec.structs.replace(kept, max_calls=3), trunk("new", kamailio.address, "carol"))
+        assert is_in(agent, "new", State.REGISTERED) and kamailio.registers("carol", saved=True) == 1
+        assert "SAVED REGISTER bob expires=0" not in kamailio.log()
+
+
+async def test_more_trunks_come_and_go_than_pjsip_has_accounts(kamailio: Kamailio) -> None:
+    async with Agent(trunks=[]) as agent:
+        agent.registrar.start()
+        for number in range(12):
+            wanted = [trunk(f"t{number}", kamailio.address, f"user{number}")]
+            agent.registrar.leave(wanted)
+            await agent.registrar.follow(wanted)
+            await in_state(agent, f"t{number}", State.REGISTERED)
+        result = await sipp.run("uac-inbound-answered.xml", target=kamailio.address, service="user11", duration_ms=50)
+        result.check()
+        assert agent.lost == 0
+    assert all(f"SAVED REGISTER user{number} expires=0" in kamailio.log() for number in range(12))
+
+
+async def test_a_call_by_a_trunk_that_is_gone_goes_on_to_its_end(kamailio: Kamailio) -> None:
+    old = trunk("old", kamailio.address)
+    async with Agent(trunks=[old]) as agent:
+        agent.registrar.start()
+        await in_state(agent, "old", State.REGISTERED)
+        async with Sipp("uas-outbound-hold-resume.xml") as callee:
+            headers = {"X-Next-Hop": f"sip:127.0.0.1:{callee.port}"}
+            handle = agent.dial(old.target_uri("+4930123"), account="old", headers=headers)
+            await agent.fact(Answered, call=handle)
+            agent.registrar.leave([])
+            await agent.registrar.follow([])
+            new = [trunk("new", kamailio.address, "bob")]
+            await agent.registrar.follow(new)
+            await in_state(agent, "new", State.REGISTERED)  # with the account that PJSIP had for the old one
+            agent.lane.send(Hold(call=handle))
+            await agent.fact(MediaChanged, call=handle)
+            agent.lane.send(Hangup(call=handle))
+            await agent.ended(handle)
 
 
 async def test_digest_with_qop() -> None:

@@ -1,13 +1,17 @@
 """Whose call it is, how many a trunk may have, and what a configuration cannot be."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from sipagent.core.errors import ConfigError
 from sipagent.core.states import Direction
 from sipagent.sip.network import AddressWatch
 from sipagent.sip.protocol import IncomingCall
 from sipagent.sip.servers import Server
 from sipagent.sip.settings import SipSettings, TrunkSettings
+from sipagent.sip.trunk_changes import check_room, check_trunks
 from sipagent.sip.trunks import Known, Refusal, Trunks, Unproven, out_of_reach
 from tests.sip.test_digest import Caller
 
@@ -125,6 +129,59 @@ def test_calls_per_second() -> None:
     assert trunks.admit("t", OUT, 101.0) == Refusal(503, "calls of trunk t come too fast", retry_after_s=1)
     assert trunks.admit("t", OUT, 102.0) is None
     assert trunks.counters["t"].refused_rate >= 15
+
+
+def test_other_trunks_from_now_on() -> None:
+    kept, old = TrunkSettings(name="kept", peers=["192.0.2.7"]), TrunkSettings(name="old", peers=["pbx.test"])
+    trunks = Trunks([kept, old])
+    trunks.learn({"192.0.2.8": ["old"], "192.0.2.9": ["kept"]})
+    health = trunks.health["kept"]
+    for name_ in ("kept", "old"):
+        assert trunks.admit(name_, IN, 0.0) is None
+    new = TrunkSettings(name="new", peers=["198.51.100.0/24"], max_calls=1)
+    trunks.apply([msgspec.structs.replace(kept, max_calls=1), new])
+    assert trunks.health["kept"] is health and trunks.in_use("kept") == {IN: 1, OUT: 0}
+    assert trunks.admit("kept", OUT, 0.0) == Refusal(486, "all channels of trunk kept in use")
+    assert name(trunks.identify(rings("198.51.100.3:5060"), 0.0)) == "new"
+    assert trunks.identify(rings("192.0.2.8:5060"), 0.0) == Refusal(403, "address is no trunk's")
+    assert trunks.get("old") is None and list(trunks.counters) == ["kept", "new"]
+
+    # The call of the trunk that is gone counts where the trunk comes back, and is given back once.
+    trunks.apply([kept, old])
+    assert trunks.in_use("old") == {IN: 1, OUT: 0}
+    assert trunks.identify(rings("192.0.2.8:5060"), 0.0) == Refusal(403, "address is no trunk's"), "looked up anew"
+    trunks.apply([])
+    trunks.release("old", IN)
+    trunks.apply([old])
+    assert trunks.in_use("old") == {IN: 0, OUT: 0}
+
+
+def test_without_its_last_trunk_a_node_is_not_open_to_everybody() -> None:
+    trunks = Trunks([])
+    assert trunks.identify(rings(), 0.0) == Known(None)
+    trunks.apply([TrunkSettings(name="pbx", peers=["192.0.2.7"])])
+    trunks.apply([])
+    assert trunks.identify(rings(), 0.0) == Refusal(403, "address is no trunk's")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([{"name": "a"}, {"name": "b"}, {"name": "a"}], "2 trunks are named `a`"),
+        ([{"name": "a", "registrar": "sip:pbx.test;transport=tls"}], "tls_certificate"),
+        ([{"name": f"t{i}"} for i in range(1001)], "1001 trunks are more than"),
+    ],
+)
+def test_trunks_that_cannot_be(settings: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_trunks(msgspec.convert(settings, list[TrunkSettings]), SipSettings())
+
+
+def test_there_is_room_for_so_many_registrations() -> None:
+    trunks = [TrunkSettings(name=f"t{i}", registrar="pbx.test") for i in range(8)]
+    check_room(trunks[:7], 7)
+    with pytest.raises(ConfigError, match="8 trunks register, and this node's lanes have room for 7"):
+        check_room(trunks, 7)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,18 @@
 """The whole node against a real Asterisk: registration, calls in both directions, words in the record."""
 
+import signal
+
 import pytest
 
 from sipagent.store.records import TurnRecord
+from tests.peers import kamailio
 from tests.peers.asterisk import PASSWORD, USER, Asterisk
+from tests.peers.kamailio import Kamailio
 from tests.peers.ports import free_port
 from tests.peers.sipp import Sipp
 from tests.system.node import Node
 from tests.system.test_calls import originate
+from tests.wait import until
 from tests.wer import normalise
 
 pytestmark = [pytest.mark.peer, pytest.mark.models, pytest.mark.timeout(300)]
@@ -117,6 +122,76 @@ async def test_a_call_goes_by_the_second_trunk_where_the_first_one_fails():
         assert (ended.call.id, ended.call.disposition) == (call_id, "answered")
         legs = [(leg.disposition, leg.sip_status) for leg in record.call.legs]
         assert legs == [("no_answer", 408), ("answered", 200)], "every way is on record"
+
+
+OLD = """
+[[trunks]]
+name = "old"
+peers = ["127.0.0.1"]
+[[trunks]]
+name = "kam"
+registrar = "{address}"
+username = "alice"
+password = {{ env = "TRUNK_PASSWORD" }}
+"""
+NEW = """
+[[trunks]]
+name = "other"
+registrar = "{address}"
+username = "bob"
+password = {{ env = "TRUNK_PASSWORD" }}
+peers = ["127.0.0.1"]
+max_calls_in = 1
+"""
+LANES = "[limits]\nmax_calls = 7\n"  # two lanes and one to spare, behind an edge
+
+
+async def test_trunks_are_reloaded_while_calls_are_up(monkeypatch):
+    monkeypatch.setenv("TRUNK_PASSWORD", kamailio.PASSWORD)
+    async with Kamailio() as registrar, Node(extra=LANES + OLD.format(address=registrar.address)) as node:
+        before = node.config.read_text()
+
+        async def names() -> list[str]:
+            async with node.http.get("/api/v1/trunks") as response:
+                return [trunk["name"] for trunk in (await response.json())["data"]]
+
+        async def reloaded(text: str, says: str) -> None:
+            node.config.write_text(text)
+            said = node.log.read_text().count(says)
+            assert node.process is not None
+            node.process.send_signal(signal.SIGHUP)
+            await until(lambda: node.log.read_text().count(says) > said, says, 60)
+
+        async def registered() -> bool:
+            return (await registration(node))["state"] == "registered"
+
+        await node.until(registered, 30)
+
+        async def talking() -> bool:
+            return int((await node.health())["calls_active"]) == 1
+
+        async with Sipp("uac-inbound-agent-hangs-up.xml", target=node.target, service="listen", timeout_s=60) as caller:
+            await node.until(talking, 30)
+            (first,) = await until(node.calls, "record of the call")
+            await reloaded(before + '[[trunks]]\nname = "odd"\nexpires_s = 1\n', "dialplans and trunks not reloaded")
+            await reloaded(before + '[[trunks]]\nname = "old"\n', "2 trunks are named `old`")
+            assert await names() == ["old", "kam"] and await registered()
+            await reloaded(before.partition("[[trunks]]")[0] + NEW.format(address=registrar.address), "trunks reloaded")
+            assert await names() == ["other"]
+            assert "SAVED REGISTER alice expires=0" in registrar.log()
+            await node.until(registered, 30)
+            assert registrar.registers("bob", saved=True) == 1
+            # The call of the trunk that is gone is still up, and takes none of the new one's channels.
+            second = Sipp("uac-inbound-caller-hangs-up.xml", target=node.target, service="listen", duration_ms=200)
+            async with second:
+                (await second.wait()).check()
+            await node.until(talking, 30)
+            async with node.http.post(f"/api/v1/voice/calls/{first.id}/hangup") as response:
+                assert response.status < 300
+            (await caller.wait()).check()
+        ended = {call.call.trunk: call.call.cause for call in await node.ended(2, 20)}
+        assert ended == {"old": "normal", "other": "normal"}
+        assert kamailio.PASSWORD not in node.log.read_text()
 
 
 def _heard(turns: list[TurnRecord]) -> str:
