@@ -87,7 +87,8 @@ class ArrayEcho:
     """
 
     def __init__(self, ports: Sequence[MediaPort]) -> None:
-        self._parts = [(rings, np.array(slots), np.zeros(len(slots), np.int64)) for rings, slots in _by_rings(ports)]
+        # From now on: what came while the others were being opened would stay in the queues as delay.
+        self._parts = [(rings, np.array(slots), rings.rx_head[slots].copy()) for rings, slots in _by_rings(ports)]
 
     async def run(self) -> None:
         while True:
