@@ -1,4 +1,4 @@
-"""Main's side of the media process: start it, open ports, hand audio over, and bring it back when it dies.
+"""Main's side of the media process: open ports, tell them what it says, and bring it back when it dies.
 
 One that an earlier main has left, with its calls, is taken over (`core.doors`).
 """
@@ -6,25 +6,22 @@ One that an earlier main has left, with its calls, is taken over (`core.doors`).
 import asyncio
 import contextlib
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sipagent.core import doors
 from sipagent.core.clock import now
-from sipagent.core.doors import Adopted, status_text
+from sipagent.core.doors import status_text
 from sipagent.core.errors import CapacityError, ProcessDied, SetupError
 from sipagent.core.events import EventSink, ProcessEnded, ProcessStarted
 from sipagent.core.ipc import FrameBuffer, frame
+from sipagent.media.handover import HandOver, call_back
+from sipagent.media.launching import Process, launch, meet, reap
 from sipagent.media.port import Frames, MediaPort
 from sipagent.media.protocol import (
     AnyNotice,
@@ -53,13 +50,10 @@ from sipagent.media.rings import (
     FLAG_CONCEALED,
     FLAG_DIGIT,
     FLAG_SILENCE,
-    RX_FRAMES,
-    TICKS_A_FRAME,
     Header,
     Rings,
     create_memory,
 )
-from sipagent.media.rtp import RATE
 from sipagent.media.settings import MediaSettings
 
 __all__ = ["FLAG_CONCEALED", "FLAG_DIGIT", "FLAG_SILENCE", "Frames", "MediaClient", "MediaPort"]
@@ -67,8 +61,6 @@ __all__ = ["FLAG_CONCEALED", "FLAG_DIGIT", "FLAG_SILENCE", "Frames", "MediaClien
 START_LIMIT_S = 10.0
 OPEN_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 2.0
-GREETING_LIMIT_S = 2.0  # of an engine that has been without a main
-MAX_GREETING = 1 << 18  # bytes
 FLUSH_LIMIT_S = 0.1
 WATCH_S = 1.0
 MAX_RESTARTS = 3  # within RESTART_WINDOW_S; then the machine has another problem than bad luck
@@ -76,10 +68,6 @@ RESTART_WINDOW_S = 10.0
 CALL_LOAD = 0.0006  # of a core, what one call more takes; among MANY_CALLS their mean says it better
 MANY_CALLS = 100
 ONE_PHASE = 128  # calls up to which all are served in one tick of 20 ms: two of 10 ms cost more, and pace many better
-_RX_MASK = RX_FRAMES - 1
-
-
-_Process = subprocess.Popen[bytes] | Adopted
 
 
 class _Channel(asyncio.Protocol):
@@ -115,7 +103,7 @@ class _Channel(asyncio.Protocol):
 class _Engine:
     """A running media process as main sees it."""
 
-    def __init__(self, process: "_Process", transport: asyncio.Transport, channel: _Channel) -> None:
+    def __init__(self, process: Process, transport: asyncio.Transport, channel: _Channel) -> None:
         self.process = process
         self.transport = transport
         self.channel = channel
@@ -142,10 +130,7 @@ class MediaClient:
         self._closing: dict[int, tuple[MediaPort, asyncio.Future[None]]] = {}
         self._abandoned: set[int] = set()  # slots whose opening or closing was never answered
         self._flushing: list[tuple[int, int, asyncio.Future[None]]] = []  # slot, position to reach
-        self._seen = np.zeros(settings.capacity, np.int64)
-        self._rates = np.full(settings.capacity, RATE, np.int64)  # at the last hand-over
-        self._at_once = np.ones(settings.capacity, np.int64)  # frames that each port wants to be handed together
-        self._active = np.zeros(0, np.int64)
+        self._hand_over = HandOver(self._rings, self._ports)
         self._attempts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._restarting: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -211,9 +196,6 @@ class MediaClient:
         opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._opening[slot] = opened
         self._rings.reset(slot)
-        self._seen[slot] = 0
-        self._rates[slot] = RATE
-        self._at_once[slot] = 1
         self.send(OpenPort(slot=slot, far=far, ipv6=ipv6))
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
@@ -229,7 +211,8 @@ class MediaClient:
             del self._opening[slot]
         host = self._settings.host6 if ipv6 else self._settings.host
         self._ports[slot] = MediaPort(self, self._rings, host, slot, port)
-        self._list_active()
+        self._hand_over.begin(slot)
+        self._hand_over.settle()
         return self._ports[slot]
 
     async def close(self) -> None:
@@ -245,7 +228,7 @@ class MediaClient:
         if self._engine is not None:
             engine, self._engine = self._engine, None
             engine.transport.write(frame(encoder.encode(Stop())))
-            code = await _reap(engine.process, CLOSE_LIMIT_S)
+            code = await reap(engine.process, CLOSE_LIMIT_S)
             engine.transport.close()
             stopped = code in (0, doors.UNKNOWN)
             self._emit_ended(engine, "stopped" if stopped else f"ended with {code} when told to stop", 0)
@@ -270,10 +253,8 @@ class MediaClient:
         claimed = MediaPort(self, self._rings, host, slot, port)
         claimed.go_on(line.connect, line.source)
         self._ports[slot] = claimed
-        self._seen[slot] = self._rings.rx_head[slot]
-        self._rates[slot] = self._rings.rate[slot]
-        self._at_once[slot], self._rings.rx_wake[slot] = 1, 0
-        self._list_active()
+        self._hand_over.begin(slot)
+        self._hand_over.settle()
         return claimed
 
     def close_unclaimed(self) -> None:
@@ -294,7 +275,7 @@ class MediaClient:
         """The engine behind the door, when there is one that was started as ours would be."""
         if self._door is None:
             return
-        met = await asyncio.to_thread(_meet, self._door)
+        met = await asyncio.to_thread(meet, self._door)
         if met is None:
             return
         sock, process, ready, rest, (memory, wake) = met
@@ -303,12 +284,13 @@ class MediaClient:
             sock.close()
             os.close(memory)
             os.close(wake)
-            await _reap(process, CLOSE_LIMIT_S)
+            await reap(process, CLOSE_LIMIT_S)
             return
         os.close(self._memory)
         os.close(self._wake)
         self._memory, self._wake = memory, wake
         self._rings = Rings(memory, self._settings.capacity)
+        self._hand_over = HandOver(self._rings, self._ports)
         self._left = {line.slot: line for line in ready.lines}
         channel = _Channel(self, rest)
         assert self._loop is not None
@@ -325,7 +307,7 @@ class MediaClient:
         """A new engine over the same memory; raises SetupError."""
         assert self._loop is not None
         try:
-            process, ours = _launch(self._settings, self._memory, self._wake, self._door)
+            process, ours = launch(self._settings, self._memory, self._wake, self._door)
         except OSError as error:
             raise SetupError(f"the media process cannot be started: {error}") from error
         self._ready = self._loop.create_future()
@@ -340,7 +322,7 @@ class MediaClient:
             self._engine = None
             self._forget_questions()
             transport.close()
-            code = await _reap(process, 0.0 if isinstance(error, TimeoutError) else 1.0)
+            code = await reap(process, 0.0 if isinstance(error, TimeoutError) else 1.0)
             raise SetupError(f"the media process did not start (exit code {code}); its messages are above") from error
         except BaseException:
             self._engine = None
@@ -379,7 +361,7 @@ class MediaClient:
     async def _restart(self, dead: _Engine) -> None:
         affected = len(self._ports)
         dead.transport.close()
-        code = await _reap(dead.process, 0.5)
+        code = await reap(dead.process, 0.5)
         self._emit_ended(dead, status_text(code), affected)
         try:
             while not self._closed:
@@ -408,7 +390,7 @@ class MediaClient:
 
     def _give_up(self) -> None:
         for port in list(self._ports.values()):
-            self._call(port.on_lost)
+            call_back(port.on_lost)
 
     def _emit_ended(self, engine: _Engine, reason: str, affected: int) -> None:
         pid = engine.process.pid
@@ -452,7 +434,7 @@ class MediaClient:
                 return
             del self._ports[slot]
             self._closed_ports += 1
-            self._list_active()
+            self._hand_over.settle()
             self._closing[slot] = (port, asyncio.get_running_loop().create_future())
             self.send(ClosePort(slot=slot))
         closing, answered = self._closing.get(slot, (None, None))
@@ -465,7 +447,7 @@ class MediaClient:
         port.finish()
         del self._ports[port.slot]
         self._rings.forget(port.slot)
-        self._list_active()
+        self._hand_over.settle()
 
     def _slot_closed(self, slot: int) -> None:
         self._abandoned.discard(slot)
@@ -474,9 +456,6 @@ class MediaClient:
             port.finish()
             self._rings.forget(slot)  # nobody else will when the engine has died, nor what was written meanwhile
             answered.set_result(None)
-
-    def _list_active(self) -> None:
-        self._active = np.array(sorted(self._ports), np.int64)
 
     async def flushed(self, slot: int, head: int) -> bool:
         """Whether the engine has obeyed within the limit."""
@@ -514,177 +493,39 @@ class MediaClient:
                 if slot in self._opening and not self._opening[slot].done():
                     self._opening[slot].set_exception(SetupError(reason))
                 elif port is not None:  # after a restart somebody else has the port
-                    self._call(port.on_lost)
+                    call_back(port.on_lost)
             case PortClosed(slot=slot):
                 self._slot_closed(slot)
             case Quality(final=True, figures=figures) if notice.slot in self._closing:
-                self._call(self._closing[notice.slot][0].on_quality, figures, True)
+                call_back(self._closing[notice.slot][0].on_quality, figures, True)
             case _ if port is None:
                 pass  # said before the engine knew that the port is closed
             case Quality(final=final, figures=figures):
-                self._call(port.on_quality, figures, final)
+                call_back(port.on_quality, figures, final)
             case LineTrouble(kind=kind, active=active, seconds=seconds):
-                self._call(port.on_trouble, kind, active, seconds)
+                call_back(port.on_trouble, kind, active, seconds)
             case DigitsSent():
-                self._call(port.on_digits_sent)
+                call_back(port.on_digits_sent)
             case Digit(digit=digit, duration_ms=duration_ms):
-                self._call(port.on_digit, digit, duration_ms)
+                call_back(port.on_digit, digit, duration_ms)
             case SourceChanged(host=host, port=number):
                 port.source = (host, number)
-                self._call(port.on_source, host, number)
+                call_back(port.on_source, host, number)
             case Silent(seconds=seconds):
-                self._call(port.on_silent, seconds)
+                call_back(port.on_silent, seconds)
             case Resumed(gap_ms=gap_ms):
-                self._call(port.on_interrupted, gap_ms)
+                call_back(port.on_interrupted, gap_ms)
             case _:
                 assert_never(notice)
 
     def _on_wake(self) -> None:
-        """New audio, once a tick: finds the slots that have some by one comparison."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
-        rings, slots = self._rings, self._active
-        seen, heads = self._seen[slots], rings.rx_head[slots]
-        rows = np.flatnonzero((heads > seen) & (heads >= rings.rx_wake[slots]))
-        if len(rows):
-            slots, seen, heads = slots[rows], seen[rows], heads[rows]
-            fresh, wanted = heads - seen, self._at_once[slots]
-            self._seen[slots] = heads
-            rings.rx_wake[slots] = np.where(wanted > 1, self._together(slots, heads, wanted), 0)
-            rates = rings.rate[slots]
-            steady = (fresh == wanted) & (rates == RATE) & (self._rates[slots] == RATE)
-            for count in np.unique(fresh[steady]).tolist():
-                some = steady & (fresh == count)
-                self._hand_over(slots[some], seen[some], count)
-            if not steady.all():
-                for row in np.flatnonzero(~steady).tolist():
-                    self._hand_over_many(int(slots[row]), int(seen[row]), int(fresh[row]), int(rates[row]))
+        self._hand_over.run()
         for slot, head, obeyed in self._flushing:
-            if rings.tx_tail[slot] >= head and not obeyed.done():
+            if self._rings.tx_tail[slot] >= head and not obeyed.done():
                 obeyed.set_result(None)
 
     def gather(self, slot: int, count: int) -> None:
-        """From now on this port is handed so many frames together, and in the same tick as others that want so many."""
-        self._at_once[slot] = count
-        head = int(self._rings.rx_head[slot])
-        self._rings.rx_wake[slot] = self._together(slot, head, count) if count > 1 else 0
-
-    def _together(self, slots: Any, heads: Any, wanted: Any) -> Any:
-        """The next position of these slots that comes in the same tick as the others'; one slot or an array of them."""
-        frame = (self._rings.header[Header.TICKS] - 1 - slots % TICKS_A_FRAME) // TICKS_A_FRAME  # of the newest
-        return heads + wanted - frame % wanted
-
-    def _hand_over(self, slots: NDArray[np.int64], positions: NDArray[np.int64], count: int) -> None:
-        """So many frames each, of 8 kHz: gathered for all slots together."""
-        rings, rows = self._rings, slots[:, None]
-        places = (positions[:, None] + np.arange(count)) & _RX_MASK
-        pcm, flags, arrival = rings.rx_pcm[rows, places], rings.rx_flags[rows, places], rings.rx_arrival[rows, places]
-        keyed = (flags & FLAG_DIGIT).any(axis=1)
-        each = zip(slots.tolist(), pcm, flags, arrival, positions.tolist(), keyed.tolist(), strict=True)
-        for slot, *frames in each:
-            port = self._ports.get(slot)  # a callback before may have closed it
-            if port is not None and port.on_frames is not None:
-                self._call(port.on_frames, Frames(*frames))
-
-    def _hand_over_many(self, slot: int, start: int, count: int, rate: int) -> None:
-        """Frames of one slot, of any rate; several when main was busy. What the ring no longer holds was dropped."""
-        port = self._ports.get(slot)
-        if port is None:
-            return
-        before, self._rates[slot] = int(self._rates[slot]), rate
-        rings = self._rings
-        ring = rings.rx_pcm[slot] if rate == RATE else rings.rx_wide[slot]
-        if rate != before and count > 1:
-            port.dropped += count - 1
-            start, count = start + count - 1, 1  # the older ones may have been written at the other rate
-        safe = len(ring) - 2  # the engine may be writing the frame after the newest one
-        if count > safe:
-            port.dropped += count - safe
-            start, count = start + count - safe, safe
-        first = start % len(ring)
-        place: slice | NDArray[np.int64] = slice(first, first + count)  # read by a slice it costs a third
-        if first + count > len(ring):
-            place = np.arange(start, start + count) % len(ring)
-        audio, flags, arrival = ring[place], rings.rx_flags[slot, place], rings.rx_arrival[slot, place]
-        keyed = bool((flags & FLAG_DIGIT).any())
-        self._call(port.on_frames, Frames(audio.copy(), flags.copy(), arrival.copy(), start, keyed))
-
-    def _call(self, callback: "Callable[..., None] | None", *arguments: object) -> None:
-        """A callback that raises must not cost the other calls their audio."""
-        if callback is None:
-            return
-        try:
-            callback(*arguments)
-        except Exception as error:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"media: callback {callback!r} raised", "exception": error}
-            )
-
-
-def _meet(door: Path) -> "tuple[socket.socket, Adopted, Ready, bytes, list[int]] | None":
-    """The engine behind the door, what it says first, what has come beyond that, memory and eventfd. Blocks."""
-    met = doors.knock(door.parent, door.name)
-    if met is None:
-        return None
-    sock, pid = met
-    sock.settimeout(GREETING_LIMIT_S)
-    fds: list[int] = []
-    try:
-        process = Adopted(pid)
-        data = b""
-        while not (messages := FrameBuffer().feed(data)):
-            part, more, _, _ = socket.recv_fds(sock, MAX_GREETING, 2)
-            fds += more
-            if not part:
-                raise ProcessDied("the media process closed its end")
-            data += part
-        ready = notice_decoder.decode(messages[0])
-        if not isinstance(ready, Ready) or len(fds) != 2:
-            raise ProcessDied("the media process does not greet")
-    except (OSError, ProcessDied, msgspec.DecodeError):
-        for fd in fds:
-            os.close(fd)
-        sock.close()
-        return None
-    return sock, process, ready, data[len(frame(messages[0])) :], fds
-
-
-def _launch(
-    settings: MediaSettings, memory: int, wake: int, door: Path | None
-) -> "tuple[subprocess.Popen[bytes], socket.socket]":
-    """The process, and our end of its control socket."""
-    ours, theirs = socket.socketpair()
-    with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(theirs)
-        on_failure = cleanup.enter_context(contextlib.ExitStack())
-        on_failure.callback(ours.close)
-        arguments = [
-            *("--control", str(theirs.fileno()), "--memory", str(memory), "--wake", str(wake)),
-            *("--settings", msgspec.json.encode(settings).decode()),
-            *(("--door", str(door)) if door is not None else ()),
-        ]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sipagent.media.engine", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(), memory, wake),
-            # Small matrices only: a pool of threads would spin on the cores that other processes need.
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        on_failure.pop_all()
-    return process, ours
-
-
-async def _reap(process: _Process, limit_s: float) -> int:
-    """The exit code; a process that is still there after the limit is killed."""
-    deadline = time.monotonic() + limit_s
-    try:
-        while process.poll() is None:
-            if time.monotonic() > deadline:
-                break
-            await asyncio.sleep(0.005)
-    finally:  # also when nobody waits any more
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    return process.wait()
+        """From now on this port is handed so many frames together."""
+        self._hand_over.gather(slot, count)

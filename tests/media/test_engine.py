@@ -471,7 +471,7 @@ async def test_a_silent_peer_is_told_once():
 async def test_main_that_does_not_look_loses_only_the_oldest(rig):
     port, peer, listener = await rig.call()
     await listener.until(lambda: len(listener.flags) > 2)
-    rig.client._seen[port.slot] -= 300  # as if it had not looked for six seconds
+    rig.client._hand_over._seen[port.slot] -= 300  # as if it had not looked for six seconds
     before = len(listener.flags)
     await listener.until(lambda: len(listener.flags) > before)
     assert port.figures().dropped_ms > 0
