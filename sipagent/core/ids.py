@@ -54,3 +54,8 @@ def new_transfer_id() -> TransferId:
 
 def new_tool_call_id() -> ToolCallId:
     return ToolCallId(_new("tool"))
+
+
+def new_id(prefix: str) -> str:
+    """Of what the API makes: "app", "vn", "trunk", "acl", "secret", "key", ..."""
+    return _new(prefix)

@@ -16,6 +16,10 @@ class RecordUnavailable(SipagentError):
     """The database did not answer a question."""
 
 
+class AlreadyThere(SipagentError):
+    """Something of the same name is there."""
+
+
 class LegRecord(msgspec.Struct, kw_only=True, frozen=True):
     id: str
     call_id: str
