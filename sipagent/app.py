@@ -21,8 +21,11 @@ from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend.calls import LiveCalls
 from sipagent.backend.node import LiveNode
+from sipagent.backend.resources import LiveResources
 from sipagent.backend.steering import LiveSteering
 from sipagent.calls import resuming, saved
+from sipagent.calls.directory import Directory
+from sipagent.calls.inventory import configured
 from sipagent.calls.music import sound_of
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall
@@ -97,6 +100,8 @@ from sipagent.speech.vad import make_vad
 from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
+from sipagent.store.sealing import Seal, seal_of
+from sipagent.store.writing import StoreWrites
 from sipagent.web.client import WebClient
 from sipagent.web.guard import Guard
 
@@ -331,6 +336,10 @@ class Node:
         self.registrar: Registrar
         self.trunks: TrunkWatch
         self.web: WebClient
+        self.resources: LiveResources
+        self.seal: Seal
+        self._reads: StoreReads
+        self._writes: StoreWrites
         self.api: ApiServer | None = None
         self._phrases = PhraseCache(self.speech)
         self._preparing: asyncio.Task[int | None] | None = None
@@ -399,7 +408,9 @@ class Node:
             web=self.web,
             media_host=self.nat.media_towards,
         )
-        self.registry = CallRegistry(services, dialplans, self._saver)
+        directory = Directory()
+        self.registry = CallRegistry(services, dialplans, self._saver, directory)
+        await self._load_resources(url, directory)
         self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
         locator = Locator(
             DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile(), ipv6=bool(self.config.sip.host6)
@@ -437,7 +448,7 @@ class Node:
         self.trunks.start()
         self._exit.push_async_callback(self._end_applying)
         if self.config.api.enabled:
-            await self._start_api(url)
+            await self._start_api()
         self._exit.callback(self.registry.refuse_new)
         self._exit.push_async_callback(self.lane.drain)
 
@@ -474,16 +485,34 @@ class Node:
         if self._saver is not None:
             self._saver.replay(event)
 
-    async def _start_api(self, url: str) -> None:
+    async def _load_resources(self, url: str, directory: Directory) -> None:
+        """Before any call comes in: they say who takes it."""
+        self._reads, self._writes = StoreReads(url), StoreWrites(url)
+        self._exit.push_async_callback(self._reads.close)
+        self._exit.push_async_callback(self._writes.close)
+        config = self.config
+        self.seal = seal_of(self.state, config.store.seal_key)
+        self.resources = LiveResources(
+            configured(config.apps, config.numbers, config.trunks, config.ip_acls, self.seal),
+            self._reads,
+            self._writes,
+            directory,
+            lambda: self.registry.dialplans,
+            self.web.guard,
+            lambda inventory: None,
+        )
+        self._exit.push_async_callback(self.resources.close)
+        await self.resources.start()
+
+    async def _start_api(self) -> None:
         settings = self.config.api
         if not settings.key_hashes:
             settings = msgspec.structs.replace(settings, key_hashes=[local_key(self.state)[1]])
-        reads = StoreReads(url)
-        self._exit.push_async_callback(reads.close)
         backend = Backend(
-            calls=LiveCalls(self.registry, reads),
+            calls=LiveCalls(self.registry, self._reads),
             steering=LiveSteering(self.registry),
             node=LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes),
+            resources=self.resources,
         )
         self.api = ApiServer(settings, backend, self.hub)
         self._exit.push_async_callback(self.api.close)

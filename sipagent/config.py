@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from sipagent.api.settings import ApiSettings
-from sipagent.calls.settings import LimitSettings, WaitingSettings
+from sipagent.calls.settings import AclSettings, AppSettings, LimitSettings, NumberSettings, WaitingSettings
 from sipagent.conversation.providers.settings import KINDS, LOCAL, ProviderSettings
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.tools.settings import ToolSettings
@@ -48,6 +48,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     node: NodeSettings = NodeSettings()
     sip: SipSettings = SipSettings()
     trunks: tuple[TrunkSettings, ...] = ()
+    ip_acls: tuple[AclSettings, ...] = ()
+    apps: tuple[AppSettings, ...] = ()
+    numbers: tuple[NumberSettings, ...] = ()
     media: MediaSettings = MediaSettings()
     speech: SpeechSettings = SpeechSettings()
     conversation: ConversationSettings = ConversationSettings()
@@ -63,6 +66,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if LOCAL in self.providers:
             raise ValueError(f"[providers.{LOCAL}]: the name is that of the built-in models, take another")
+        apps = {app.name for app in self.apps}
+        if len(apps) < len(self.apps) or len({it.number for it in self.numbers}) < len(self.numbers):
+            raise ValueError("two of [[apps]] have one name, or two of [[numbers]] one number")
+        for number in self.numbers:
+            if number.app and number.app not in apps:
+                raise ValueError(f"[[numbers]]: there is no app named `{number.app}`")
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Config:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sipagent.api.calls.backend import CallsBackend
 from sipagent.api.node.backend import NodeBackend
+from sipagent.api.resources.backend import ResourcesBackend
 from sipagent.api.steering.backend import SteeringBackend
 
 
@@ -12,3 +13,4 @@ class Backend:
     calls: CallsBackend
     steering: SteeringBackend
     node: NodeBackend
+    resources: ResourcesBackend

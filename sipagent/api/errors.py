@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sipagent.api.types import ErrorOut, FieldError
 from sipagent.core.errors import CapacityError, ConfigError, NotNow, ProcessDied, SetupError
-from sipagent.store.records import RecordUnavailable
+from sipagent.store.records import AlreadyThere, RecordUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def classify(error: Exception) -> ApiError | None:
             return error
         case CapacityError():
             return ApiError(503, str(error), retry_after_s=CAPACITY_RETRY_S)
-        case NotNow():
+        case NotNow() | AlreadyThere():
             return ApiError(409, str(error))
         case ProcessDied() | SetupError() | RecordUnavailable():
             return ApiError(503, str(error))

@@ -1,8 +1,9 @@
 """Reading requests, writing answers."""
 
+import functools
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -27,12 +28,15 @@ async def read_body(request: web.Request, kind: type[_Type]) -> tuple[_Type, byt
 
 
 def read_parameters(request: web.Request, kind: type[_Type]) -> _Type:
-    """The query string; raises 422 for what is unknown, repeated or not of its kind."""
+    """The query string; raises 422 for what is unknown, repeated (but for lists) or not of its kind."""
     query = request.query
-    given = dict(query)
-    if len(given) != len(query):
-        repeated = next(name for name in given if len(query.getall(name)) > 1)
-        raise field_error(repeated, "is given more than once")
+    lists = list_fields(kind)
+    given: dict[str, Any] = {}
+    for name in query:
+        values = query.getall(name)
+        if len(values) > 1 and name not in lists:
+            raise field_error(name, "is given more than once")
+        given[name] = values if name in lists else values[0]
     try:
         parameters = msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
@@ -42,6 +46,13 @@ def read_parameters(request: web.Request, kind: type[_Type]) -> _Type:
         if isinstance(value, datetime) and value.tzinfo is None:
             parameters = msgspec.structs.replace(parameters, **{name: value.replace(tzinfo=UTC)})
     return parameters
+
+
+@functools.cache
+def list_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Those that may be given several times."""
+    hints = get_type_hints(kind)
+    return frozenset(name for name in kind.__struct_fields__ if get_origin(hints[name]) is tuple)
 
 
 def request_id() -> str:

@@ -4,12 +4,15 @@ the node."""
 from sipagent.api.calls import handlers as calls
 from sipagent.api.events import handlers as events
 from sipagent.api.node import handlers as node
+from sipagent.api.resources import apps, numbers
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
 
 TOPICS: tuple[Topic, ...] = (
     Topic(calls.CallHandlers, calls.ROUTES),
     Topic(steering.SteeringHandlers, steering.ROUTES),
+    Topic(apps.AppHandlers, apps.ROUTES),
+    Topic(numbers.NumberHandlers, numbers.ROUTES),
     Topic(events.EventHandlers, events.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
 )

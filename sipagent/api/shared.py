@@ -13,6 +13,8 @@ from sipagent.api.idempotency import Answer, IdempotencyTable
 from sipagent.api.keys import hash_key
 from sipagent.core.clock import mono_ns
 
+ACCOUNT = "default"  # there is one account so far
+
 Work = Callable[[], Coroutine[Any, Any, Answer]]
 
 

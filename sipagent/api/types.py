@@ -8,11 +8,11 @@ from msgspec import Meta
 
 # Printable ASCII without quote, angle bracket and backslash: nothing that could end a SIP header.
 # Patterns end in "nothing follows": Python's $ would let a newline through, and JSON Schema does not know \Z.
-_END = r"(?![\s\S])"
+END = r"(?![\s\S])"
 _DIALLED = r"[!#-;=?-\[\]-~]"
-Dialled = Annotated[str, Meta(pattern=rf"^{_DIALLED}+{_END}", min_length=1, max_length=256)]
-DialledOrNone = Annotated[str, Meta(pattern=rf"^{_DIALLED}*{_END}", max_length=256)]
-Name = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.-]*{_END}", max_length=64)]
+Dialled = Annotated[str, Meta(pattern=rf"^{_DIALLED}+{END}", min_length=1, max_length=256)]
+DialledOrNone = Annotated[str, Meta(pattern=rf"^{_DIALLED}*{END}", max_length=256)]
+Name = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.-]*{END}", max_length=64)]
 Short = Annotated[str, Meta(max_length=512)]
 Instant = Annotated[datetime, Meta(tz=True)]  # always UTC
 Cursor = Annotated[str, Meta(min_length=1, max_length=64)]

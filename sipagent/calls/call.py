@@ -59,6 +59,7 @@ class Call:
         self.outbound = outbound
         self._table = table
         self.trunk = trunk  # the name of the one it came by or goes by first, "" for none
+        self.voice_app = ""  # id of the one that takes it
         self.started = clock.now()
         self.answered_at: clock.Stamp | None = None
         self.turns = 0  # written down so far

@@ -10,6 +10,7 @@ import msgspec
 
 from sipagent.calls import referred
 from sipagent.calls.call import Call
+from sipagent.calls.directory import Directory, passing_on, steps_of
 from sipagent.calls.ladder import Ladders
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.legs import LegTable
@@ -31,6 +32,7 @@ from sipagent.sip import identity, numbers, protocol, sdp
 from sipagent.sip.edge_script import FINAL
 from sipagent.sip.settings import TrunkSettings
 from sipagent.sip.trunks import Known, Refusal, Unproven
+from sipagent.store.resources import VoiceAppRecord
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,18 @@ WATCH_EVERY_S = 5.0
 class CallRegistry:
     """Takes the lane's facts, makes calls of them, and answers what is going on."""
 
-    def __init__(self, services: Services, dialplans: Sequence[Dialplan], saver: Saver | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        dialplans: Sequence[Dialplan],
+        saver: Saver | None = None,
+        directory: Directory | None = None,
+    ) -> None:
         """``saver`` writes the calls down for a next main."""
         self.services = services
         self._saver = saver
         self.dialplans = dialplans
+        self.directory = directory or Directory()
         self._ladders = Ladders(services.events)
         self._legs = LegTable(self._ladders)
         self.trunks = services.trunks
@@ -54,6 +63,7 @@ class CallRegistry:
         self._tasks: set[asyncio.Task[None]] = set()
         # Inbound calls admitted but without a media port yet, by handle; with how they ended meanwhile, if they did.
         self._admitting: dict[int, Termination | None] = {}
+        self._admitting_for: dict[int, str] = {}  # voice app by handle
         self.draining = False
         self._refusals = RateLimit(per_second=5)
 
@@ -251,6 +261,7 @@ class CallRegistry:
             call = await self._admit(incoming, trunk, caller)
         finally:
             self._admitting.pop(incoming.call, None)
+            self._admitting_for.pop(incoming.call, None)
         if call is not None:
             await self._run(call)
         else:
@@ -260,6 +271,7 @@ class CallRegistry:
         """A call with a leg and a media port; or a refusal that is on record."""
         called, calling = incoming.to_user, incoming.from_user
         call_id = new_call_id()
+        app = self.directory.app_of(called, trunk)
         self._ladders.belongs(incoming.call, call_id)
         self.services.events.emit(
             CallCreated(
@@ -269,12 +281,19 @@ class CallRegistry:
                 from_number=calling,
                 to_number=called,
                 trunk=trunk,
+                voice_app_id=app.id if app is not None else "",
             )
         )
         self._tell_caller(call_id, caller, incoming, self.trunks.get(trunk))
-        match = matching.match(self.dialplans, called, calling)
+        if app is not None:
+            if (why := self._closed(app)) is not None:
+                self._refuse_call(call_id, incoming.call, *why)
+                return None
+            self._admitting_for[incoming.call] = app.id
+        match = self._steps(app, called, calling, trunk)
         if match is None:
-            self._refuse_call(call_id, incoming.call, 404, Cause.NO_ROUTE, "no route takes this number")
+            found = "the app's dialplan is not there" if app is not None else "no route takes this number"
+            self._refuse_call(call_id, incoming.call, 404, Cause.NO_ROUTE, found)
             return None
         far: tuple[str, int] | None = None
         try:
@@ -299,9 +318,25 @@ class CallRegistry:
                 self.services.events.emit(CallEnded(at=clock.now(), call_id=call_id, termination=ended))
             return None
         leg = self._leg(incoming, call_id, port, terms, far, trunk)
-        call = self.register(call_id, leg, match, trunk)
+        call = self.register(call_id, leg, match, trunk, app.id if app is not None else "")
         leg.created(incoming.sip_call_id)
         return call
+
+    def _steps(self, app: VoiceAppRecord | None, called: str, calling: str, trunk: str) -> matching.Match | None:
+        if app is not None:
+            return steps_of(app, self.dialplans)
+        onward = self.directory.trunk_of(called, trunk)
+        return passing_on(onward, called) if onward is not None else matching.match(self.dialplans, called, calling)
+
+    def _closed(self, app: VoiceAppRecord) -> tuple[int, Cause, str] | None:
+        """Why the app takes no call now."""
+        if app.status != "active":
+            return 480, Cause.REJECTED, "the voice app of this number is inactive"
+        limit = app.channel_limit
+        taken = [*self._admitting_for.values(), *(call.voice_app for call in self._calls.values())]
+        if limit is not None and taken.count(app.id) >= limit:
+            return 486, Cause.OVER_LIMIT, "as many calls as the voice app's channel_limit are up"
+        return None
 
     async def _replace(self, incoming: protocol.IncomingCall, trunk: str) -> None:
         """One more leg for a call, in place of the one it has."""
@@ -366,9 +401,10 @@ class CallRegistry:
         leg.take_offer(incoming.sdp)
         return leg
 
-    def register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str) -> Call:
+    def register(self, call_id: CallId, leg: Leg, match: matching.Match, trunk: str, voice_app: str = "") -> Call:
         """A call of these; to be run."""
         call = self._calls[call_id] = Call(call_id, leg, match, self.services, self._outbound, self._legs, trunk)
+        call.voice_app = voice_app
         if self._saver is not None:
             self._saver.track(call)
         return call

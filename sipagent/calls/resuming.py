@@ -84,7 +84,7 @@ def _rebuilt(registry: "CallRegistry", saved: SavedCall, standing: dict[int, sip
     for one in saved.legs:
         if one.id not in legs:
             _close_leg(registry, call_id, one.id, one.state)
-    call = registry.register(call_id, caller, match, saved.trunk)
+    call = registry.register(call_id, caller, match, saved.trunk, saved.voice_app)
     call.started, call.answered_at, call.turns = saved.started, saved.answered_at, saved.turns
     call.todo = todo
     for leg in legs.values():

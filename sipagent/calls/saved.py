@@ -128,6 +128,7 @@ class SavedCall(msgspec.Struct, kw_only=True):
     joined: str  # the leg that the caller talks with, "" for none
     ended: bool
     events: list[SavedEvent]  # the last ones, which may not have reached the record
+    voice_app: str = ""
 
 
 def encoded(value: SavedCall | Event) -> bytes:

@@ -216,6 +216,7 @@ class Saver:
             boot=self._boot,
             id=call.id,
             trunk=call.trunk,
+            voice_app=call.voice_app,
             dialplan=call.match.dialplan.name,
             route=call.match.route,
             steps=notes.steps,

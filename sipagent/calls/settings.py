@@ -1,5 +1,8 @@
 """What an operator may set about calls."""
 
+import ipaddress
+import re
+
 import msgspec
 
 from sipagent.media.ringback import RINGBACK
@@ -23,3 +26,58 @@ class WaitingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if self.ringback not in RINGBACK:
             raise ValueError(f"no ringing tone is known of {self.ringback!r}: take one of {', '.join(RINGBACK)}")
+
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class AppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A voice app: what is done with the calls of its numbers, by a dialplan or by whoever answers its flow URL."""
+
+    name: str  # how numbers, the record and the API call it
+    dialplan: str = ""  # a dialplan's name (its first route), a route's or steps'
+    flow_url: str = ""  # is asked what to do with a call, where no dialplan is named
+    fallback_url: str = ""  # is asked when the flow URL fails
+    webhook_url: str = ""  # gets the events of its calls
+    webhook_secret: str = ""  # signs them: whsec_ and base64; never logged
+    channel_limit: int = 0  # calls at a time; 0 is no limit. Beyond: 486 to callers
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError("name takes 1 to 64 letters, digits, dots, dashes and underscores")
+        if bool(self.dialplan) == bool(self.flow_url):
+            raise ValueError(f"app {self.name}: give either `dialplan` or `flow_url`")
+        if self.channel_limit < 0:
+            raise ValueError(f"app {self.name}: channel_limit must not be negative")
+
+    def __repr__(self) -> str:
+        return f"AppSettings(name={self.name!r}, dialplan={self.dialplan!r})"
+
+
+class NumberSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A number that rings here."""
+
+    number: str  # as it is called once the trunk's numbers are brought into E.164
+    app: str = ""  # the app that takes its calls; "" leaves them to the dialplans' routes
+    trunk: str = ""  # only calls of this trunk; "" takes those of any
+    name: str = ""  # for people
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[!#-;=?-\[\]-~]{1,256}", self.number):
+            raise ValueError("number takes 1 to 256 printable ASCII characters without spaces, quotes and <>")
+
+
+class AclSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Addresses that trunks of the API may name as theirs."""
+
+    name: str
+    addresses: tuple[str, ...]  # or networks (192.0.2.0/24)
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError("name takes 1 to 64 letters, digits, dots, dashes and underscores")
+        for address in self.addresses:
+            try:
+                ipaddress.ip_network(address, strict=False)
+            except ValueError:
+                raise ValueError(f'`addresses` takes IP addresses and networks, not "{address}"') from None

@@ -46,6 +46,7 @@ class CallCreated(CallEvent):
     from_number: str = field(metadata=PRIVATE)
     to_number: str = field(metadata=PRIVATE)
     trunk: str  # the trunk's name, "" for a call from an address that is no trunk
+    voice_app_id: str = ""  # the app that takes it, "" where a dialplan's route does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

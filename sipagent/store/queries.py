@@ -61,6 +61,11 @@ class Queries:
         except DBAPIError as error:
             raise RecordUnavailable(f"the record cannot be read: {describe(error)}") from error
 
+    def ask(self, question: Callable[[Session], _Answer]) -> _Answer:
+        """What the question finds in one session."""
+        with self._session() as session:
+            return question(session)
+
     def list_calls(self, wanted: CallFilter | None = None) -> CallPage:
         """One page, newest first. Pages are cut by id, so calls that arrive meanwhile shift nothing.
 
@@ -138,6 +143,9 @@ class StoreReads:
     def __init__(self, url: str) -> None:
         self._queries = Queries(url)
         self._threads = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="record-reads")
+
+    async def ask(self, question: Callable[[Session], _Answer]) -> _Answer:
+        return await self._read(lambda: self._queries.ask(question))
 
     async def list_calls(self, wanted: CallFilter) -> CallPage:
         return await self._read(lambda: self._queries.list_calls(wanted))

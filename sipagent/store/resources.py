@@ -1,10 +1,12 @@
 """What is made over the API: voice apps, numbers, trunks, lists of addresses, secrets."""
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, select, union_all, update
+from sqlalchemy import CursorResult, Executable, delete, func, select, union_all, update
 from sqlalchemy.orm import Session
 
 from sipagent.store.models import Base
@@ -110,23 +112,56 @@ def everything(session: Session) -> MadeResources:
     )
 
 
-def add(session: Session, record: ResourceRecord) -> None:
-    session.add(TABLES[type(record)](**msgspec.structs.asdict(record)))
+@dataclass(frozen=True)
+class Add:
+    record: ResourceRecord
 
 
-def change(session: Session, kind: type[ResourceRecord], ids: list[str], changes: dict[str, Any]) -> int:
-    """How many there were of these ids."""
-    table = TABLES[kind]
+@dataclass(frozen=True)
+class Alter:
+    kind: type[ResourceRecord]
+    ids: Sequence[str]
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Remove:
+    kind: type[ResourceRecord]
+    ids: Sequence[str]
+
+
+Step = Add | Alter | Remove
+
+
+def write(session: Session, steps: Iterable[Step]) -> int:
+    """All of them; how many rows the last one concerned."""
     done = 0
-    for some in (ids[start : start + 500] for start in range(0, len(ids), 500)):
-        done += session.execute(update(table).where(table.id.in_(some)).values(**changes)).rowcount  # type: ignore[attr-defined]
+    for step in steps:
+        match step:
+            case Add(record):
+                session.add(TABLES[type(record)](**msgspec.structs.asdict(record)))
+                session.flush()
+                done = 1
+            case Alter(kind, ids, changes):
+                table = TABLES[kind]
+                done = sum(
+                    _rows(session, update(table).where(table.id.in_(some)).values(**changes)) for some in _few(ids)
+                )
+            case Remove(kind, ids):
+                table = TABLES[kind]
+                done = sum(_rows(session, delete(table).where(table.id.in_(some))) for some in _few(ids))
     return done
 
 
-def remove(session: Session, kind: type[ResourceRecord], record_id: str) -> bool:
-    table = TABLES[kind]
-    found = session.execute(delete(table).where(table.id == record_id)).rowcount  # type: ignore[attr-defined]
-    return bool(found)
+def _few(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """At a time: SQLite takes 999 values."""
+    return (ids[start : start + 500] for start in range(0, len(ids), 500))
+
+
+def _rows(session: Session, statement: Executable) -> int:
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)
+    return result.rowcount
 
 
 def _record(row: Base, kind: type[_Record]) -> _Record:

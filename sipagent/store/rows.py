@@ -92,6 +92,7 @@ def apply(session: Session, event: Event, node: str) -> None:
                     from_number=event.from_number,
                     to_number=event.to_number,
                     trunk=event.trunk,
+                    voice_app_id=event.voice_app_id or None,
                     state=LegState.SETUP,
                     setup_at=at,
                     properties={},

@@ -1,4 +1,4 @@
-"""Secrets that lie in the database are sealed (Fernet: AES-128-CBC with HMAC-SHA-256); the key lies beside it in a file.
+"""Secrets in the database are sealed (Fernet: AES-128-CBC with HMAC-SHA-256); the key lies beside it in a file.
 
 Nodes that share a database need the same key: [store] seal_key.
 """
@@ -35,7 +35,9 @@ class Seal:
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:
-            raise NotSealedByUs("a secret was sealed with another key: give every node the same [store] seal_key") from None
+            raise NotSealedByUs(
+                "a secret was sealed with another key: give every node the same [store] seal_key"
+            ) from None
 
 
 def seal_of(state: Path, configured: str) -> Seal:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,63 @@ import pytest
 from sipagent.api.keys import new_key
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
+from sipagent.backend.resources import LiveResources
+from sipagent.calls.directory import Directory
+from sipagent.calls.inventory import configured
+from sipagent.calls.settings import AclSettings, AppSettings, NumberSettings
 from sipagent.core.events import EventHub
+from sipagent.core.resources import shipped_folder
+from sipagent.dialplan.loader import load_folder
+from sipagent.sip.settings import TrunkSettings
 from sipagent.store.engine import upgrade
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
+from sipagent.store.sealing import seal_of
+from sipagent.store.writing import StoreWrites
+from sipagent.web.guard import Guard
 
 from .node import Node
 
 KEY, KEY_HASH = new_key()
 OTHER_KEY, OTHER_HASH = new_key()
+CONFIGURED: dict[str, Any] = {
+    "apps": [AppSettings(name="configured", dialplan="front-desk")],
+    "numbers": [NumberSettings(number="+49301000", app="configured", name="head office")],
+    "trunks": [TrunkSettings(name="carrier", domain="192.0.2.1", peers=["192.0.2.0/24"])],
+    "acls": [AclSettings(name="office", addresses=("192.0.2.0/24",))],
+}
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database with all its tables, to be copied."""
+    file = tmp_path_factory.mktemp("migrated") / "sipagent.db"
+    upgrade(f"sqlite:///{file}")
+    return file
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    url = f"sqlite:///{tmp_path / 'sipagent.db'}"
-    upgrade(url)
+async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
+    url = f"sqlite:///{shutil.copy(migrated, tmp_path)}"
     recorder, hub, reads = Recorder(url), EventHub(), StoreReads(url)
     recorder.start()
     hub.subscribe(recorder.emit)
-    node = Node(hub, recorder, reads)
+    writes = StoreWrites(url)
+    directory = Directory()
+    resources = LiveResources(
+        configured(**CONFIGURED, seal=seal_of(tmp_path, "")),
+        reads,
+        writes,
+        directory,
+        lambda: load_folder(shipped_folder("dialplans")),
+        Guard(),
+        lambda inventory: None,
+    )
+    await resources.start()
+    node = Node(hub, recorder, reads, resources)
     yield node
+    await resources.close()
+    await writes.close()
     await reads.close()
     assert await recorder.close() == 0
     assert recorder.statistics.refused == 0

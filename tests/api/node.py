@@ -8,6 +8,7 @@ from sipagent.api.calls.backend import LiveCall, Originate
 from sipagent.api.node.backend import Health
 from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
+from sipagent.backend.resources import LiveResources
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError
 from sipagent.core.events import (
@@ -46,6 +47,7 @@ class Node:
     hub: EventHub
     recorder: Recorder
     reads: StoreReads
+    resources: LiveResources | None = None
     status: str = "ok"
     delay_s: float = 0.0
     failure: Exception | None = None
@@ -55,7 +57,8 @@ class Node:
 
     @property
     def backend(self) -> Backend:
-        return Backend(calls=self, steering=self, node=self)
+        assert self.resources is not None
+        return Backend(calls=self, steering=self, node=self, resources=self.resources)
 
     async def originate(self, request: Originate) -> str:
         self.asked.append(request)

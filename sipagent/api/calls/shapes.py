@@ -18,10 +18,9 @@ from sipagent.api.calls.types import (
 )
 from sipagent.api.events.types import EventOut
 from sipagent.api.shapes import same_names
+from sipagent.api.shared import ACCOUNT
 from sipagent.core.states import Direction
 from sipagent.store.records import CallPage, CallRecord, FullCall, LegRecord, TurnRecord
-
-ACCOUNT = "default"  # there is one account so far
 
 
 def call_out(call: CallRecord) -> CallOut:

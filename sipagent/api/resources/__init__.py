@@ -1,0 +1,1 @@
+"""Resources: voice apps, numbers, trunks, lists of addresses, secrets."""
