@@ -80,6 +80,7 @@ class CallRecord(msgspec.Struct, kw_only=True, frozen=True):
     sip_status: int | None
     detail: str | None
     properties: dict[str, Any]
+    voice_app_id: str | None = None
     legs: list[LegRecord] = []  # in order of creation; not a column
 
 

@@ -27,7 +27,7 @@ def call_out(call: CallRecord) -> CallOut:
     return CallOut(
         id=call.id,
         account_id=ACCOUNT,
-        voice_app_id=None,
+        voice_app_id=call.voice_app_id,
         state=call.state,
         direction=call.direction,
         from_number=call.from_number,
