@@ -31,6 +31,7 @@ from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall
 from sipagent.calls.saver import Saver
 from sipagent.calls.services import Services
+from sipagent.calls.streams.connection import Connector
 from sipagent.calls.transfer import REASONS
 from sipagent.config import Config
 from sipagent.conversation import chunking
@@ -381,6 +382,8 @@ class Node:
         vad = make_vad(self.config.speech)
         self.web = WebClient(Guard(self.config.web.allow, "[web] allow"))
         self._exit.push_async_callback(self.web.close)
+        streams = Connector(self.web.guard, self.config.streams.connect_s)
+        self._exit.push_async_callback(streams.close)
         http = await self._exit.enter_async_context(aiohttp.ClientSession())
         catalogue = self._catalogue = Catalogue(
             self.config.providers,
@@ -406,6 +409,8 @@ class Node:
             limits=self.config.limits,
             waiting=self.config.waiting,
             web=self.web,
+            streams=streams,
+            stream_settings=self.config.streams,
             media_host=self.nat.media_towards,
         )
         directory = Directory()

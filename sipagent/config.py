@@ -14,7 +14,14 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from sipagent.api.settings import ApiSettings
-from sipagent.calls.settings import AclSettings, AppSettings, LimitSettings, NumberSettings, WaitingSettings
+from sipagent.calls.settings import (
+    AclSettings,
+    AppSettings,
+    LimitSettings,
+    NumberSettings,
+    StreamSettings,
+    WaitingSettings,
+)
 from sipagent.conversation.providers.settings import KINDS, LOCAL, ProviderSettings
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.tools.settings import ToolSettings
@@ -57,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     providers: dict[str, ProviderSettings] = {}
     limits: LimitSettings = LimitSettings()
     waiting: WaitingSettings = WaitingSettings()
+    streams: StreamSettings = StreamSettings()
     tools: ToolSettings = ToolSettings()
     web: WebSettings = WebSettings()
     store: StoreSettings = StoreSettings()

@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from sipagent.calls.settings import LimitSettings, WaitingSettings
+from sipagent.calls.settings import LimitSettings, StreamSettings, WaitingSettings
+from sipagent.calls.streams.connection import Connector
 from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
 from sipagent.conversation.prosody import TurnJudge
 from sipagent.conversation.providers.fallback import FallbackTts
@@ -35,6 +36,8 @@ class Services:
     limits: LimitSettings
     waiting: WaitingSettings = WaitingSettings()
     web: WebClient  # for every URL that somebody gives
+    streams: Connector  # to applications that hear calls
+    stream_settings: StreamSettings = StreamSettings()
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
 
     def trunk(self, name: str) -> TrunkSettings | None:

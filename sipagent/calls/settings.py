@@ -17,6 +17,18 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     drain_s: float = 12.0  # at shutdown, for goodbyes to be answered
 
 
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calls' audio to applications, by websocket or AudioSocket (docs/streams.md)."""
+
+    # Twilio's dialect: what it signs the handshake with (X-Twilio-Signature), "" not at all. Make it one of the API's
+    # keys, and applications hang up with it as they do at Twilio.
+    auth_token: str = ""
+    account_sid: str = "AC00000000000000000000000000000000"  # Twilio's dialect: which account applications are told
+    buffer_s: float = 120.0  # of an application's audio that waits to be played; what comes on top is dropped
+    connect_s: float = 5.0  # for one connection to be made
+    reconnect_s: float = 10.0  # an application that is lost is tried again for so long, then the stream has failed
+
+
 class WaitingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a caller hears who is on hold, or waits until somebody answers."""
 

@@ -8,6 +8,7 @@ from sipagent.calls import holding
 from sipagent.calls.dial import dial
 from sipagent.calls.keypad import DigitsRefused
 from sipagent.calls.speaking import play, say
+from sipagent.calls.streams.step import stream
 from sipagent.calls.talking import talk
 from sipagent.calls.transfer import transfer
 from sipagent.core import clock
@@ -26,6 +27,7 @@ from sipagent.dialplan.model import (
     RingStep,
     SayStep,
     Step,
+    StreamStep,
     TransferStep,
 )
 
@@ -83,6 +85,10 @@ async def _step(call: "Call", step: Step) -> str:
         case TransferStep():
             await answer(call)
             await transfer(call, step)
+        case StreamStep(on_failure=instead):
+            await answer(call)
+            outcome = await stream(call, step)
+            return instead if outcome.failed else ""
         case HangupStep():
             call.hangup(EndedBy.AGENT)
         case _:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from sipagent.core.clock import Stamp
 from sipagent.core.errors import where
-from sipagent.core.ids import CallId, LegId, ToolCallId, TransferId, TurnId
+from sipagent.core.ids import CallId, LegId, StreamId, ToolCallId, TransferId, TurnId
 from sipagent.core.states import Direction, RegistrationState, ToolStatus, TransferState, TrunkState
 from sipagent.core.termination import Termination
 
@@ -282,6 +282,42 @@ class ToolReturned(CallEvent):
     status: ToolStatus
     ms: float
     detail: str = ""  # one sentence, where it did not do what was asked
+
+
+# --- streams to applications ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStarted(CallEvent):
+    """An application has been reached, and hears the call."""
+
+    stream_id: StreamId
+    dialect: str  # "teler", "twilio" or "audiosocket"
+    direction: str  # "both" or "listen"
+    host: str  # host:port of the application
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFigures:
+    """What went through one stream. Audio in ms."""
+
+    sent_ms: int = 0  # to the application
+    unsent_ms: int = 0  # it was too slow to take
+    received_ms: int = 0  # from the application
+    played_ms: int = 0  # of that, on the wire
+    cleared_ms: int = 0  # of that, dropped because the application wanted it
+    dropped_ms: int = 0  # of that, more than `[streams] buffer_s`
+    underruns: int = 0  # it came too slowly: so often silence was heard in the middle
+    malformed: int = 0  # messages that could not be read
+    connections: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEnded(CallEvent):
+    stream_id: StreamId
+    failed: bool  # the application was never reached, or was lost
+    reason: str
+    figures: StreamFigures
 
 
 # --- transfers ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ LegId = NewType("LegId", str)
 TurnId = NewType("TurnId", str)
 TransferId = NewType("TransferId", str)
 ToolCallId = NewType("ToolCallId", str)
+StreamId = NewType("StreamId", str)
 
 # Crockford's base 32: no letters that are mistaken for digits when read out to a colleague.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -59,3 +60,7 @@ def new_tool_call_id() -> ToolCallId:
 def new_id(prefix: str) -> str:
     """Of what the API makes: "app", "vn", "trunk", "acl", "secret", "key", ..."""
     return _new(prefix)
+
+
+def new_stream_id() -> StreamId:
+    return StreamId(_new("strm"))

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from sipagent.core.errors import ConfigError
-from sipagent.dialplan import tools
+from sipagent.dialplan import streams, tools
 from sipagent.dialplan.model import (
     AgentSpec,
     AgentStep,
@@ -27,6 +27,7 @@ from sipagent.dialplan.model import (
     RouteSpec,
     SayStep,
     Step,
+    StreamStep,
     TransferSpec,
     TransferStep,
 )
@@ -53,6 +54,7 @@ _STEPS: dict[str, tuple[type[Step], str]] = {
     "press": (PressStep, "digits"),
     "hold": (HoldStep, "seconds"),
     "transfer": (TransferStep, "target"),
+    "stream": (StreamStep, "url"),
     "hangup": (HangupStep, ""),
     "reject": (RejectStep, "status"),
 }
@@ -167,6 +169,8 @@ class _Loader:
                         raise self._error(where, f"ring for {seconds:g} s: it is 0 to {MAX_RING_S}")
                     case TransferStep():
                         self._check_transfer(where, step)
+                    case StreamStep():
+                        self._check_stream(where, step, steps)
                     case _:
                         pass
         for name, agent in agents.items():
@@ -180,6 +184,13 @@ class _Loader:
             if named and named not in steps:
                 raise self._error(f"{where}.dial.{key}", f"no steps named `{named}`{_nearest(named, steps)}")
         self._check_music(where, step.music)
+
+    def _check_stream(self, where: str, step: StreamStep, steps: dict[str, list[Step]]) -> None:
+        if problem := streams.problem(step):
+            raise self._error(where, problem)
+        if step.on_failure and step.on_failure not in steps:
+            named = step.on_failure
+            raise self._error(f"{where}.stream.on_failure", f"no steps named `{named}`{_nearest(named, steps)}")
 
     def _check_transfer(self, where: str, spec: TransferSpec) -> None:
         if not spec.target:

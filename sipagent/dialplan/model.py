@@ -112,6 +112,27 @@ class RejectStep(_Part, frozen=True):
     reason: str = ""
 
 
+class StreamStep(_Part, frozen=True):
+    """Send the call's audio to an application, and play what it sends, until one of them ends it.
+
+    With `direction: listen` the application only hears, and the next step follows at once.
+    """
+
+    url: str  # ws:// or wss://; or tcp://host:port, which speaks Asterisk's AudioSocket
+    dialect: Literal["", "teler", "twilio", "audiosocket"] = ""  # "" is teler, and audiosocket for tcp://
+    direction: Literal["both", "listen"] = "both"
+    track: Literal["caller", "agent", "both"] = "caller"  # what is listened to; of `direction: both`, the caller
+    sample_rate: Literal[8000, 16000] = 8000  # of the audio on the way there and back; twilio has 8000 only
+    chunk_ms: Annotated[int, msgspec.Meta(ge=20, le=1000, multiple_of=20)] = 20  # of audio in one message
+    parameters: dict[str, str] = {}  # told to the application; {call_id}, {from_number}, {to_number} are filled in
+    on_failure: str = ""  # steps to take instead of the next one, when it cannot be reached or is lost
+
+    @property
+    def spoken(self) -> Literal["teler", "twilio", "audiosocket"]:
+        """The dialect."""
+        return self.dialect or ("audiosocket" if self.url.startswith("tcp://") else "teler")
+
+
 Step = (
     AnswerStep
     | RingStep
@@ -122,6 +143,7 @@ Step = (
     | PressStep
     | HoldStep
     | TransferStep
+    | StreamStep
     | HangupStep
     | RejectStep
 )

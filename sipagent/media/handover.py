@@ -89,8 +89,8 @@ class HandOver:
         each = zip(slots.tolist(), pcm, flags, arrival, positions.tolist(), keyed.tolist(), strict=True)
         for slot, *frames in each:
             port = self._ports.get(slot)  # a callback before may have closed it
-            if port is not None and port.on_frames is not None:
-                call_back(port.on_frames, Frames(*frames))
+            if port is not None and (port.on_frames is not None or port.taps):
+                _tell(port, Frames(*frames))
 
     def _odd(self, slot: int, start: int, count: int, rate: int) -> None:
         """Frames of one slot, of any rate; several when main was busy. What the ring no longer holds was dropped."""
@@ -113,4 +113,10 @@ class HandOver:
             place = np.arange(start, start + count) % len(ring)
         audio, flags, arrival = ring[place], rings.rx_flags[slot, place], rings.rx_arrival[slot, place]
         keyed = bool((flags & FLAG_DIGIT).any())
-        call_back(port.on_frames, Frames(audio.copy(), flags.copy(), arrival.copy(), start, keyed))
+        _tell(port, Frames(audio.copy(), flags.copy(), arrival.copy(), start, keyed))
+
+
+def _tell(port: MediaPort, frames: Frames) -> None:
+    call_back(port.on_frames, frames)
+    for tap in tuple(port.taps):
+        call_back(tap, frames)

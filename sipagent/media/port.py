@@ -60,6 +60,7 @@ class MediaPort:
         self.port = port
         self.host, self.ipv6 = host, ":" in host
         self.on_frames: Callable[[Frames], None] | None = None
+        self.taps: list[Callable[[Frames], None]] = []  # who else hears what `on_frames` does
         self.on_digit: Callable[[str, int], None] | None = None  # digit, duration in ms
         self.on_digits_sent: Callable[[], None] | None = None  # all keys asked for so far are pressed
         self.on_quality: Callable[[QualityFigures, bool], None] | None = (

@@ -37,6 +37,8 @@ from sipagent.core.events import (
     RegistrationChanged,
     RouteChosen,
     SipMessages,
+    StreamEnded,
+    StreamStarted,
     ToolCalled,
     ToolReturned,
     TransferChanged,
@@ -191,6 +193,8 @@ def apply(session: Session, event: Event, node: str) -> None:
             | CallResumed()
             | IntentFulfilled()
             | CalleeDetected()
+            | StreamStarted()
+            | StreamEnded()
             | CallRefused()
             | CallerSaid()
             | AgentSpeaking()

@@ -11,6 +11,7 @@ import pytest
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.services import Services
 from sipagent.calls.settings import LimitSettings
+from sipagent.calls.streams.connection import Connector
 from sipagent.conversation.prosody import NoJudge
 from sipagent.conversation.settings import ConversationSettings
 from sipagent.core.errors import CapacityError, ConfigError
@@ -129,6 +130,7 @@ class World:
             conversation=ConversationSettings(),
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
             web=WebClient(Guard()),
+            streams=Connector(Guard(), 5.0),
             media_host=lambda _peer: "127.0.0.1",
         )
         self.registry = CallRegistry(services, [plan])

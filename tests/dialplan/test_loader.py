@@ -298,3 +298,32 @@ def test_an_agent_says_who_decides_that_the_caller_has_finished(write):
 def test_mistakes_in_it(write, old, new):
     with pytest.raises(ConfigError, match=r"plan\.yaml:\d+: "):
         load_file(write(TURN_END.replace(old, new, 1)))
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        ('"https://a.test/"', "begins with wss://"),
+        ('"wss:///x"', "has a host"),
+        ('"tcp://a.test"', "needs a port"),
+        ('{url: "wss://a.test", dialect: audiosocket}', "belong together"),
+        ('{url: "wss://a.test", dialect: twilio, sample_rate: 16000}', "is 8000"),
+        ('{url: "wss://a.test", sample_rate: 44100}', "44100"),
+        ('{url: "wss://a.test", track: agent}', "direction: listen"),
+        ('{url: "wss://a.test", chunk_ms: 30}', "multiple of 20"),
+        ('{url: "wss://a.test", parameters: {who: "{caler}"}}', "there is no {caler}"),
+        ('{url: "wss://a.test", on_failure: sory}', "no steps named `sory` (did you mean `sorry`?)"),
+        ('{url: "wss://a.test", dialct: teler}', "did you mean `dialect`?"),
+    ],
+)
+def test_what_is_wrong_with_a_stream(tmp_path, stream, said):
+    file = tmp_path / "plan.yaml"
+    file.write_text(f"routes: [{{steps: a}}]\nsteps:\n  sorry: [hangup]\n  a:\n    - stream: {stream}\n")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_file(file)
+
+
+def test_a_stream_is_known_by_its_url(tmp_path):
+    file = tmp_path / "plan.yaml"
+    file.write_text('routes: [{steps: a}]\nsteps: {a: [stream: "wss://a.test/x", stream: "tcp://a.test:9092"]}\n')
+    assert [step.spoken for step in load_file(file).steps["a"]] == ["teler", "audiosocket"]

@@ -36,6 +36,9 @@ from sipagent.core.events import (
     RouteChosen,
     SipMessage,
     SipMessages,
+    StreamEnded,
+    StreamFigures,
+    StreamStarted,
     ToolCalled,
     ToolReturned,
     TransferChanged,
@@ -43,7 +46,7 @@ from sipagent.core.events import (
     TurnEnded,
     TurnLatency,
 )
-from sipagent.core.ids import new_call_id, new_leg_id, new_tool_call_id, new_transfer_id, new_turn_id
+from sipagent.core.ids import StreamId, new_call_id, new_leg_id, new_tool_call_id, new_transfer_id, new_turn_id
 from sipagent.core.states import Direction, RegistrationState, ToolStatus, TransferState, TrunkState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 
@@ -220,7 +223,7 @@ class Story:
 
     def other_facts(self, t: float) -> list[Event]:
         """One of each kind that the other methods do not tell."""
-        call, leg = self.call_id, self.leg_id
+        call, leg, stream = self.call_id, self.leg_id, StreamId("strm_1")
         return [
             AgentInterrupted(at=self.at(t), call_id=call, heard_text="Good mor"),
             DigitReceived(at=self.at(t), call_id=call, leg_id=leg, digit="5", duration_ms=120),
@@ -230,6 +233,17 @@ class Story:
             IntentFulfilled(at=self.at(t), call_id=call, intent="book", values={"day": "2026-03-30"}),
             CalleeDetected(at=self.at(t), call_id=call, leg_id=leg, callee="human", reason="short", after_ms=900),
             CallResumed(at=self.at(t), call_id=call, gap_ms=460.0, step="agent", turn_lost=True),
+            StreamStarted(
+                at=self.at(t), call_id=call, stream_id=stream, dialect="twilio", direction="both", host="a:1"
+            ),
+            StreamEnded(
+                at=self.at(t),
+                call_id=call,
+                stream_id=stream,
+                failed=True,
+                reason="lost",
+                figures=StreamFigures(sent_ms=20),
+            ),
             AudioTrouble(at=self.at(t), call_id=call, leg_id=leg, kind="no_media", active=True, seconds=4.5),
             self.quality(t),
             Problem(at=self.at(t), call_id=call, where="stt", what="timeout"),

@@ -1,0 +1,1 @@
+"""Calls' audio to applications and back: three dialects, one stream."""
