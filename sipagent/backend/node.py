@@ -71,6 +71,7 @@ class LiveNode:
                 refused_channels=trunks.counters[name].refused_channels,
                 refused_rate=trunks.counters[name].refused_rate,
                 refused_password=trunks.counters[name].refused_password,
+                refused_redirects=trunks.counters[name].refused_redirects,
             )
             for name, view in trunks.states.items()
         ]

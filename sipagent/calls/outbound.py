@@ -14,6 +14,7 @@ from sipagent.calls.legs import LegTable
 from sipagent.calls.services import Services
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError, ConfigError
+from sipagent.core.events import Problem
 from sipagent.core.ids import CallId, LegId
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
@@ -194,7 +195,7 @@ class Outbound:
             number += 1
             if outcome == "answered":
                 break
-            sent_on = self._sent_on(leg, attempt, redirections)
+            sent_on = self._sent_on(call, leg, attempt, redirections)
             waiting.extendleft(reversed(sent_on))
             # Of the places that one 3xx names all are tried (RFC 3261 section 8.1.3.4), of our own ways as policy says.
             among = attempt.redirected and bool(waiting) and waiting[0].redirected
@@ -204,12 +205,18 @@ class Outbound:
             raise last or ConfigError("there is no way to go")
         return leg
 
-    def _sent_on(self, leg: Leg, attempt: Attempt, known: dict[str, Redirections]) -> list[Attempt]:
+    def _sent_on(self, call: "Call", leg: Leg, attempt: Attempt, known: dict[str, Redirections]) -> list[Attempt]:
         """Where a 3xx sent this attempt, when its trunk follows such."""
         trunk = self._trunks.get(attempt.account)
         if not leg.redirected_to or trunk is None or trunk.redirects != "follow":
             return []
-        places = known.setdefault(trunk.name, Redirections(trunk, attempt.uri)).follow(leg.redirected_to)
+        redirections = known.setdefault(trunk.name, Redirections(trunk, attempt.uri))
+        refused = redirections.refused
+        places = redirections.follow(leg.redirected_to)
+        if refused := redirections.refused - refused:
+            self._trunks.redirect_refused(trunk.name, refused)
+            what = f"trunk `{trunk.name}` is spoken to over TLS, and its redirection leads to {refused} places without"
+            self._services.events.emit(Problem(at=clock.now(), call_id=call.id, where="redirect", what=what))
         return [Attempt(attempt.account, uri, redirected=True) for uri in places]
 
     def _goes_on(self, leg: Leg, attempt: Attempt, outcome: str) -> bool:

@@ -67,7 +67,11 @@ def take_up(
             _close(registry, saved, "its line could not be taken over")
             registry.forget(CallId(saved.id))
         else:
-            going_on += _go_on(registry, call, saved, lost_at, to_end)
+            try:
+                going_on += _go_on(registry, call, saved, lost_at, to_end)
+            except Exception:
+                log.exception("a saved call cannot be gone on with")
+                _end(registry, call, "it could not be gone on with")
     known = {leg.handle for leg in registry.legs}
     for handle in standing.keys() - known:
         registry.services.lane.send(sip.Hangup(call=handle))
@@ -153,9 +157,7 @@ def _go_on(registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: in
     step = call.todo[0] if call.todo else None
     problem = "the main process died again and again" if to_end else _problem(call, step)
     if problem:
-        call.go_on_with(_nothing)
-        registry.resume(call)
-        call.hangup(EndedBy.SYSTEM, Cause.NODE_CRASHED, problem)
+        _end(registry, call, problem)
         return False
     if other is None:
         call.leg.hear()
@@ -175,6 +177,13 @@ def _go_on(registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: in
     )
     registry.resume(call)
     return True
+
+
+def _end(registry: "CallRegistry", call: "Call", why: str) -> None:
+    """In order, as any other call."""
+    call.go_on_with(_nothing)
+    registry.resume(call)
+    call.hangup(EndedBy.SYSTEM, Cause.NODE_CRASHED, why)
 
 
 def _problem(call: "Call", step: Step | None) -> str:

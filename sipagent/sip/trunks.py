@@ -51,6 +51,7 @@ class Counters:
     refused_channels: int = 0
     refused_rate: int = 0
     refused_password: int = 0
+    refused_redirects: int = 0  # places that would have led out of TLS
 
 
 @dataclass(slots=True)
@@ -268,6 +269,11 @@ class Trunks:
             assert use.up[direction] >= 0, "a channel was given back twice"
             if trunk not in self._by_name and not any(use.up.values()):
                 del self._use[trunk]
+
+    def redirect_refused(self, trunk: str, places: int) -> None:
+        use = self._use.get(trunk)
+        if use is not None:
+            use.counters.refused_redirects += places
 
     def in_use(self, trunk: str) -> dict[Direction, int]:
         return dict(self._use[trunk].up)

@@ -191,6 +191,26 @@ async def test_a_redirection_is_followed_where_the_trunk_does_to_each_place_once
     assert world.registry.live == [] and world.media.opened == world.media.closed
 
 
+async def test_a_redirection_does_not_lead_out_of_tls():
+    trunk = TrunkSettings(name="t", domain="127.0.0.1", register=False, redirects="follow", transport="tls")
+    world = World([HoldStep(seconds=60)], trunks=[trunk])
+    server = Server("127.0.0.1", 5061, "tls")
+    world.registry.trunks.health["t"].located([server], "", 1.0)
+    world.registry.trunks.health["t"].looked_at(server, True, "", 1.0)
+    await world.registry.originate("100", trunk="t")
+    places = ["sip:200@127.0.0.1", "sip:201@127.0.0.1;transport=tcp", "sips:300@127.0.0.1", "tel:400"]
+    sent_on(world, -1, *places, "sip:500@127.0.0.1;transport=TLS")
+    for call in range(-2, -5, -1):
+        await settle()
+        world.ended(call, status=480)
+    await settle(0.3)
+    users = [target.partition("@")[0].partition(":")[2] for target in dialled(world)]
+    assert users == ["100", "300", "400", "500"]
+    assert world.registry.trunks.counters["t"].refused_redirects == 2
+    (problem,) = world.of(Problem)
+    assert problem.what == "trunk `t` is spoken to over TLS, and its redirection leads to 2 places without"
+
+
 async def test_a_redirection_ends_the_call_where_the_trunk_refuses_it():
     world = redirecting_world("refuse")
     await world.registry.originate("100", trunk="t")

@@ -196,3 +196,31 @@ async def test_a_call_that_cannot_be_taken_up_keeps_no_port(changed: dict[str, A
 def test_a_step_of_another_version_is_refused():
     with pytest.raises(ValueError, match="there is no step FaxStep"):
         saved.steps_of([SavedStep(kind="FaxStep", values={})])
+
+
+def test_a_call_that_cannot_be_gone_on_with_costs_itself_alone(monkeypatch: pytest.MonkeyPatch):
+    ended: list[str] = []
+    resumed: list[str] = []
+
+    def rebuilt(_registry: object, one: SavedCall, _standing: object) -> Any:
+        line = SimpleNamespace(id="leg", may_go_on=True, hear=lambda: 1 / 0 if one.turns else None)
+        return SimpleNamespace(
+            id=one.id,
+            leg=line,
+            legs=[line],
+            todo=[],
+            left=None,
+            go_on_with=lambda _first: None,
+            hangup=lambda _by, _cause, why: ended.append(f"{one.id} {why}"),
+        )
+
+    monkeypatch.setattr(resuming, "_rebuilt", rebuilt)
+    registry = SimpleNamespace(
+        services=SimpleNamespace(lane=SimpleNamespace(standing={}), events=SimpleNamespace(emit=lambda _event: None)),
+        legs=[],
+        resume=lambda call: resumed.append(call.id),
+    )
+    odd, well = call(turns=1, events=[]), call(turns=0, events=[])
+    assert resuming.take_up(cast(CallRegistry, registry), [odd, well], 0, lambda _event: None) == 1
+    assert resumed == [odd.id, well.id]
+    assert ended == [f"{odd.id} it could not be gone on with"]

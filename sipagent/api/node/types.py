@@ -37,6 +37,7 @@ class TrunkOut(Response, kw_only=True, frozen=True):
     refused_channels: int = 0
     refused_rate: int = 0
     refused_password: int = 0
+    refused_redirects: int = 0
 
 
 class TrunksPage(Response, kw_only=True, frozen=True):
