@@ -105,6 +105,7 @@ from sipagent.store.sealing import Seal, seal_of
 from sipagent.store.writing import StoreWrites
 from sipagent.web.client import WebClient
 from sipagent.web.guard import Guard
+from sipagent.web.signing import key_of, new_secret
 
 log = logging.getLogger(__name__)
 
@@ -121,15 +122,31 @@ def database_url(config: Config, state: Path) -> str:
 def local_key(state: Path) -> tuple[str, str]:
     """The API key of a node for which none is configured, and its hash: made once, kept in the state folder for the
     commands of the same user."""
-    file = state / "api.key"
+    plain = _kept(state / "api.key", lambda: new_key()[0])
+    return plain, hash_key(plain)
+
+
+def hook_key(secret: str, state: Path) -> bytes:
+    """What signs webhooks, and what is asked of flow URLs. Without a secret one is made once, and kept in the state
+    folder. Raises ConfigError."""
+    if not secret:
+        secret = _kept(state / "webhook.key", new_secret)
     try:
-        plain = file.read_text("utf-8").strip()
+        return key_of(secret)
+    except ValueError as error:
+        raise ConfigError(f"[web] secret: {error}") from error
+
+
+def _kept(file: Path, make: Callable[[], str]) -> str:
+    """What the file says, which only its owner may read; made when it is not there."""
+    try:
+        return file.read_text("utf-8").strip()
     except FileNotFoundError:
-        plain, _ = new_key()
+        plain = make()
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as out:
             out.write(plain + "\n")
-    return plain, hash_key(plain)
+    return plain
 
 
 def dismiss(state: Path) -> None:
@@ -411,6 +428,8 @@ class Node:
             web=self.web,
             streams=streams,
             stream_settings=self.config.streams,
+            web_settings=self.config.web,
+            hook_key=hook_key(self.config.web.secret, self.state),
             media_host=self.nat.media_towards,
         )
         directory = Directory()

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from sipagent.api.errors import ApiError, field_error, invalid
 from sipagent.api.types import FieldError
+from sipagent.web.client import parse_url
 
 _Type = TypeVar("_Type", bound=msgspec.Struct)
 
@@ -53,6 +54,14 @@ def list_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
     """Those that may be given several times."""
     hints = get_type_hints(kind)
     return frozenset(name for name in kind.__struct_fields__ if get_origin(hints[name]) is tuple)
+
+
+def check_url(field: str, url: str) -> None:
+    """Raises 422 for what is no URL of a web server. Where it leads is looked at when it is asked."""
+    try:
+        parse_url(url)
+    except ValueError as error:
+        raise field_error(field, str(error)) from error
 
 
 def request_id() -> str:

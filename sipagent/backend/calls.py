@@ -19,6 +19,7 @@ class LiveCalls:
             trunk=request.trunk,
             from_number=request.from_number,
             steps=request.dialplan,
+            flow_url=request.flow_url,
             ring_timeout_s=request.timeout_s,
             withhold=request.withhold,
             headers=request.headers,

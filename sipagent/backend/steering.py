@@ -35,8 +35,9 @@ class LiveSteering:
             timeout_s=wanted.timeout_s,
             music=wanted.music,
             headers=wanted.headers,
+            confirm=wanted.confirm,
         )
-        return orders.hand_over(call, plan) if call is not None else ""
+        return orders.hand_over(call, plan, wanted.on_failure) if call is not None else ""
 
     async def hold(self, call_id: str, music: str) -> bool:
         return self._told(call_id, lambda call: orders.hold(call, music))

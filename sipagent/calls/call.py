@@ -63,6 +63,8 @@ class Call:
         self.started = clock.now()
         self.answered_at: clock.Stamp | None = None
         self.turns = 0  # written down so far
+        self.variables: dict[str, str] = {}  # kept by `set` and by answers of flow URLs
+        self.flows_asked = 0
         self.ended: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
         self._ended_at: clock.Stamp | None = None
         self.todo: list[Step] = list(match.steps)  # the step under way first
@@ -83,6 +85,28 @@ class Call:
         self.room = Room(leg)
         self.leg = leg  # the one it speaks on
         self.adopt(leg, main=True)
+
+    @property
+    def hook_key(self) -> bytes:
+        """That signs what is asked about it."""
+        return self.services.hook_key
+
+    @property
+    def first_leg(self) -> Leg:
+        return self.legs[0]
+
+    @property
+    def known(self) -> dict[str, str]:
+        """What texts of the dialplan may have filled in."""
+        who = self.first_leg.identity
+        facts = {
+            "call.id": self.id,
+            "call.from": who.from_number,
+            "call.to": who.to_number,
+            "call.direction": who.direction.value,
+            "call.trunk": self.trunk,
+        }
+        return self.variables | facts
 
     @property
     def agent(self) -> str:

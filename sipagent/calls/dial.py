@@ -13,7 +13,7 @@ from sipagent.core.errors import SipagentError
 from sipagent.core.events import Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
-from sipagent.dialplan.model import DialStep
+from sipagent.dialplan.model import DialStep, Instead
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
@@ -28,16 +28,16 @@ NOT_EVEN_A_LEG = Termination(
 )
 
 
-async def dial(call: "Call", step: DialStep) -> str:
-    """The name of the steps to take instead of the next one; "" for the next one, after the talk."""
+async def dial(call: "Call", step: DialStep) -> str | Instead:
+    """What to do instead of the next step; "" for the next one, after the talk."""
     waits_unanswered = not call.leg.is_answered and call.leg.identity.direction is Direction.INBOUND
     if waits_unanswered:
         call.leg.ring()
     async with while_waiting(call, SILENCE if waits_unanswered else step.music):
         other, failed = await _reach(call, step)
-        if other is not None and step.whisper:
+        if other is not None and (step.whisper or step.confirm):
             with let_go_if_left(call, other):
-                await tell(call, other, step.whisper)
+                await tell(call, other, step.whisper, step.confirm)
     if other is None or other.ended.done():
         call.not_reached = failed
         return _instead(step, failed.disposition)
@@ -57,6 +57,7 @@ async def _reach(call: "Call", step: DialStep) -> tuple[Leg | None, Termination]
             trunk=step.trunk,
             from_number=call.shown(step.show),
             ring_timeout_s=step.timeout_s,
+            headers=step.headers,
             beside=call.leg.port,
             role="dial",
         )
@@ -117,7 +118,7 @@ def _elsewhere() -> Termination:
     )
 
 
-def _instead(step: DialStep, failed: Disposition) -> str:
+def _instead(step: DialStep, failed: Disposition) -> str | Instead:
     match failed:
         case Disposition.BUSY:
             return step.on_busy or step.on_failure

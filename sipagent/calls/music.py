@@ -45,15 +45,18 @@ class Out(Protocol):
 async def while_waiting(call: "Call", music: str = "", port: Out | None = None) -> AsyncIterator[None]:
     """Plays to the call's caller, or on another port of it, as long as the block lasts.
 
-    `music` is "" for hold music, "ringback", "silence", or a WAV file beside the dialplan. A file that cannot be read
-    is a problem of the call, and the shipped music is played instead.
+    `music` is "" for hold music, "ringback", "silence", or a WAV file beside the dialplan or at a URL. A file that
+    cannot be read is a problem of the call, and the shipped music is played instead.
     """
     if music == SILENCE:
         yield
         return
     port = port or call.leg.port
-    sound = sound_of(music, call.services.waiting, Path(call.match.dialplan.folder))
     try:
+        if sounds.is_url(music):
+            sound = await sounds.fetch_sound(call.services.web, music)
+        else:
+            sound = sound_of(music, call.services.waiting, Path(call.match.dialplan.folder))
         await asyncio.to_thread(sound, port.rate)
     except ConfigError as error:
         call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="music", what=str(error)))

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sipagent.calls import holding
+from sipagent.calls import holding, steps
 from sipagent.calls.bridging import Part
 from sipagent.calls.outbound import PlaceRequest, let_go_if_left
 from sipagent.calls.transfer import transfer
@@ -13,18 +13,21 @@ from sipagent.core.errors import NotNow, SipagentError
 from sipagent.core.events import Problem
 from sipagent.core.ids import TransferId, new_transfer_id
 from sipagent.core.termination import Cause, EndedBy
-from sipagent.dialplan.model import TransferSpec
+from sipagent.dialplan.model import Instead, TransferSpec
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
 
-def hand_over(call: "Call", plan: TransferSpec) -> TransferId:
-    """Starts a transfer; where it fails the caller is back, with an agent who knows why. Raises NotNow."""
+def hand_over(call: "Call", plan: TransferSpec, on_failure: Instead | None = None) -> TransferId:
+    """Starts a transfer; where it fails the caller is back, with an agent who knows why, after what `on_failure` asks
+    for. Raises NotNow."""
     transfer_id = new_transfer_id()
 
     async def work() -> None:
         handed = await transfer(call, plan, transfer_id=transfer_id)
+        if handed.failed and on_failure is not None:
+            await steps.carry_out(call, on_failure.steps())
         if handed.failed and call.talk is not None:
             call.talk.back(handed.reason)
 

@@ -11,6 +11,7 @@ import msgspec
 from sipagent.calls import referred
 from sipagent.calls.call import Call
 from sipagent.calls.directory import Directory, passing_on, steps_of
+from sipagent.calls.flows import flow_match
 from sipagent.calls.ladder import Ladders
 from sipagent.calls.leg import Leg, LegIdentity
 from sipagent.calls.legs import LegTable
@@ -149,11 +150,13 @@ class CallRegistry:
         trunk: str = "",
         from_number: str = "",
         steps: str = "",
+        flow_url: str = "",
         ring_timeout_s: float = 0.0,
         withhold: bool = False,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> CallId:
-        """Places a call that takes the named steps (a route's, steps' or dialplan's name; "" is the first route's).
+        """Places a call that takes the named steps (a route's, steps' or dialplan's name; "" is the first route's), or
+        asks ``flow_url`` what to do once it is answered.
 
         Raises CapacityError or ConfigError. Returns once the INVITE is on its way.
         """
@@ -161,7 +164,10 @@ class CallRegistry:
             raise CapacityError("the node is stopping and takes no new calls")
         if self._full:
             raise CapacityError(f"all {self.max_calls} calls are in use" if self.max_calls else "the lane is not up")
-        match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
+        if flow_url:
+            match: matching.Match | None = flow_match(flow_url)
+        else:
+            match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
         if match is None:
             raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
         request = PlaceRequest(

@@ -5,7 +5,7 @@ goes on with the step that was under way:
 
 agent               with everything said so far; a turn under way is lost, and recorded as such
 joined with another they have talked on all the time
-say, play, hold, dial, ring   the step begins again
+say, play, hold, dial, ring, webhook, wait   the step begins again
 press, transfer     is not done twice: the next step follows
 
 Legs that were neither the caller's nor talking with them are hung up. What cannot be taken up is ended in order, with
@@ -90,6 +90,7 @@ def _rebuilt(registry: "CallRegistry", saved: SavedCall, standing: dict[int, sip
             _close_leg(registry, call_id, one.id, one.state)
     call = registry.register(call_id, caller, match, saved.trunk, saved.voice_app)
     call.started, call.answered_at, call.turns = saved.started, saved.answered_at, saved.turns
+    call.variables, call.flows_asked = saved.variables, saved.flows_asked
     call.todo = todo
     for leg in legs.values():
         if leg is not caller:

@@ -122,6 +122,8 @@ class SavedCall(msgspec.Struct, kw_only=True):
     started: Stamp
     answered_at: Stamp | None
     turns: int
+    variables: dict[str, str] = {}
+    flows_asked: int = 0
     talk: SavedTalk | None
     legs: list[SavedLeg]
     speaks_on: str  # the leg

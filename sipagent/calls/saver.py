@@ -224,6 +224,8 @@ class Saver:
             started=call.started,
             answered_at=call.answered_at,
             turns=max(call.turns, notes.turns),
+            variables=call.variables,
+            flows_asked=call.flows_asked,
             talk=talk,
             legs=[leg.saved() for leg in call.legs if not leg.ended.done()],
             speaks_on=call.leg.id,

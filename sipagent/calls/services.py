@@ -18,6 +18,7 @@ from sipagent.sip.lanes import LanePool
 from sipagent.sip.settings import SipSettings, TransferPolicy, TrunkSettings, media_terms
 from sipagent.sip.trunks import Trunks
 from sipagent.web.client import WebClient
+from sipagent.web.settings import WebSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class Services:
     web: WebClient  # for every URL that somebody gives
     streams: Connector  # to applications that hear calls
     stream_settings: StreamSettings = StreamSettings()
+    web_settings: WebSettings = WebSettings()
+    hook_key: bytes = b""  # signs what is asked of flow URLs where the app has no key of its own
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
 
     def trunk(self, name: str) -> TrunkSettings | None:

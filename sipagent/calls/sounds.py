@@ -3,6 +3,7 @@
 import asyncio
 import io
 import wave
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -43,13 +44,19 @@ def _cached(path: Path, changed_ns: int, size: int, rate: int) -> Pcm:
 
 async def fetch_wav(web: WebClient, url: str, rate: int) -> Pcm:
     """The same from a server. Raises ConfigError."""
+    sound = await fetch_sound(web, url)
+    return await asyncio.to_thread(sound, rate)
+
+
+async def fetch_sound(web: WebClient, url: str) -> Callable[[int], Pcm]:
+    """A WAV file from a server, at any rate; asking for it raises ConfigError where it is none. Raises ConfigError."""
     try:
         answer = await web.get(url, timeout_s=FETCH_LIMIT_S, max_bytes=MAX_FETCHED)
     except WebError as error:
         raise ConfigError(f"the audio file cannot be fetched: {error}") from error
     if not answer.ok:
         raise ConfigError(f"the audio file cannot be fetched: the server answered {answer.status}")
-    return await asyncio.to_thread(_parse, io.BytesIO(answer.body), "the audio file", rate)
+    return lambda rate: _parse(io.BytesIO(answer.body), "the audio file", rate)
 
 
 def is_url(file: str) -> bool:

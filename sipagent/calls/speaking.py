@@ -11,7 +11,7 @@ from sipagent.calls.leg import Leg
 from sipagent.conversation import chunking
 from sipagent.conversation.speaker import Speaker, Utterance
 from sipagent.core import clock
-from sipagent.core.errors import ProviderError
+from sipagent.core.errors import ConfigError, ProviderError
 from sipagent.core.events import Problem
 
 if TYPE_CHECKING:
@@ -28,20 +28,41 @@ async def say(call: "Call", text: str) -> None:
             call.spoke(utterance)
 
 
-async def tell(call: "Call", leg: Leg, text: str) -> None:
-    """The same on another leg, which may end meanwhile: what is told there is no turn of the call."""
+async def tell(call: "Call", leg: Leg, text: str, sound: str = "") -> None:
+    """A file and a text, each "" for none, on another leg, which may end meanwhile: that is no turn of the call."""
+
+    async def work() -> None:
+        if sound:
+            await _play(call, leg, sound)
+        if text:
+            with _mouth(call, leg) as speaker:
+                await _speak(call, speaker.utterance(), text)
+
+    await while_up(leg, work())
+
+
+async def play(call: "Call", file: str, times: int = 1) -> None:
+    """A WAV file beside the dialplan, or at a URL, to the caller. One that a server has not is a problem, not the end
+    of the call. Raises ConfigError for one that is not here."""
+    await _play(call, call.leg, file, times)
+
+
+async def _play(call: "Call", leg: Leg, file: str, times: int = 1) -> None:
+    rate = leg.port.rate
+    if sounds.is_url(file):
+        try:
+            pcm = await sounds.fetch_wav(call.services.web, file, rate)
+        except ConfigError as error:
+            call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="play", what=str(error)))
+            return
+    else:
+        pcm = await asyncio.to_thread(sounds.read_wav, Path(call.match.dialplan.folder) / file, rate)
     with _mouth(call, leg) as speaker:
-        await while_up(leg, _speak(call, speaker.utterance(), text))
-
-
-async def play(call: "Call", path: Path) -> None:
-    rate = call.leg.port.rate
-    pcm = await asyncio.to_thread(sounds.read_wav, path, rate)
-    with _mouth(call, call.leg) as speaker:
-        utterance = speaker.utterance()
-        await utterance.play(pcm, rate, clock.mono_ns)
-        utterance.complete()
-        await utterance.played()
+        for _ in range(times if len(pcm) else 0):
+            utterance = speaker.utterance()
+            await utterance.play(pcm, rate, clock.mono_ns)
+            utterance.complete()
+            await utterance.played()
 
 
 async def while_up(leg: Leg, work: Coroutine[Any, Any, object]) -> bool:

@@ -1,10 +1,11 @@
 """The dialplan's steps, carried out on a call."""
 
 import asyncio
-from pathlib import Path
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
-from sipagent.calls import holding
+from sipagent.calls import flows, holding
 from sipagent.calls.dial import dial
 from sipagent.calls.keypad import DigitsRefused
 from sipagent.calls.speaking import play, say
@@ -19,22 +20,29 @@ from sipagent.dialplan.model import (
     AgentStep,
     AnswerStep,
     DialStep,
+    GotoStep,
     HangupStep,
     HoldStep,
+    IfStep,
+    Instead,
     PlayStep,
     PressStep,
     RejectStep,
     RingStep,
     SayStep,
+    SetStep,
     Step,
     StreamStep,
     TransferStep,
+    WaitStep,
+    WebhookStep,
 )
+from sipagent.dialplan.variables import LONGEST, filled, kept
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
 
-MAX_TURNOFFS = 20  # of `dial` to other steps in one call: steps that name each other go round in circles
+MAX_TURNOFFS = 100  # to other steps in one call: steps that name each other go round in circles
 
 
 async def run(call: "Call") -> None:
@@ -43,15 +51,22 @@ async def run(call: "Call") -> None:
     while call.todo and not call.ended.done():
         call.progressed()
         instead = await _step(call, call.todo[0])
-        if instead and turnoffs < MAX_TURNOFFS:
+        if instead is not None and turnoffs < MAX_TURNOFFS:
             turnoffs += 1
-            call.todo = list(call.match.dialplan.steps[instead])
+            call.todo = list(instead)
         else:
             del call.todo[:1]
 
 
-async def _step(call: "Call", step: Step) -> str:
-    """The name of steps to take instead of those that are left, "" to go on."""
+async def carry_out(call: "Call", todo: Sequence[Step]) -> None:
+    """Steps beside those of the call, which wait meanwhile."""
+    for step in todo:
+        if not call.ended.done():
+            await _step(call, step)
+
+
+async def _step(call: "Call", step: Step) -> Sequence[Step] | None:
+    """The steps to take instead of those that are left, None to go on."""
     match step:
         case AnswerStep():
             await answer(call)
@@ -67,15 +82,15 @@ async def _step(call: "Call", step: Step) -> str:
             )
         case SayStep(text=text, early=early):
             await _speaking(call, early)
-            await say(call, text)
-        case PlayStep(file=file, early=early):
+            await say(call, filled(text, call.known))
+        case PlayStep(file=file, early=early, times=times):
             await _speaking(call, early)
-            await play(call, Path(call.match.dialplan.folder) / file)
+            await play(call, file, times)
         case AgentStep(agent=name):
             await answer(call)
             await talk(call, name)
         case DialStep():
-            return await dial(call, step)
+            return _steps_of(call, await dial(call, step))
         case PressStep(digits=digits):
             await answer(call)
             await _press(call, digits)
@@ -88,12 +103,38 @@ async def _step(call: "Call", step: Step) -> str:
         case StreamStep(on_failure=instead):
             await answer(call)
             outcome = await stream(call, step)
-            return instead if outcome.failed else ""
+            return _steps_of(call, instead) if outcome.failed else None
         case HangupStep():
             call.hangup(EndedBy.AGENT)
+        case WebhookStep():
+            answered = await flows.ask(call, step)
+            return [*answered, *call.todo[1:]] if answered is not None else None
+        case SetStep(values=values):
+            known = call.known
+            call.variables = kept(
+                call.variables, {name: filled(text, known)[:LONGEST] for name, text in values.items()}
+            )
+        case IfStep():
+            return _steps_of(call, _chosen(step, filled(step.value, call.known)))
+        case GotoStep(steps=named):
+            return _steps_of(call, named)
+        case WaitStep(seconds=seconds):
+            await asyncio.sleep(seconds)
         case _:
             assert_never(step)
-    return ""
+    return None
+
+
+def _chosen(step: IfStep, value: str) -> str:
+    patterns = (step.equals,) if isinstance(step.equals, str) else step.equals
+    return step.then if any(fnmatchcase(value, pattern) for pattern in patterns) else step.otherwise
+
+
+def _steps_of(call: "Call", instead: str | Instead) -> Sequence[Step] | None:
+    """Those that are named; None for none. A dialplan that was changed since may have them no more."""
+    if isinstance(instead, Instead):
+        return instead.steps()
+    return call.match.dialplan.steps.get(instead) if instead else None
 
 
 async def answer(call: "Call") -> None:

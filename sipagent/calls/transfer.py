@@ -97,7 +97,7 @@ async def transfer(
 ) -> Handed:
     """Carries the plan out. ``whisper`` is more to the point than the plan's; ``summary`` is for want of either."""
     via = plan.via or call.services.transfer_policy(call.trunk)
-    if plan.headers and not plan.attended:
+    if (plan.headers or plan.confirm) and not plan.attended:
         via = "bridge"  # a REFER would leave them behind
     kind = TransferKind.ATTENDED if plan.attended else TransferKind.BRIDGE if via == "bridge" else TransferKind.BLIND
     log = TransferLog(call, kind, plan.target, transfer_id or new_transfer_id())
@@ -220,8 +220,8 @@ async def _consult(
 ) -> Handed | None:
     """Tells the target who comes, and where it may be by REFER, sends the caller there. None: they are to be joined."""
     log.step(TransferState.CONSULTING, 200, other=other)
-    if whisper:
-        await tell(call, other, whisper)
+    if whisper or plan.confirm:
+        await tell(call, other, whisper, plan.confirm)
         if not other.ended.done():
             log.step(TransferState.WHISPERED, other=other)
     if other.ended.done():

@@ -320,6 +320,21 @@ class StreamEnded(CallEvent):
     figures: StreamFigures
 
 
+# --- flows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowAnswered(CallEvent):
+    """A flow URL was asked what to do with the call."""
+
+    url: str = field(metadata=PRIVATE)  # which may hold a secret
+    fallback: bool  # it was the fallback URL
+    action: str  # "play", "dial", ...; "" when it had no answer that can be used
+    status: int  # of HTTP; 0 when there was none
+    ms: float
+    problem: str = ""  # why its answer cannot be used
+
+
 # --- transfers ------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+from sipagent.core import templates
 from sipagent.core.errors import ConfigError
 from sipagent.dialplan import streams, tools
 from sipagent.dialplan.model import (
@@ -17,8 +18,11 @@ from sipagent.dialplan.model import (
     AnswerStep,
     Dialplan,
     DialStep,
+    GotoStep,
     HangupStep,
     HoldStep,
+    IfStep,
+    Instead,
     KnowledgeSpec,
     PlayStep,
     PressStep,
@@ -26,15 +30,21 @@ from sipagent.dialplan.model import (
     RingStep,
     RouteSpec,
     SayStep,
+    SetStep,
     Step,
     StreamStep,
     TransferSpec,
     TransferStep,
+    WaitStep,
+    WebhookStep,
 )
+from sipagent.dialplan.variables import FACTS, NAME
+from sipagent.web.client import parse_url
 
 MAX_FILE_BYTES = 1 << 20
 MAX_PATH = 400  # characters of `$.agents.desk.intents…`; a real one has about 60
 MAX_HOLD_S = 3600
+MAX_WAIT_S = 600
 MAX_RING_S = 180  # RFC 3261 section 13.3.1.1: longer needs a 1xx every minute
 _KEYS = re.compile("[0-9*#A-Da-d,]{1,64}")
 MUSIC = ("", "ringback", "silence")
@@ -57,6 +67,11 @@ _STEPS: dict[str, tuple[type[Step], str]] = {
     "stream": (StreamStep, "url"),
     "hangup": (HangupStep, ""),
     "reject": (RejectStep, "status"),
+    "webhook": (WebhookStep, "url"),
+    "set": (SetStep, "values"),
+    "if": (IfStep, ""),
+    "goto": (GotoStep, "steps"),
+    "wait": (WaitStep, "seconds"),
 }
 _TOP = ("routes", "steps", "agents")
 
@@ -152,13 +167,19 @@ class _Loader:
                         raise self._error(where, f"reject with {status}: a final refusal is 300 to 699")
                     case RejectStep() if not _all_early(items[:i]):
                         raise self._error(where, "`reject` must be the first step: an answered call cannot be rejected")
-                    case PlayStep(file=file) if not (self._path.parent / file).is_file():
-                        raise self._error(where, f"no file {file} beside the dialplan")
                     case SayStep(early=True) | PlayStep(early=True) if not _all_early(items[:i]):
                         raise self._error(
                             where,
                             "`early` is for a call that is not answered yet",
                         )
+                    case PlayStep(file=file):
+                        self._check_sound(where, file)
+                    case WebhookStep():
+                        self._check_url(where, step.url)
+                        if step.fallback_url:
+                            self._check_url(where, step.fallback_url)
+                    case SetStep() | IfStep() | GotoStep() | WaitStep():
+                        self._check_logic(where, step, steps)
                     case DialStep():
                         self._check_dial(where, step, steps)
                     case PressStep(digits=digits) if not _KEYS.fullmatch(digits):
@@ -180,9 +201,12 @@ class _Loader:
         if not step.targets or not all(step.targets):
             raise self._error(f"{where}.dial.to", "`dial` needs somebody to ring")
         for key in ("on_busy", "on_no_answer", "on_failure"):
-            named = getattr(step, key)
-            if named and named not in steps:
-                raise self._error(f"{where}.dial.{key}", f"no steps named `{named}`{_nearest(named, steps)}")
+            instead = getattr(step, key)
+            if isinstance(instead, Instead):
+                self._check_sound(where, instead.play)
+            elif instead:
+                self._check_named(f"{where}.dial.{key}", instead, steps)
+        self._check_sound(where, step.confirm)
         self._check_music(where, step.music)
 
     def _check_stream(self, where: str, step: StreamStep, steps: dict[str, list[Step]]) -> None:
@@ -192,6 +216,52 @@ class _Loader:
             named = step.on_failure
             raise self._error(f"{where}.stream.on_failure", f"no steps named `{named}`{_nearest(named, steps)}")
 
+    def _check_logic(
+        self, where: str, step: SetStep | IfStep | GotoStep | WaitStep, steps: Mapping[str, Sequence[Step]]
+    ) -> None:
+        match step:
+            case SetStep(values=values):
+                for name, value in values.items():
+                    if not NAME.fullmatch(name):
+                        raise self._error(where, f"`{name}` is no name: letters, digits and _, no digit first")
+                    self._check_places(where, value)
+            case IfStep():
+                self._check_places(where, step.value)
+                if not step.then and not step.otherwise:
+                    raise self._error(where, "`if` needs steps to take: `then`, `else` or both")
+                for named in (step.then, step.otherwise):
+                    if named:
+                        self._check_named(where, named, steps)
+            case GotoStep():
+                self._check_named(where, step.steps, steps)
+            case WaitStep() if not 0 < step.seconds <= MAX_WAIT_S:
+                raise self._error(where, f"wait for {step.seconds:g} s: it is more than 0 and at most {MAX_WAIT_S}")
+
+    def _check_places(self, where: str, text: str) -> None:
+        """Facts of the call are known; other names may be set by then."""
+        try:
+            for name in templates.names(text):
+                if name not in FACTS and not NAME.fullmatch(name):
+                    raise self._error(where, f"nothing is called `{name}`{_nearest(name, FACTS)}")
+        except ValueError as error:
+            raise self._error(where, str(error)) from error
+
+    def _check_named(self, where: str, named: str, steps: Mapping[str, Sequence[Step]]) -> None:
+        if named not in steps:
+            raise self._error(where, f"no steps named `{named}`{_nearest(named, steps)}")
+
+    def _check_url(self, where: str, url: str) -> None:
+        try:
+            parse_url(url)
+        except ValueError as error:
+            raise self._error(where, f"the URL {error}") from error
+
+    def _check_sound(self, where: str, file: str) -> None:
+        if file.startswith(("http://", "https://")):
+            self._check_url(where, file)
+        elif file and not (self._path.parent / file).is_file():
+            raise self._error(where, f"no file {file} beside the dialplan")
+
     def _check_transfer(self, where: str, spec: TransferSpec) -> None:
         if not spec.target:
             raise self._error(where, "`transfer` needs a target")
@@ -199,10 +269,13 @@ class _Loader:
             raise self._error(where, "a blind transfer has no `whisper`: nobody is asked before; leave out the kind")
         if spec.headers and spec.via == "refer" and not spec.attended:
             raise self._error(where, "`headers` are of a leg of ours: leave out `via: refer`")
+        self._check_sound(where, spec.confirm)
         self._check_music(where, spec.music)
 
     def _check_music(self, where: str, music: str) -> None:
-        if music not in MUSIC and not (self._path.parent / music).is_file():
+        if music.startswith(("http://", "https://")):
+            self._check_url(where, music)
+        elif music not in MUSIC and not (self._path.parent / music).is_file():
             raise self._error(where, f"no file {music} beside the dialplan (or write ringback or silence)")
 
     def _check_agent(self, where: str, name: str, agent: AgentSpec) -> None:
@@ -301,6 +374,8 @@ class _Loader:
         kind, plain = _STEPS[word]
         if value is None:
             value = {}
+        elif kind is SetStep:
+            value = {plain: value}
         elif not isinstance(value, dict):
             if not plain:
                 raise self._error(where, f"step `{word}` takes no value")

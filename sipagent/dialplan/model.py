@@ -32,10 +32,11 @@ class SayStep(_Part, frozen=True):
 
 
 class PlayStep(_Part, frozen=True):
-    """Play a WAV file (mono, 16 bit; any rate) to its end. A relative path is relative to the dialplan file."""
+    """Play a WAV file (mono, 16 bit; any rate) to its end: a path, relative to the dialplan file, or a URL."""
 
     file: str
     early: bool = False  # as of `say`
+    times: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
 
 
 class PressStep(_Part, frozen=True):
@@ -57,6 +58,20 @@ class AgentStep(_Part, frozen=True):
     agent: str
 
 
+class Instead(_Part, frozen=True):
+    """What the caller gets where nobody could be reached: a file is played or a text is said, or the call is ended."""
+
+    play: str = ""  # as of `play`
+    say: str = ""
+    times: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1  # that it is played
+    hangup: bool = False
+
+    def steps(self) -> "list[Step]":
+        spoken: list[Step] = [SayStep(text=self.say)] if self.say else []
+        played: list[Step] = [PlayStep(file=self.play, times=self.times)] if self.play else []
+        return [*spoken, *played, *([HangupStep()] if self.hangup else [])]
+
+
 class TransferSpec(_Part, frozen=True):
     """Whom to hand the caller to, and how."""
 
@@ -67,8 +82,9 @@ class TransferSpec(_Part, frozen=True):
     trunk: str = ""  # for a leg of ours to the target; "" is the caller's trunk
     show: Literal["own", "caller"] = "own"  # whose number the target sees on that leg, as far as the trunk lets us
     timeout_s: float = 0.0  # of ringing; 0 is the node's [limits] ring_timeout_s
-    music: str = ""  # for the caller meanwhile: "" hold music, "ringback", "silence", or a WAV file beside the dialplan
+    music: str = ""  # for the caller meanwhile: "" hold music, "ringback", "silence", or a WAV file as of `play`
     headers: dict[str, str] = {}  # of the INVITE on that leg, as far as its trunk lets them out; it is no REFER then
+    confirm: str = ""  # a WAV file, as of `play`, that the target hears before the caller comes; it is no REFER then
 
     @property
     def attended(self) -> bool:
@@ -91,10 +107,12 @@ class DialStep(_Part, frozen=True):
     show: Literal["own", "caller"] = "own"  # whose number they see, as far as the trunk lets us
     timeout_s: float = 0.0  # of ringing, each; 0 is the node's [limits] ring_timeout_s
     music: str = "ringback"  # for the caller meanwhile, as of `transfer`
+    headers: dict[str, str] = {}  # of the INVITE, as far as the trunk lets them out
     whisper: str = ""  # told to whoever answers before the caller is joined
-    on_busy: str = ""  # steps to take instead of the next one
-    on_no_answer: str = ""
-    on_failure: str = ""  # for any reason, where there is no other word for it
+    confirm: str = ""  # a WAV file, as of `play`, that they hear before
+    on_busy: str | Instead = ""  # steps to take instead of all that are left
+    on_no_answer: str | Instead = ""
+    on_failure: str | Instead = ""  # for any reason, where there is no other word for it
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -133,6 +151,40 @@ class StreamStep(_Part, frozen=True):
         return self.dialect or ("audiosocket" if self.url.startswith("tcp://") else "teler")
 
 
+class WebhookStep(_Part, frozen=True):
+    """Ask a URL what to do with the call; the next step follows after that."""
+
+    url: str
+    fallback_url: str = ""  # asked when the first has no answer that can be used
+
+
+class SetStep(_Part, frozen=True):
+    """Keep texts by name, for `if`, `say` and what is asked of a URL."""
+
+    values: dict[str, str]
+
+
+class IfStep(_Part, frozen=True, rename={"equals": "is", "otherwise": "else"}):
+    """Take other steps instead of those that are left, as a value is."""
+
+    value: str  # with places to fill in: "{tier}", "{call.from}"
+    equals: str | tuple[str, ...]  # patterns with * and ?
+    then: str = ""  # steps; "" goes on
+    otherwise: str = ""
+
+
+class GotoStep(_Part, frozen=True):
+    """Take these steps instead of those that are left."""
+
+    steps: str
+
+
+class WaitStep(_Part, frozen=True):
+    """Do nothing for so long; an answered caller hears silence."""
+
+    seconds: float
+
+
 Step = (
     AnswerStep
     | RingStep
@@ -146,6 +198,11 @@ Step = (
     | StreamStep
     | HangupStep
     | RejectStep
+    | WebhookStep
+    | SetStep
+    | IfStep
+    | GotoStep
+    | WaitStep
 )
 
 
@@ -290,8 +347,8 @@ class Dialplan(_Part, frozen=True):
 
 
 def said_texts(steps: Sequence[Step]) -> list[str]:
-    """What the steps will speak, to the caller or to whoever they are handed to."""
-    said = [step.text for step in steps if isinstance(step, SayStep)]
+    """What the steps will speak, to the caller or to whoever they are handed to, as far as it is known by now."""
+    said = [step.text for step in steps if isinstance(step, SayStep) and "{" not in step.text]
     return said + [step.whisper for step in steps if isinstance(step, DialStep | TransferStep) and step.whisper]
 
 

@@ -22,6 +22,7 @@ from sipagent.core.events import (
     CallResumed,
     DigitReceived,
     Event,
+    FlowAnswered,
     IntentFulfilled,
     LegAnswered,
     LegCreated,
@@ -191,6 +192,7 @@ def apply(session: Session, event: Event, node: str) -> None:
         case (
             LegHeld()
             | CallResumed()
+            | FlowAnswered()
             | IntentFulfilled()
             | CalleeDetected()
             | StreamStarted()

@@ -61,10 +61,12 @@ async def test_the_wrong_field_is_named(http: Http) -> None:
     assert wrong.body["errors"][0]["field"] == "timeout_s"
 
 
-async def test_what_is_not_served_yet_is_said_and_not_done(http: Http, node: Node) -> None:
-    for field, value in (("flow_url", "https://example.com/flow"), ("status_callback_url", "https://example.com/cb")):
+async def test_what_contradicts_itself_is_said_and_not_done(http: Http, node: Node) -> None:
+    for field, value in (("flow_url", "ftp://example.com/flow"), ("flow_url", "nothing")):
         answer = await http.post(INITIATE, {"to_number": "1", field: value})
-        assert (answer.status, answer.body["errors"][0]["field"]) == (501, field)
+        assert (answer.status, answer.body["errors"][0]["field"]) == (422, field)
+    two = await http.post(INITIATE, {"to_number": "1", "flow_url": "https://example.com/flow", "dialplan": "b"})
+    assert (two.status, two.body["errors"][0]["field"]) == (422, "flow_url")
     leg = await http.post(f"{CALLS}/call_x/hangup", {"leg_id": "leg_1"})
     assert (leg.status, leg.body["errors"][0]["field"]) == (422, "leg_id")
     both = await http.post(INITIATE, {"to_number": "1", "flow_url": "dialplan:a", "dialplan": "b"})

@@ -9,6 +9,7 @@ from .conftest import Http
 from .node import Node
 from .test_calls import CALLS, placed
 
+LEG = {"kind": "leg", "leg_id": "leg_1"}
 PSTN = {"kind": "pstn", "number": "+49303"}
 HEADED = {**PSTN, "custom_headers": {"X-Ticket": "7"}}
 
@@ -60,9 +61,14 @@ async def test_a_transfer_of_each_kind(http: Http, node: Node) -> None:
         ("transfer", {"target": {"kind": "leg", "leg_id": "leg_none"}}, 422, "target.leg_id"),
         ("transfer", {"target": {"kind": "pstn", "number": "+49 >\r\n"}}, 422, "target.number"),
         ("transfer", {"target": PSTN, "whisper": "for whom?"}, 422, "whisper"),
-        ("transfer", {"target": PSTN, "dial_music": {"action": "play"}}, 422, "dial_music.file"),
+        ("transfer", {"target": PSTN, "dial_music": {"action": "play"}}, 422, "dial_music"),
+        ("transfer", {"target": PSTN, "dial_music": {"media_url": "file:///a"}}, 422, "dial_music.media_url"),
         ("transfer", {"target": PSTN, "dial_music": {"file": "../../secret.wav"}}, 422, "dial_music.file"),
-        ("transfer", {"target": PSTN, "on_failure": {"action": "hangup"}}, 501, "on_failure"),
+        ("transfer", {"target": PSTN, "on_failure": {"action": "fly"}}, 422, "on_failure.action"),
+        ("transfer", {"target": PSTN, "on_failure": {"action": "play"}}, 422, "on_failure.media_url"),
+        ("transfer", {"target": PSTN, "confirm_sound": {"action": "hangup"}}, 422, "confirm_sound.action"),
+        ("transfer", {"target": PSTN, "confirm_sound": {"action": "say", "text": "x"}}, 422, "confirm_sound.text"),
+        ("transfer", {"target": LEG, "on_failure": {"action": "hangup"}}, 422, "on_failure"),
         ("transfer", {"target": HEADED, "via": "refer"}, 422, "target.custom_headers"),
         ("hold", {"music": "../../etc/passwd"}, 422, "music"),
         ("bridge", {"call_id": "call_none"}, 422, "call_id"),

@@ -14,6 +14,7 @@ from teler import exceptions
 
 from sipagent.api.server import ApiServer
 from sipagent.api.steering.backend import Transfer
+from sipagent.dialplan.model import Instead
 
 from .conftest import KEY
 from .node import Node
@@ -101,10 +102,18 @@ async def test_the_client_transfers_a_call(node: Node) -> None:
         assert (started.call_id, started.status, started.mode) == (created.id, "requested", "blind")
         assert {field.name for field in fields(started)} <= set(started.raw)
         assert node.ordered == [Transfer(target="+49303", timeout_s=20.0, music="ringback")]
-        with pytest.raises(exceptions.NotImplementedException, match="on_failure"):
-            await client.voice.operations.transfer(
-                created.id, {"kind": "sip", "uri": "sip:a@b"}, "blind", on_failure={"action": "hangup"}
-            )
+        sound = "https://cdn.example/a.wav"
+        await client.voice.operations.transfer(
+            created.id,
+            {"kind": "sip", "uri": "sip:a@b"},
+            "blind",
+            dial_music={"action": "play", "media_url": sound},
+            confirm_sound={"action": "play", "media_url": sound},
+            on_failure={"action": "play", "media_url": sound, "loop": 2},
+        )
+        assert node.ordered[1] == Transfer(
+            target="sip:a@b", music=sound, confirm=sound, on_failure=Instead(play=sound, times=2)
+        )
 
 
 async def test_refusals_become_the_clients_exceptions(node: Node) -> None:
@@ -117,8 +126,8 @@ async def test_refusals_become_the_clients_exceptions(node: Node) -> None:
         with pytest.raises(exceptions.UnprocessableRequestException) as refused:
             await client.voice.calls.create("+49301", "not a number", **FLOW)
         assert refused.value.details[0]["field"] == "to_number"
-        with pytest.raises(exceptions.NotImplementedException, match="flow_url"):
-            await client.voice.calls.create("+49301", "+49302", "https://example.com/flow", "")
+        with pytest.raises(exceptions.UnprocessableRequestException, match="flow_url"):
+            await client.voice.calls.create("+49301", "+49302", "ftp://example.com/flow", "")
         created = await client.voice.calls.create("+49301", "+49302", **FLOW)
         await client.voice.mutations.hangup(created.id)
         await node.recorder.flush()

@@ -12,14 +12,20 @@ from sipagent.dialplan.model import (
     AgentStep,
     AnswerStep,
     DialStep,
+    GotoStep,
     HangupStep,
     HoldStep,
+    IfStep,
+    Instead,
     RejectStep,
     RingStep,
     SayStep,
+    SetStep,
     StreamStep,
     TransferStep,
     TurnEndSpec,
+    WaitStep,
+    WebhookStep,
     fixed_texts,
     said_texts,
 )
@@ -329,3 +335,52 @@ def test_a_stream_is_known_by_its_url(tmp_path):
     file.write_text('routes: [{steps: a}]\nsteps: {a: [stream: "wss://a.test/x", stream: "tcp://a.test:9092"]}\n')
     spoken = [step.spoken for step in load_file(file).steps["a"] if isinstance(step, StreamStep)]
     assert spoken == ["teler", "audiosocket"]
+
+
+LOGIC = """\
+routes: [{steps: main}]
+steps:
+  main:
+    - set: {tier: silver, who: "{call.from}"}
+    - webhook: {url: "https://crm.example/flow", fallback_url: "https://spare.example/flow"}
+    - if: {value: "{tier}", is: [gold, "plat*"], then: best, else: other}
+  best: [wait: 0.5, play: {file: "https://cdn.example/a.wav", times: 2}, goto: other]
+  other:
+    - dial: {to: "1", on_busy: {say: "They are busy."}, on_failure: {hangup: true}}
+    - hangup
+"""
+
+
+def test_steps_that_decide(write):
+    plan = load_file(write(LOGIC))
+    keep, ask, choose = plan.steps["main"]
+    assert keep == SetStep(values={"tier": "silver", "who": "{call.from}"})
+    assert ask == WebhookStep(url="https://crm.example/flow", fallback_url="https://spare.example/flow")
+    assert choose == IfStep(value="{tier}", equals=("gold", "plat*"), then="best", otherwise="other")
+    assert plan.steps["best"][::2] == [WaitStep(seconds=0.5), GotoStep(steps="other")]
+    dial = plan.steps["other"][0]
+    assert isinstance(dial, DialStep) and dial.on_busy == Instead(say="They are busy.")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("tier: silver", "7up: silver", "7up"),
+        ('"{call.from}"', '"{call.form}"', "did you mean `call.from`"),
+        ('"{call.from}"', '"{call.from"', "brace"),
+        ("https://crm.example/flow", "crm", "the URL"),
+        ("https://spare.example/flow", "ftp://x", "the URL"),
+        ("https://cdn.example/a.wav", "https://", "the URL"),
+        ("then: best, else: other", "", "needs steps to take"),
+        ("then: best", "then: bset", "did you mean `best`"),
+        ("goto: other", "goto: othr", "did you mean `other`"),
+        ("wait: 0.5", "wait: 0", "more than 0"),
+        ("wait: 0.5", "wait: 6000", "at most"),
+        ("{say: ", "{sya: ", "sya"),
+        ("times: 2", "times: 101", "<= 100"),
+    ],
+)
+def test_mistakes_in_steps_that_decide(write, old, new, words):
+    with pytest.raises(ConfigError) as caught:
+        load_file(write(LOGIC.replace(old, new, 1)))
+    assert words in str(caught.value)

@@ -15,6 +15,8 @@ class Originate(msgspec.Struct, kw_only=True, frozen=True):
     to_number: str
     from_number: str = ""
     dialplan: str = ""
+    flow_url: str = ""  # what treats the call instead of a dialplan
+    status_callback_url: str = ""
     trunk: str = ""
     timeout_s: float = 0.0  # 0 is the node's own
     withhold: bool = False  # the calling number

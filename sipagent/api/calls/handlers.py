@@ -21,7 +21,7 @@ from sipagent.api.calls.types import (
     SipMessagesPage,
 )
 from sipagent.api.errors import ApiError, field_error, no_such_call
-from sipagent.api.http import json_answer, read_body, read_parameters
+from sipagent.api.http import check_url, json_answer, read_body, read_parameters
 from sipagent.api.idempotency import Answer
 from sipagent.api.routing import CALL, V1, Route
 from sipagent.api.shared import Shared
@@ -108,21 +108,24 @@ class CallHandlers:
 
 
 def _originate(body: CreateCall) -> Originate:
-    dialplan = body.dialplan
+    dialplan, flow_url = body.dialplan, body.flow_url
     # A call handled otherwise than was asked would be worse than no call.
-    if body.flow_url:
-        if not body.flow_url.startswith(DIALPLAN_URL):
-            raise field_error("flow_url", 'flow URLs are not supported yet; write "dialplan:NAME"', 501)
-        named = body.flow_url.removeprefix(DIALPLAN_URL)
+    if flow_url.startswith(DIALPLAN_URL):
+        named = flow_url.removeprefix(DIALPLAN_URL)
         if dialplan and dialplan != named:
             raise field_error("flow_url", "names another dialplan than the field dialplan")
-        dialplan = named
+        dialplan, flow_url = named, ""
+    elif flow_url:
+        if dialplan:
+            raise field_error("flow_url", "treats the call instead of a dialplan: give one of the two")
+        check_url("flow_url", flow_url)
     if body.status_callback_url:
         raise field_error("status_callback_url", "webhooks are not supported yet; leave it empty", 501)
     return Originate(
         to_number=body.to_number,
         from_number=body.from_number,
         dialplan=dialplan,
+        flow_url=flow_url,
         trunk=body.trunk,
         timeout_s=body.timeout_s or 0.0,
         withhold=body.withhold,

@@ -32,7 +32,7 @@ class CreateCall(Request, kw_only=True, frozen=True):
     timeout_s: Annotated[int, Meta(ge=1, le=600)] | None = (
         None  # of ringing; null is the node's [limits] ring_timeout_s
     )
-    flow_url: Annotated[str, Meta(max_length=2048)] = ""  # only "dialplan:NAME" so far, the same as `dialplan`
+    flow_url: Annotated[str, Meta(max_length=2048)] = ""  # asked what to do; "dialplan:NAME" is the same as `dialplan`
     status_callback_url: Annotated[str, Meta(max_length=2048)] = ""  # not served yet: must be empty
     record: bool = False  # not served yet: the answer says false
     withhold: bool = False  # keep the calling number from the callee

@@ -4,6 +4,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from sipagent.dialplan.model import Instead
+
 
 class Transfer(msgspec.Struct, kw_only=True, frozen=True):
     """Whom to hand the caller to."""
@@ -16,6 +18,8 @@ class Transfer(msgspec.Struct, kw_only=True, frozen=True):
     timeout_s: float = 0.0  # 0 is the node's own
     music: str = ""  # "" hold music, "ringback", "silence", or a WAV file beside the dialplan
     headers: dict[str, str] = {}  # of the INVITE to the target, which is then a leg of ours
+    confirm: str = ""  # the URL of what the target hears before the caller comes
+    on_failure: Instead | None = None
 
 
 class Guest(msgspec.Struct, kw_only=True, frozen=True):

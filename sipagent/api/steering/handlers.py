@@ -22,6 +22,7 @@ from sipagent.api.steering.types import (
     TransferCall,
     TransferStarted,
 )
+from sipagent.dialplan import flow
 
 
 class SteeringHandlers:
@@ -102,9 +103,6 @@ class SteeringHandlers:
 
 
 def _transfer(body: TransferCall) -> Transfer:
-    for name in ("confirm_sound", "on_failure"):
-        if getattr(body, name) is not None:
-            raise field_error(name, "is not supported yet; leave it out", 501)
     attended = body.mode in ("attended", "warm")
     headers = body.target.custom_headers
     if headers and (body.target.kind == "leg" or (body.via == "refer" and not attended)):
@@ -113,19 +111,42 @@ def _transfer(body: TransferCall) -> Transfer:
         raise field_error("whisper", "is for mode attended: nobody is asked before a blind transfer")
     field = {"pstn": "number", "sip": "uri", "leg": "leg_id"}[body.target.kind]
     target: str = getattr(body.target, field)
-    ringback = "ringback" if body.ringback not in (None, "", "none") else ""
     if not target:
         raise field_error(f"target.{field}", f"is needed for kind {body.target.kind}")
+    if body.confirm_sound is not None and (body.target.kind == "leg" or (body.via == "refer" and not attended)):
+        raise field_error("confirm_sound", "is for a target that we ring: not a leg, nor blindly by refer")
+    if body.on_failure is not None and body.target.kind == "leg":
+        raise field_error("on_failure", "is for a target that is rung: two legs are joined at once")
+    try:
+        confirm, said = flow.confirmation(body.confirm_sound)
+        on_failure = flow.instead("on_failure", body.on_failure)
+        music = _music(body)
+    except flow.BadAnswer as error:
+        raise field_error(error.field, error.what) from error
+    if said and not attended:
+        raise field_error("confirm_sound.text", "is said to a target that is asked first: mode attended")
     return Transfer(
         target=target,
         attended=attended,
-        whisper=body.whisper,
+        whisper=said or body.whisper,
         via=body.via,
         trunk=body.trunk,
         timeout_s=float(body.timeout or 0.0),
-        music=body.dial_music.file if body.dial_music is not None else ringback,
+        music=music,
         headers=headers,
+        confirm=confirm,
+        on_failure=on_failure,
     )
+
+
+def _music(body: TransferCall) -> str:
+    """Raises BadAnswer."""
+    music = body.dial_music
+    if music is None:
+        return "ringback" if body.ringback not in (None, "", "none") else ""
+    if bool(music.file) is bool(music.media_url):
+        raise flow.BadAnswer("dial_music", "needs `file` or `media_url`")
+    return music.file or flow.url("dial_music.media_url", music.media_url)
 
 
 ROUTES = (

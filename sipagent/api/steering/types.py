@@ -1,10 +1,11 @@
 """What a call that is up can be told."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from sipagent.api.types import Cursor, Dialled, DialledOrNone, Name, Request, Response, Short
+from sipagent.dialplan.flow import Sound
 
 
 class Hangup(Request, kw_only=True, frozen=True):
@@ -24,11 +25,13 @@ class TransferTarget(Request, kw_only=True, frozen=True):
 
 
 class DialMusic(Request, kw_only=True, frozen=True):
-    """What the caller hears until the target answers."""
+    """What the caller hears until the target answers: `file` or `media_url`."""
 
     action: Literal["play"] = "play"
     # A WAV file is looked for beside the dialplan.
-    file: Annotated[str, Meta(pattern=r"^(ringback|silence|[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.wav)$")]
+    file: Annotated[str, Meta(pattern=r"^(ringback|silence|[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.wav)?$")] = ""
+    media_url: Annotated[str, Meta(max_length=2048)] = ""  # of a WAV file
+    loop: bool = True  # taken for compatibility: it is played over and over
 
 
 class TransferCall(Request, kw_only=True, frozen=True):
@@ -40,8 +43,8 @@ class TransferCall(Request, kw_only=True, frozen=True):
     ringback: Short | None = None  # anything but "" and "none": the caller hears it ring instead of hold music
     record: bool = False  # not served yet
     dial_music: DialMusic | None = None  # null is hold music, or what `ringback` says
-    confirm_sound: dict[str, Any] | None = None  # not served yet: must be left out
-    on_failure: dict[str, Any] | None = None  # not served yet: must be left out
+    confirm_sound: Sound | None = None  # played or said to the target before the caller comes
+    on_failure: Sound | None = None  # for the caller, who is back after that unless it hangs up
     # ours
     via: Literal["", "auto", "refer", "bridge"] = ""  # "" is what the trunk's `transfer` says
     trunk: Name = ""  # of a leg of ours; "" is the caller's
