@@ -330,7 +330,7 @@ class CallRegistry:
 
     def _steps(self, app: VoiceAppRecord | None, called: str, calling: str, trunk: str) -> matching.Match | None:
         if app is not None:
-            return steps_of(app, self.dialplans)
+            return flow_match(app.flow_url, app.fallback_url) if app.flow_url else steps_of(app, self.dialplans)
         onward = self.directory.trunk_of(called, trunk)
         return passing_on(onward, called) if onward is not None else matching.match(self.dialplans, called, calling)
 
