@@ -385,7 +385,13 @@ class Node:
         dialplans = load_folder(self._dialplan_folder, MANNERS)
         url = database_url(self.config, self.state)
         await asyncio.to_thread(store_engine.upgrade, url)
-        self.recorder = Recorder(url, backlog=self.config.store.backlog, node=self.config.node.name)
+        self.recorder = Recorder(
+            url,
+            folder=self.state / "journal",
+            spill_bytes=self.config.store.spill_mb << 20,
+            backlog=self.config.store.backlog,
+            node=self.config.node.name,
+        )
         left = saved.read_all(self.state / "calls")
         self.recorder.start(frozenset(call.id for call in left))
         self._exit.push_async_callback(self._close_recorder)

@@ -6,7 +6,6 @@ The file holds what was said, numbers, and keys of the line: it is its owner's a
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 import msgspec
 
 from sipagent.core.clock import Stamp
-from sipagent.core.events import EVENT_TYPES, Event, TurnEnded
+from sipagent.core.events import Event
 from sipagent.core.states import Direction, LegState, ToolStatus
 from sipagent.core.text import all_storable
 from sipagent.dialplan import model
 from sipagent.sip.protocol import Answered
 from sipagent.sip.sdp import Terms
-from sipagent.store.encoding import event_data
+from sipagent.store.encoding import packed, unpacked
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +101,10 @@ class SavedEvent(msgspec.Struct, kw_only=True):
 
     @classmethod
     def of(cls, event: Event) -> "SavedEvent":
-        if isinstance(event, TurnEnded):  # may hold anything that the record makes JSON of
-            event = replace(event, details=event_data(event)["details"])
-        return cls(kind=type(event).__name__, data=encoded(event))
+        return cls(kind=type(event).__name__, data=packed(event))
 
     def event(self) -> Event:
-        return msgspec.msgpack.decode(self.data, type=EVENT_TYPES[self.kind])
+        return unpacked(self.kind, self.data)
 
 
 class SavedCall(msgspec.Struct, kw_only=True):
@@ -133,7 +130,7 @@ class SavedCall(msgspec.Struct, kw_only=True):
     voice_app: str = ""
 
 
-def encoded(value: SavedCall | Event) -> bytes:
+def encoded(value: SavedCall) -> bytes:
     """As msgpack, which has no lone surrogates: text from outside may have them."""
     try:
         return msgspec.msgpack.encode(value)

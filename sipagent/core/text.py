@@ -9,6 +9,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def storable(text: str) -> str:
     """The text with NUL and lone surrogates replaced by U+FFFD."""
+    if text.isascii() and "\0" not in text:  # nearly all, and ten times as fast
+        return text
     return _UNSTORABLE.sub("\ufffd", text)
 
 

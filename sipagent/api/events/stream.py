@@ -139,7 +139,7 @@ class EventStreams:
 def event_out(event: Event) -> EventOut:
     data = event_data(event)
     return EventOut(
-        id=event_id(event, data),
+        id=event_id(event),
         type=type(event).__name__,
         call_id=call_of(event),
         leg_id=leg_of(event),
