@@ -128,15 +128,19 @@ class Bridge:
         return self._give_up(turn, acts[0]) if acts else None
 
     async def say(self, todo: Say) -> None:
-        """Into its turn, unless something else has come or is half said. Raises ProviderError."""
+        """Into its turn, unless something else has come. A clause that hangs half said goes on behind it.
+
+        Raises ProviderError.
+        """
         utterance = todo.turn.utterance
         rate = utterance.rate
         todo.turn.answer_ns = todo.turn.answer_ns or self._now()
         todo.turn.clause_ns = todo.turn.clause_ns or self._now()
         for clause in chunking.split(todo.text):
             pieces = [piece async for piece in self._voice.speak(clause, rate)]
-            if todo.turn.over or utterance.speaking:
+            if todo.turn.over or (utterance.speaking and utterance.queued):
                 return
+            utterance.set_aside()
             await utterance.say(clause, all_of(pieces), rate, self._now)
 
     def heard(self, latency: TurnLatency | None) -> None:

@@ -38,6 +38,7 @@ class Endpointer:
         self.last_voiced = -SAME_TURN_FRAMES - 1
         self.voiced_frames = 0  # of this utterance
         self.expecting = Expecting.ANYTHING
+        self.digits = 0  # of the answer that is expected, at most; 0 where nobody knows
         self.words: Words | None = None  # up to the pause that is on
         self.prosody: float | None = None  # of it
         self._pauses = pauses if pauses is not None else CallerPauses()
@@ -101,7 +102,13 @@ class Endpointer:
 
     def _known(self, silent: int) -> Known:
         return Known(
-            silent * FRAME_MS, self.voiced_ms, self.words, self.prosody, self.expecting, self._pauses.typical_ms
+            silence_ms=silent * FRAME_MS,
+            speech_ms=self.voiced_ms,
+            words=self.words,
+            prosody=self.prosody,
+            expecting=self.expecting,
+            digits=self.digits,
+            own_pause_ms=self._pauses.typical_ms,
         )
 
     def _end(self, decided: Wait | None) -> Change:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -281,6 +281,20 @@ class Agent(Protocol):
         have been another dialplan's.
         """
         ...
+
+
+@runtime_checkable
+class CountsDigits(Protocol):
+    """An agent that knows how many digits it has asked for."""
+
+    @property
+    def most_digits(self) -> int:
+        """Of the answer that is expected; 0 where nobody knows."""
+        ...
+
+
+def most_digits(agent: Agent) -> int:
+    return agent.most_digits if isinstance(agent, CountsDigits) else 0
 
 
 # --- what an agent may have done to its call ------------------------------------------------------------------

@@ -20,8 +20,11 @@ class KeyedAnswer:
         """Keys have been pressed for an answer that is not due yet."""
         return self._keys != ""
 
-    def press(self, key: str, expecting: Expecting, now: int) -> bool:
-        """Whether keys are an answer to what is asked for; `#` ends one and begins none."""
+    def press(self, key: str, expecting: Expecting, now: int, digits: int = 0) -> bool:
+        """Whether keys are an answer to what is asked for; `#` ends one and begins none.
+
+        So do as many as the answer has `digits`, where that is known.
+        """
         if expecting is not self._expecting:
             self._begin(expecting)
         if expecting not in _COMPLETE_AFTER_S or self._ended:
@@ -30,6 +33,7 @@ class KeyedAnswer:
             self._ended = self._keys != ""
         elif len(self._keys) < MOST:
             self._keys += key
+            self._ended = expecting is Expecting.DIGITS and len(self._keys) == digits
         self._last = now
         return True
 

@@ -74,9 +74,10 @@ class Listener:
         recogniser: Recogniser,
         events: ListenerEvents,
         turn_end: TurnEnd,
-        expecting: Callable[[], Expecting] = lambda: Expecting.ANYTHING,
+        expecting: Callable[[], tuple[Expecting, int]] = lambda: (Expecting.ANYTHING, 0),
         judge: TurnJudge | None = None,
     ) -> None:
+        """``expecting``: what is, when the caller begins to speak, and how many digits of it where they are known."""
         self._make_vad = make_vad
         self._vad: VoiceDetector | None = None
         self._rate = 0
@@ -160,7 +161,7 @@ class Listener:
     def _begin(self, started_ns: int) -> Heard:
         heard = self._heard = Heard(started_ns)
         heard.recognition = self._recogniser.begin(lambda words: self._words(heard, words))
-        self._endpointer.expecting = self._expecting()
+        self._endpointer.expecting, self._endpointer.digits = self._expecting()
         return heard
 
     def _words(self, heard: Heard, words: Words) -> None:

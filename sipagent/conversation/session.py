@@ -41,6 +41,7 @@ from sipagent.conversation.interfaces import (
     Recogniser,
     Tts,
     Words,
+    most_digits,
 )
 from sipagent.conversation.interruptions import Interruptions
 from sipagent.conversation.keyed import KeyedAnswer
@@ -126,7 +127,7 @@ class Session:
                 turn_strategies.make(manners.turn_end, settings, manners.language),
                 lambda: self._budget.endpointing_scale,
             ),
-            lambda: self._agent.expecting,
+            lambda: (self._agent.expecting, most_digits(self._agent)),
             judge,
         )
         floor = Floor(
@@ -207,7 +208,7 @@ class Session:
 
     def pressed(self, key: str) -> None:
         """The caller has pressed a key. It interrupts the agent, and is a part of the answer where one by keys fits."""
-        fits = self._keyed.press(key, self._agent.expecting, self._now())
+        fits = self._keyed.press(key, self._agent.expecting, self._now(), most_digits(self._agent))
         if fits and self._turn is not None and self._interruptions.may_yield(self._turn):
             self._interrupt()
 

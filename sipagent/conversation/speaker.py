@@ -27,6 +27,16 @@ class _Clause:
     protected: bool = False  # it must be heard whole
     sounds: list[bool] = field(default_factory=list)  # of each queued frame
     words: list[tuple[int, float]] = field(default_factory=list)  # where the voice tells: index in the text, frame
+    parted: bool = False  # some of it has been said before something else: `text` is the rest
+
+    def part(self) -> "_Clause":
+        """What has been queued of it, as a clause by itself; what is still to come is left here."""
+        said = self.heard(self.end)
+        part = _Clause(said, self.start, self.end, True, self.protected, self.sounds)
+        self.text = self.text.removeprefix(said).strip()
+        self.start = self.end = -1
+        self.sounds, self.words, self.parted = [], [], True
+        return part
 
     def heard(self, limit: int) -> str:
         """Its words that had left when the wire stood at `limit`."""
@@ -66,7 +76,7 @@ class Utterance:
     @property
     def text(self) -> str:
         """All that was to be said so far."""
-        return " ".join(clause.text for clause in self._clauses)
+        return " ".join(clause.text for clause in self._clauses if clause.text)
 
     @property
     def heard_text(self) -> str:
@@ -118,6 +128,11 @@ class Utterance:
         return any(clause.start >= 0 for clause in self._under_way)
 
     @property
+    def queued(self) -> bool:
+        """Something is on its way to the wire."""
+        return self._speaker.out.queued > 0
+
+    @property
     def done(self) -> bool:
         if self.interrupted:
             return True
@@ -150,7 +165,7 @@ class Utterance:
                 rest = np.concatenate([rest, pcm_of(piece)]) if len(rest) else pcm_of(piece)
                 whole = len(rest) - len(rest) % samples
                 frames = pauses.push(rest[:whole].reshape(-1, samples))
-                if isinstance(piece, Timed):
+                if isinstance(piece, Timed) and not clause.parted:  # else they count from another beginning
                     clause.words += [(index, sample / samples - pauses.dropped) for index, sample in piece.words]
                 await self._queue(clause, frames, rate, now)
                 rest = rest[whole:]
@@ -160,6 +175,12 @@ class Utterance:
         await self._queue(clause, np.concatenate([frames, pauses.finish(samples)]), rate, now)
         clause.whole = not self.interrupted
         self._settle()
+
+    def set_aside(self) -> None:
+        """Of a clause that hangs, what has been said is all before something else; the rest of it comes behind that."""
+        for clause in self._under_way:
+            if clause.start >= 0:
+                self._clauses[self._clauses.index(clause)] = clause.part()
 
     async def play(self, pcm: Pcm, rate: int, now: Callable[[], int], text: str = "") -> None:
         """Queues a recording as it is; `text` is what it says."""

@@ -41,17 +41,17 @@ class ByWords:
     def __init__(self, language: Lexicon, waits: Waits) -> None:
         self._language = language
         self._waits = waits
-        self._last: tuple[Words, Expecting, Reading] | None = None  # asked again at every frame of a pause
+        self._last: tuple[Words, Expecting, int, Reading] | None = None  # asked again at every frame of a pause
 
     def wait(self, known: Known) -> Wait:
         if known.words is None:
             return Wait(self._waits.unknown, "no words yet")
-        return self.judge(known.words, known.expecting, NO_MELODY)[0]
+        return self.judge(known.words, known, NO_MELODY)[0]
 
-    def judge(self, words: Words, expecting: Expecting, melody: float) -> tuple[Wait, Phrase]:
+    def judge(self, words: Words, known: Known, melody: float) -> tuple[Wait, Phrase]:
         """The wait for these words, spoken with this melody (0..1)."""
         waits = self._waits
-        phrase, why = self._read(words, expecting)
+        phrase, why = self._read(words, known.expecting, known.digits)
         match phrase:
             case Phrase.WHOLE:
                 ms: float = waits.whole
@@ -67,10 +67,11 @@ class ByWords:
                 ms = waits.open
         return Wait(round(ms), why), phrase
 
-    def _read(self, words: Words, expecting: Expecting) -> Reading:
-        if self._last is None or self._last[0] is not words or self._last[1] is not expecting:
-            self._last = (words, expecting, read(words.text, expecting, self._language))
-        return self._last[2]
+    def _read(self, words: Words, expecting: Expecting, digits: int) -> Reading:
+        last = self._last
+        if last is None or last[0] is not words or last[1] is not expecting or last[2] != digits:
+            self._last = last = (words, expecting, digits, read(words.text, expecting, self._language, digits))
+        return last[3]
 
 
 class ByMelody:
@@ -104,7 +105,7 @@ class Adaptive:
         if known.words.end_of_turn:
             return Wait(waits.told, "provider")
         melody = NO_MELODY if known.prosody is None else known.prosody
-        wait, phrase = self._words.judge(known.words, known.expecting, melody)
+        wait, phrase = self._words.judge(known.words, known, melody)
         if phrase in (Phrase.WHOLE, Phrase.SENTENCE):
             return wait
         # Who makes long pauses gets longer waits where a pause is to be feared.

@@ -25,6 +25,7 @@ class Known:
     words: Words | None = None  # of the whole utterance up to this pause; None until they are there
     prosody: float | None = None  # 0..1, how much the melody of the speech sounds finished; None when nobody can tell
     expecting: Expecting = Expecting.ANYTHING
+    digits: int = 0  # that the answer has at most, where digits are expected; 0 where nobody knows
     own_pause_ms: float = USUAL_PAUSE_MS  # what this caller's pauses within turns are like
 
 

@@ -69,8 +69,11 @@ class Reading(NamedTuple):
     why: str
 
 
-def read(text: str, expecting: Expecting, known: Lexicon) -> Reading:
-    """`text` as the recogniser writes it, with its punctuation if it makes any."""
+def read(text: str, expecting: Expecting, known: Lexicon, digits: int = 0) -> Reading:
+    """`text` as the recogniser writes it, with its punctuation if it makes any.
+
+    `digits` is how many the answer has at most, where that is known.
+    """
     words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
     mark = text.rstrip()[-3:]
     if not words:
@@ -79,7 +82,9 @@ def read(text: str, expecting: Expecting, known: Lexicon) -> Reading:
     if _last(words, known.hesitations):
         return Reading(Phrase.OPEN, "hesitation")
     counted = (
-        _address(text, words, expecting, known) or _digits(words, expecting, known) or _letters(words, expecting, known)
+        _address(text, words, expecting, known)
+        or _digits(words, expecting, known, digits)
+        or _letters(words, expecting, known)
     )
     if counted is not None:
         return counted
@@ -126,7 +131,7 @@ def _address(text: str, words: list[str], expecting: Expecting, known: Lexicon) 
     return Reading(Phrase.WHOLE, "address") if ending and dotted else Reading(Phrase.COUNTING, "address begun")
 
 
-def _digits(words: list[str], expecting: Expecting, known: Lexicon) -> Reading | None:
+def _digits(words: list[str], expecting: Expecting, known: Lexicon, wanted: int) -> Reading | None:
     """A number told digit by digit, at the end of what was said."""
     told, groups = 0, 0
     before = ""
@@ -144,6 +149,8 @@ def _digits(words: list[str], expecting: Expecting, known: Lexicon) -> Reading |
     asked = expecting is Expecting.DIGITS or before in known.numbers
     if not told or (not asked and (told < GROUPED_LEAST or (groups == 1 and told < GROUPED_LEAST + 1))):
         return None
+    if wanted and expecting is Expecting.DIGITS:
+        return Reading(Phrase.WHOLE if told >= wanted else Phrase.COUNTING, f"{told} of {wanted} digits")
     if told in known.telephone_digits:
         return Reading(Phrase.SENTENCE, f"{told} digits")
     return Reading(Phrase.COUNTING, f"{told} digits")

@@ -24,6 +24,15 @@ def test_digits_end_with_a_pause_or_the_hash_key():
     assert keyed.due(Expecting.DIGITS, 22 * SECOND) == "5"
 
 
+def test_as_many_digits_as_the_answer_has_end_it():
+    keyed = KeyedAnswer()
+    for key in "123":
+        keyed.press(key, Expecting.DIGITS, 0, 4)
+    assert keyed.due(Expecting.DIGITS, 0) is None
+    keyed.press("4", Expecting.DIGITS, 0, 4)
+    assert keyed.due(Expecting.DIGITS, 0) == "1234"
+
+
 @pytest.mark.parametrize("expecting", [Expecting.YES_NO, Expecting.CHOICE])
 def test_one_key_is_enough_where_one_is_asked_for(expecting):
     keyed = KeyedAnswer()

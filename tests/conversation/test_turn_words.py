@@ -77,6 +77,13 @@ def test_yes_may_be_the_beginning_of_something_where_nothing_was_asked():
     assert read("Yes.", Expecting.ANYTHING, ENGLISH).phrase is Phrase.SENTENCE
 
 
+def test_a_number_is_whole_with_as_many_digits_as_were_asked_for():
+    assert read("My PIN is 4 7 1.", Expecting.DIGITS, ENGLISH, 4).phrase is Phrase.COUNTING
+    assert read("4 7 1 1.", Expecting.DIGITS, ENGLISH, 4).phrase is Phrase.WHOLE
+    assert read("555 1234.", Expecting.DIGITS, ENGLISH, 8).phrase is Phrase.COUNTING  # not a local number here
+    assert read("4 7 1 1.", Expecting.ANYTHING, ENGLISH, 4).phrase is Phrase.COUNTING
+
+
 def test_any_text_at_all_is_read():
     for text in ("@", "@@@.", "1" * 5000, "a " * 5000, "\x00\ud800 ?", "…", "'’'", "١٢٣ 四"):
         read(text, Expecting.SPELLING, ENGLISH)

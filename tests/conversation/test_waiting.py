@@ -2,6 +2,7 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from sipagent.conversation.happenings import Ending
@@ -167,6 +168,38 @@ async def test_what_is_at_hand_is_said_when_the_voice_hangs():
     start = len(scene.wire.on_wire)
     await scene.run(6.0)
     assert longest_silence_s(scene, start) <= BOUND_S
+    await scene.end()
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_voice_that_hangs_within_a_clause_is_bridged_and_its_rest_comes_behind(again):
+    go_on = asyncio.Event()
+
+    class Halting(Voice):
+        """Stops in the middle; another begins again in its place, or it goes on."""
+
+        async def speak(self, text, rate):
+            half = np.full(rate, 5000, np.int16)
+            if text == "Hello.":
+                yield half
+                return
+            yield half
+            await go_on.wait()
+            if again:
+                yield half
+            yield half
+
+    scene = Scene(Echo(), ["one two three four"], manners=manners(), voice=Halting(), urgent=Voice())
+    await scene.until_quiet()
+    await scene.says()
+    start = len(scene.wire.on_wire)
+    await scene.run(4.5)
+    go_on.set()
+    await scene.until_quiet()
+    assert longest_silence_s(scene, start) <= BOUND_S
+    before, filler, after = scene.turns()[-1].heard_text.partition("One moment.")
+    assert filler and before
+    assert f"{before}{after}".split() == "You said one two three four.".split()
     await scene.end()
 
 

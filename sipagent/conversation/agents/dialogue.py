@@ -142,6 +142,11 @@ class Dialogue:
             return Expecting.YES_NO
         return _EXPECTED[self._intents[state.intent].slots[state.asking].kind]
 
+    def most_digits(self, state: State) -> int:
+        """Of the answer to the open question; 0 where it is none by digits, or may have any number."""
+        asked = self._intents[state.intent].slots.get(state.asking) if state.asking else None
+        return int(asked.digits.rpartition("-")[2]) if asked is not None and asked.digits else 0
+
     def begin(self, intent: str, text: str, today: dt.date) -> Move:
         """The caller wants this; what the words tell besides is taken."""
         state = self._take(State(intent=intent), text, today)

@@ -88,6 +88,10 @@ class IntentAgent:
     def expecting(self) -> Expecting:
         return self._dialogue.expecting(self._state)
 
+    @property
+    def most_digits(self) -> int:
+        return self._dialogue.most_digits(self._state)
+
     def checkpoint(self) -> object:
         return as_plain(self._state)
 
