@@ -19,6 +19,7 @@ import numpy as np
 from sipagent.api.backend import Backend
 from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
+from sipagent.backend.access import LiveAccess
 from sipagent.backend.calls import LiveCalls
 from sipagent.backend.node import LiveNode
 from sipagent.backend.resources import LiveResources
@@ -358,6 +359,7 @@ class Node:
         self.seal: Seal
         self._reads: StoreReads
         self._writes: StoreWrites
+        self._access: LiveAccess
         self.api: ApiServer | None = None
         self._phrases = PhraseCache(self.speech)
         self._preparing: asyncio.Task[int | None] | None = None
@@ -533,6 +535,9 @@ class Node:
         )
         self._exit.push_async_callback(self.resources.close)
         await self.resources.start()
+        self._access = LiveAccess(self._reads, self._writes, config.node.name)
+        self._exit.push_async_callback(self._access.close)
+        await self._access.start()
 
     async def _start_api(self) -> None:
         settings = self.config.api
@@ -543,6 +548,7 @@ class Node:
             steering=LiveSteering(self.registry),
             node=LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes),
             resources=self.resources,
+            access=self._access,
         )
         self.api = ApiServer(settings, backend, self.hub)
         self._exit.push_async_callback(self.api.close)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sipagent.api.access.backend import AccessBackend
 from sipagent.api.calls.backend import CallsBackend
 from sipagent.api.node.backend import NodeBackend
 from sipagent.api.resources.backend import ResourcesBackend
@@ -13,4 +14,5 @@ class Backend:
     calls: CallsBackend
     steering: SteeringBackend
     node: NodeBackend
+    access: AccessBackend
     resources: ResourcesBackend

@@ -7,6 +7,10 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
+from datetime import datetime
+
+from sipagent.core.ids import new_id
+from sipagent.store.access import ApiKeyRecord
 
 PREFIX = "sk_sipagent_"
 
@@ -15,6 +19,22 @@ def new_key() -> tuple[str, str]:
     """A new key and its hash for `ApiSettings.key_hashes`."""
     plain = PREFIX + secrets.token_urlsafe(32)
     return plain, hash_key(plain)
+
+
+def made_key(
+    name: str, scopes: list[str], rate_per_s: float | None, now: datetime, expires_at: datetime | None
+) -> tuple[str, ApiKeyRecord]:
+    """A new key, and what is kept of it."""
+    plain, hashed = new_key()
+    return plain, ApiKeyRecord(
+        id=new_id("key"),
+        name=name,
+        hash=hashed,
+        scopes=scopes,
+        rate_per_s=rate_per_s,
+        created_at=now,
+        expires_at=expires_at,
+    )
 
 
 def hash_key(plain: str) -> str:

@@ -103,7 +103,7 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
             "description": HTTPStatus(status).phrase,
             "content": {media: {"schema": {"type": "object"}}} if kind is None else _content(media, kind, schemas),
         }
-    every = (401, 429, 500) if route.needs_key else (500,)
+    every = (401, 403, 429, 500) if route.needs_key else (500,)
     for status in sorted({*route.refusals, *every} - set(route.answers)):
         content = _content("application/json", ErrorOut, schemas)
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}

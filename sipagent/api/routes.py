@@ -1,6 +1,7 @@
 """All topics of the API. A topic is a package of its own: handlers with their routes, types, and what they ask of
 the node."""
 
+from sipagent.api.access import handlers as access
 from sipagent.api.calls import handlers as calls
 from sipagent.api.events import handlers as events
 from sipagent.api.node import handlers as node
@@ -14,6 +15,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(apps.AppHandlers, apps.ROUTES),
     Topic(numbers.NumberHandlers, numbers.ROUTES),
     Topic(events.EventHandlers, events.ROUTES),
+    Topic(access.AccessHandlers, access.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
 )
 

@@ -29,6 +29,10 @@ class Route:
     streams: bool = False  # text/event-stream, without a time limit
     refusals: tuple[int, ...] = field(default=())  # beside those that every route can give
 
+    @property
+    def scope(self) -> str:
+        return "admin" if self.admin else "read" if self.method == "GET" else "control"
+
 
 V1 = "/api/v1"
 CALL = f"{V1}/voice/calls/{{call_id}}"

@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from sipagent.api.auth import Gate
 from sipagent.api.backend import Backend
-from sipagent.api.errors import Handler, in_one_shape
+from sipagent.api.errors import Handler, classify, in_one_shape
 from sipagent.api.events.stream import EventStreams
 from sipagent.api.openapi import document
 from sipagent.api.routes import ROUTES, TOPICS
@@ -24,6 +24,7 @@ from sipagent.core.events import EventHub
 log = logging.getLogger(__name__)
 
 MAX_BODY = 1 << 20
+MAX_PATH = 256  # characters of it in an audit row
 # At close, requests under way get this long; a client that reads nothing gets no longer.
 SHUTDOWN_S = 2.0
 
@@ -49,10 +50,11 @@ class ApiServer:
 
     def __init__(self, settings: ApiSettings, backend: Backend, hub: EventHub) -> None:
         self._settings = settings
-        self._gate = Gate(settings.key_hashes)
+        self._gate = Gate(settings.key_hashes, backend.access, settings.rate_per_s)
         self._streams = EventStreams(hub, heartbeat_s=settings.heartbeat_s, max_clients=settings.max_streams)
-        self._shared = Shared(self._gate, self._streams, msgspec.json.encode(document(ROUTES)))
+        self._shared = Shared(self._gate, self._streams, msgspec.json.encode(document(ROUTES)), backend.access)
         self._backend = backend
+        self._access = backend.access
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -109,11 +111,20 @@ class ApiServer:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             began = mono_ns()
-            if route.needs_key:
-                self._gate.check(request)
+            grant = self._gate.check(request, route.scope) if route.needs_key else None
             limit = None if route.streams else self._settings.request_timeout_s
-            async with asyncio.timeout(limit):
-                response = await handler(request)
+            status = 500
+            try:
+                async with asyncio.timeout(limit):
+                    response = await handler(request)
+                status = response.status
+            except Exception as error:
+                known = classify(error)
+                status = known.status if known is not None else 500
+                raise
+            finally:
+                if grant is not None and route.scope != "read":
+                    self._access.audit(grant.key_id, route.handler.__name__, request.path[:MAX_PATH], status)
             # the route's pattern, not its path or query: those hold ids and numbers
             took_ms = round((mono_ns() - began) / 1e6, 1)
             log.debug("api request", extra={"route": route.path, "status": response.status, "took_ms": took_ms})

@@ -10,6 +10,7 @@ class ApiSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     port: int = 8080  # 0 is any free port
     # SHA-256 of each key, as `sipagent key create` prints it; with none, the node makes one key and keeps it in api.key
     key_hashes: list[str] = []
+    rate_per_s: float = 1000.0  # requests of a key that has no rate of its own; beyond: 429. 0 is no limit
     request_timeout_s: float = 30.0  # a request that takes longer is answered with 504
     heartbeat_s: float = 15.0  # comment lines on a quiet event stream; proxies cut connections silent for 30 to 60 s
     max_streams: int = 100  # event streams at once; each may hold 1,000 events for a client that reads slowly

@@ -9,7 +9,7 @@ from sipagent.api.auth import HEADER as KEY_HEADER
 from sipagent.api.auth import Gate
 from sipagent.api.events.stream import EventStreams
 from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
-from sipagent.api.idempotency import Answer, IdempotencyTable
+from sipagent.api.idempotency import Answer, IdempotencyTable, KeptAnswers
 from sipagent.api.keys import hash_key
 from sipagent.core.clock import mono_ns
 
@@ -21,11 +21,11 @@ Work = Callable[[], Coroutine[Any, Any, Answer]]
 class Shared:
     """`openapi` is the document as it is served."""
 
-    def __init__(self, gate: Gate, streams: EventStreams, openapi: bytes) -> None:
+    def __init__(self, gate: Gate, streams: EventStreams, openapi: bytes, answers: KeptAnswers) -> None:
         self.gate = gate
         self.streams = streams
         self.openapi = openapi
-        self._once = IdempotencyTable()
+        self._once = IdempotencyTable(answers)
 
     async def done_once(self, request: web.Request, raw: bytes, work: Work) -> web.Response:
         """The answer of `work`, done once for each Idempotency-Key; `raw` is the request's body."""

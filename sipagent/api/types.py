@@ -13,6 +13,7 @@ _DIALLED = r"[!#-;=?-\[\]-~]"
 Dialled = Annotated[str, Meta(pattern=rf"^{_DIALLED}+{END}", min_length=1, max_length=256)]
 DialledOrNone = Annotated[str, Meta(pattern=rf"^{_DIALLED}*{END}", max_length=256)]
 Name = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_.-]*{END}", max_length=64)]
+Label = Annotated[str, Meta(pattern=rf"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*{END}", min_length=1, max_length=64)]
 Short = Annotated[str, Meta(max_length=512)]
 Instant = Annotated[datetime, Meta(tz=True)]  # always UTC
 Cursor = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -10,6 +10,7 @@ import pytest
 from sipagent.api.keys import new_key
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
+from sipagent.backend.access import LiveAccess
 from sipagent.backend.resources import LiveResources
 from sipagent.calls.directory import Directory
 from sipagent.calls.inventory import configured
@@ -63,8 +64,11 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
         lambda inventory: None,
     )
     await resources.start()
-    node = Node(hub, recorder, reads, resources)
+    access = LiveAccess(reads, writes, "test")
+    await access.start()
+    node = Node(hub, recorder, reads, resources, access)
     yield node
+    await access.close()
     await resources.close()
     await writes.close()
     await reads.close()
@@ -74,7 +78,7 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
 
 @pytest.fixture
 def settings() -> ApiSettings:
-    return ApiSettings(port=0, key_hashes=[KEY_HASH, OTHER_HASH], request_timeout_s=1.0, heartbeat_s=0.2, max_streams=3)
+    return ApiSettings(port=0, key_hashes=[KEY_HASH, OTHER_HASH], request_timeout_s=3.0, heartbeat_s=0.2, max_streams=3)
 
 
 @pytest.fixture

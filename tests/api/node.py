@@ -8,6 +8,7 @@ from sipagent.api.calls.backend import LiveCall, Originate
 from sipagent.api.node.backend import Health
 from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
+from sipagent.backend.access import LiveAccess
 from sipagent.backend.resources import LiveResources
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError
@@ -48,6 +49,7 @@ class Node:
     recorder: Recorder
     reads: StoreReads
     resources: LiveResources | None = None
+    access: LiveAccess | None = None
     status: str = "ok"
     delay_s: float = 0.0
     failure: Exception | None = None
@@ -57,8 +59,8 @@ class Node:
 
     @property
     def backend(self) -> Backend:
-        assert self.resources is not None
-        return Backend(calls=self, steering=self, node=self, resources=self.resources)
+        assert self.resources is not None and self.access is not None
+        return Backend(calls=self, steering=self, node=self, resources=self.resources, access=self.access)
 
     async def originate(self, request: Originate) -> str:
         self.asked.append(request)

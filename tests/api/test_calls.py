@@ -173,7 +173,7 @@ async def test_the_nodes_refusals_have_their_status(http: Http, node: Node, fail
 
 
 async def test_a_node_that_hangs_is_not_waited_for(http: Http, node: Node) -> None:
-    node.delay_s = 3
+    node.delay_s = 9
     answer = await http.post(f"{CALLS}/initiate", {"to_number": "+491"})
     assert answer.status == 504
 
@@ -215,9 +215,11 @@ class TestIdempotency:
         assert (await self.initiate(http, "k1")).status == 201
 
     async def test_a_call_placed_after_its_client_gave_up_is_not_placed_twice(self, http: Http, node: Node) -> None:
-        node.delay_s = 1.5  # longer than the server waits
+        node.delay_s = 4.0  # longer than the server waits
         assert (await self.initiate(http, "k1")).status == 504
-        await asyncio.sleep(0.7)
+        async with asyncio.timeout(20):
+            while not node.live:
+                await asyncio.sleep(0.05)
         answer = await self.initiate(http, "k1")
         assert (answer.status, answer.body["id"]) == (201, next(iter(node.live)))
         assert len(node.asked) == 1

@@ -5,10 +5,9 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from sipagent.api.resources.paging import PageOut, PageQuery, Words
-from sipagent.api.types import END, Cursor, Dialled, Instant, Name, Request, Response
+from sipagent.api.types import Cursor, Dialled, Instant, Label, Name, Request, Response
 
 Url = Annotated[str, Meta(max_length=2048)]
-Label = Annotated[str, Meta(pattern=rf"^[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*{END}", min_length=1, max_length=64)]
 Status = Literal["active", "inactive"]
 ApiVersion = Literal["2025-08-01", "2026-06-01"]
 NEWEST: ApiVersion = "2026-06-01"
