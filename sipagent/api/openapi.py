@@ -98,16 +98,20 @@ def _resolve(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, An
 def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, kind in route.answers.items():
-        media = "text/event-stream" if route.streams else "application/json"
+        media = "text/event-stream" if route.streams else route.media
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {media: {"schema": {"type": "object"}}} if kind is None else _content(media, kind, schemas),
+            "content": {media: {"schema": _own(media)}} if kind is None else _content(media, kind, schemas),
         }
     every = (401, 403, 429, 500) if route.needs_key else (500,)
     for status in sorted({*route.refusals, *every} - set(route.answers)):
         content = _content("application/json", ErrorOut, schemas)
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
     return responses
+
+
+def _own(media: str) -> dict[str, Any]:
+    return {"type": "string" if media == "text/plain" else "object"}
 
 
 def _content(media: str, kind: type[msgspec.Struct], schemas: _Schemas) -> dict[str, Any]:

@@ -4,6 +4,7 @@ the node."""
 from sipagent.api.access import handlers as access
 from sipagent.api.calls import handlers as calls
 from sipagent.api.events import handlers as events
+from sipagent.api.metrics import handlers as metrics
 from sipagent.api.node import handlers as node
 from sipagent.api.resources import apps, numbers
 from sipagent.api.routing import Route, Topic
@@ -17,6 +18,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(events.EventHandlers, events.ROUTES),
     Topic(access.AccessHandlers, access.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
+    Topic(metrics.MetricsHandlers, metrics.ROUTES),
 )
 
 ROUTES: tuple[Route, ...] = tuple(route for topic in TOPICS for route in topic.routes)

@@ -26,6 +26,7 @@ class Route:
     needs_key: bool = True
     admin: bool = False  # else keys may read, and those for control may do the rest
     idempotent: bool = False  # takes Idempotency-Key
+    media: str = "application/json"  # of an answer that is a document of its own
     streams: bool = False  # text/event-stream, without a time limit
     refusals: tuple[int, ...] = field(default=())  # beside those that every route can give
 

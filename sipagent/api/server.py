@@ -12,6 +12,7 @@ from sipagent.api.auth import Gate
 from sipagent.api.backend import Backend
 from sipagent.api.errors import Handler, classify, in_one_shape
 from sipagent.api.events.stream import EventStreams
+from sipagent.api.metrics.figures import Figures
 from sipagent.api.openapi import document
 from sipagent.api.routes import ROUTES, TOPICS
 from sipagent.api.routing import Route
@@ -52,7 +53,9 @@ class ApiServer:
         self._settings = settings
         self._gate = Gate(settings.key_hashes, backend.access, settings.rate_per_s)
         self._streams = EventStreams(hub, heartbeat_s=settings.heartbeat_s, max_clients=settings.max_streams)
-        self._shared = Shared(self._gate, self._streams, msgspec.json.encode(document(ROUTES)), backend.access)
+        figures = Figures(backend.node)
+        hub.subscribe(figures.count)
+        self._shared = Shared(self._gate, self._streams, figures, msgspec.json.encode(document(ROUTES)), backend.access)
         self._backend = backend
         self._access = backend.access
         self._runner: web.AppRunner | None = None

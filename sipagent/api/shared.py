@@ -11,6 +11,7 @@ from sipagent.api.events.stream import EventStreams
 from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sipagent.api.idempotency import Answer, IdempotencyTable, KeptAnswers
 from sipagent.api.keys import hash_key
+from sipagent.api.metrics.figures import Figures
 from sipagent.core.clock import mono_ns
 
 ACCOUNT = "default"  # there is one account so far
@@ -21,9 +22,12 @@ Work = Callable[[], Coroutine[Any, Any, Answer]]
 class Shared:
     """`openapi` is the document as it is served."""
 
-    def __init__(self, gate: Gate, streams: EventStreams, openapi: bytes, answers: KeptAnswers) -> None:
+    def __init__(
+        self, gate: Gate, streams: EventStreams, figures: Figures, openapi: bytes, answers: KeptAnswers
+    ) -> None:
         self.gate = gate
         self.streams = streams
+        self.figures = figures
         self.openapi = openapi
         self._once = IdempotencyTable(answers)
 
