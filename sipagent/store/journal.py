@@ -248,17 +248,19 @@ def _new_file(path: Path) -> Segment:
 
 
 def _reopen(path: Path) -> Segment | None:
-    """A segment of an earlier process, None for a file that is none. Raises OSError."""
+    """A segment of an earlier process, None for a file that has nothing to read. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        if os.fstat(descriptor).st_size != SEGMENT_BYTES:
-            memory = None
-        else:
-            memory = mmap.mmap(descriptor, SEGMENT_BYTES)
+        size = os.fstat(descriptor).st_size
+        memory = mmap.mmap(descriptor, size) if size >= _START else None
     finally:
         os.close(descriptor)
-    if memory is None or memory[: len(MAGIC)] != MAGIC:
-        _set_aside(path, "it is no whole segment")
+    if memory is None or memory[: len(MAGIC)] == bytes(len(MAGIC)):  # the process ended while it was being made
+        path.unlink()
+        return None
+    if memory[: len(MAGIC)] != MAGIC:
+        log.error("a file of the journal is none of ours and is set aside", extra={"file": path.name})
+        path.replace(path.with_suffix(".damaged"))
         return None
     segment = Segment(memory, path, left=True)
     (done,) = _DONE.unpack_from(memory, _DONE_AT)
@@ -281,8 +283,3 @@ def _reopen(path: Path) -> Segment | None:
     if segment.damaged:
         log.error("events in the journal are damaged", extra={"file": path.name, "damaged": segment.damaged})
     return segment
-
-
-def _set_aside(path: Path, why: str) -> None:
-    log.error("a file of the journal cannot be read and is set aside", extra={"file": path.name, "reason": why})
-    path.replace(path.with_suffix(".damaged"))

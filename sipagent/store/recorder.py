@@ -279,12 +279,12 @@ class Recorder:
     def _read(self, batch: Batch) -> list[Item]:
         items: list[Item] = []
         for body in batch.bodies:
-            seq, kind, data = msgspec.msgpack.decode(body, type=tuple[int, str, bytes])
             try:
+                seq, kind, data = msgspec.msgpack.decode(body, type=tuple[int, str, bytes])
                 event = unpacked(kind, data)
             except (KeyError, msgspec.DecodeError) as error:  # of another version
                 self._refused += 1
-                self._complain("an event in the journal cannot be read", where(error), kind)
+                self._complain("an event in the journal cannot be read", where(error))
                 continue
             items.append((event, event_values(event, seq)))
         return items
