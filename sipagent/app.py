@@ -21,13 +21,16 @@ from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.calls import LiveCalls
+from sipagent.backend.mutations import LiveMutations
 from sipagent.backend.node import LiveNode
+from sipagent.backend.recordings import LiveRecordings, kept_key
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.steering import LiveSteering
 from sipagent.calls import resuming, saved
 from sipagent.calls.directory import Directory
 from sipagent.calls.inventory import configured
 from sipagent.calls.music import sound_of
+from sipagent.calls.recording import Recordings
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall
 from sipagent.calls.saver import Saver
@@ -354,6 +357,7 @@ class Node:
         self.registry: CallRegistry
         self.registrar: Registrar
         self.trunks: TrunkWatch
+        self.recordings: Recordings
         self.web: WebClient
         self.resources: LiveResources
         self.seal: Seal
@@ -399,6 +403,9 @@ class Node:
         self._exit.push_async_callback(self._close_recorder)
         self.hub.subscribe(self.recorder.emit)
         self.hub.subscribe(log_event)
+        folder = Path(self.config.recordings.folder) if self.config.recordings.folder else self.state / "recordings"
+        self.recordings = Recordings(self.config.recordings, folder, self.hub)
+        self._exit.push_async_callback(self.recordings.close)
         if self._saver is not None:
             self._exit.push_async_callback(self._saver.close)
             self._saver.start()
@@ -433,6 +440,7 @@ class Node:
             conversation=self.config.conversation,
             limits=self.config.limits,
             waiting=self.config.waiting,
+            recordings=self.recordings,
             web=self.web,
             streams=streams,
             stream_settings=self.config.streams,
@@ -546,6 +554,8 @@ class Node:
         backend = Backend(
             calls=LiveCalls(self.registry, self._reads),
             steering=LiveSteering(self.registry),
+            mutations=LiveMutations(self.registry),
+            recordings=LiveRecordings(self.registry, self._reads, self.recordings.folder, kept_key(self.state)),
             node=LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes),
             resources=self.resources,
             access=self._access,

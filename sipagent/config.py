@@ -19,6 +19,7 @@ from sipagent.calls.settings import (
     AppSettings,
     LimitSettings,
     NumberSettings,
+    RecordingSettings,
     StreamSettings,
     WaitingSettings,
 )
@@ -65,6 +66,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limits: LimitSettings = LimitSettings()
     waiting: WaitingSettings = WaitingSettings()
     streams: StreamSettings = StreamSettings()
+    recordings: RecordingSettings = RecordingSettings()
     tools: ToolSettings = ToolSettings()
     web: WebSettings = WebSettings()
     store: StoreSettings = StoreSettings()

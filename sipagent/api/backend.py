@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from sipagent.api.access.backend import AccessBackend
 from sipagent.api.calls.backend import CallsBackend
+from sipagent.api.mutations.backend import MutationsBackend
 from sipagent.api.node.backend import NodeBackend
+from sipagent.api.recordings.backend import RecordingsBackend
 from sipagent.api.resources.backend import ResourcesBackend
 from sipagent.api.steering.backend import SteeringBackend
 
@@ -13,6 +15,8 @@ from sipagent.api.steering.backend import SteeringBackend
 class Backend:
     calls: CallsBackend
     steering: SteeringBackend
+    mutations: MutationsBackend
+    recordings: RecordingsBackend
     node: NodeBackend
     access: AccessBackend
     resources: ResourcesBackend

@@ -111,7 +111,7 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _own(media: str) -> dict[str, Any]:
-    return {"type": "string" if media == "text/plain" else "object"}
+    return {"type": "object" if media == "application/json" else "string"}
 
 
 def _content(media: str, kind: type[msgspec.Struct], schemas: _Schemas) -> dict[str, Any]:

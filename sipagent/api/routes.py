@@ -5,7 +5,9 @@ from sipagent.api.access import handlers as access
 from sipagent.api.calls import handlers as calls
 from sipagent.api.events import handlers as events
 from sipagent.api.metrics import handlers as metrics
+from sipagent.api.mutations import handlers as mutations
 from sipagent.api.node import handlers as node
+from sipagent.api.recordings import handlers as recordings
 from sipagent.api.resources import apps, numbers
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
@@ -15,6 +17,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(steering.SteeringHandlers, steering.ROUTES),
     Topic(apps.AppHandlers, apps.ROUTES),
     Topic(numbers.NumberHandlers, numbers.ROUTES),
+    Topic(mutations.MutationHandlers, mutations.ROUTES),
+    Topic(recordings.RecordingHandlers, recordings.ROUTES),
     Topic(events.EventHandlers, events.ROUTES),
     Topic(access.AccessHandlers, access.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),

@@ -23,6 +23,7 @@ class LiveCalls:
             ring_timeout_s=request.timeout_s,
             withhold=request.withhold,
             headers=request.headers,
+            record=request.record,
         )
 
     def live_calls(self) -> list[LiveCall]:

@@ -22,14 +22,15 @@ from sipagent.calls.bridging import Room
 from sipagent.calls.leg import Leg
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
+from sipagent.calls.recording import Recording, SavedRecording
 from sipagent.calls.saved import SavedTalk
 from sipagent.calls.services import Services
 from sipagent.calls.talking import Talk
 from sipagent.conversation.speaker import Utterance
 from sipagent.core import clock, errors
-from sipagent.core.errors import NotNow
+from sipagent.core.errors import NotNow, SipagentError
 from sipagent.core.events import CallEnded, Problem, RouteChosen, TurnEnded
-from sipagent.core.ids import CallId, new_turn_id
+from sipagent.core.ids import CallId, RecordingId, new_turn_id
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
@@ -81,6 +82,7 @@ class Call:
         self._beside: set[asyncio.Task[None]] = set()
         self.not_reached: Termination | None = None  # how dialling for the caller went last, where nobody answered
         self.held: asyncio.Event | None = None  # on hold by an order, until this is set
+        self.recording: Recording | None = None  # under way
         self._leaving: Leg | None = None  # its peer has sent us elsewhere, and may hang up before we are there
         self.room = Room(leg)
         self.leg = leg  # the one it speaks on
@@ -137,6 +139,38 @@ class Call:
         """Another of its legs is the caller's from now on, whose end is the call's."""
         self.room.take_over(leg)
         self.leg = leg
+        if self.recording is not None:
+            self.recording.follow(leg.port)
+
+    def record(self) -> RecordingId:
+        """Both sides from now on. Raises NotNow, CapacityError."""
+        self.check_up()
+        if self.recording is not None and not self.recording.ended:
+            raise NotNow("the call is being recorded already")
+        self.recording = self.services.recordings.begin(self.id, self.leg.id, self.leg.port)
+        self.progressed()
+        return self.recording.id
+
+    def start_recording(self) -> None:
+        """Unless it is recorded already; where it cannot be, that is a problem and the call goes on."""
+        if self.recording is None or self.recording.ended:
+            try:
+                self.record()
+            except SipagentError as error:
+                self.services.events.emit(Problem(at=clock.now(), call_id=self.id, where="recording", what=str(error)))
+
+    def stop_recording(self) -> RecordingId:
+        """Raises NotNow."""
+        recording, self.recording = self.recording, None
+        if recording is None or recording.ended:
+            raise NotNow("the call is not being recorded")
+        self.services.recordings.end(recording)
+        self.progressed()
+        return recording.id
+
+    def go_on_recording(self, saved: SavedRecording) -> None:
+        """What an earlier main has begun."""
+        self.recording = self.services.recordings.go_on(self.id, saved, self.leg.port)
 
     def leave(self, leg: Leg) -> None:
         """The end of this leg is not the call's, until `stay`: many who send us elsewhere hang up at once."""
@@ -155,11 +189,23 @@ class Call:
         if not self.leg.is_answered:
             raise NotNow("the call is not answered yet")
 
+    def check_ringing(self) -> None:
+        """Raises NotNow unless it rings here."""
+        if self.ended.done():
+            raise NotNow("the call is over")
+        if self.leg.is_answered:
+            raise NotNow("the call is answered already")
+        if self.leg.identity.direction is not Direction.INBOUND:
+            raise NotNow("the call is ours: it is the other side that answers")
+
     def check_free(self) -> None:
         """Raises NotNow unless it can leave what it is at."""
         self.check_up()
         if self.room.joined:
             raise NotNow("the caller is talking with somebody else already")
+        self._check_order()
+
+    def _check_order(self) -> None:
         if self._order is None or self._order.done():
             raise NotNow("the call is about to do something else")
 
@@ -168,6 +214,21 @@ class Call:
         self.check_free()
         assert self._order is not None
         self._order.set_result(order)
+
+    def answer_with(self, todo: Sequence[Step]) -> None:
+        """Leaves what it is at while it rings for these steps, or with none goes on behind it. Raises NotNow."""
+        self.check_ringing()
+        self._check_order()
+        assert self._order is not None
+
+        async def work() -> None:
+            await steps.answer(self)
+
+        if todo:
+            self.todo = list(todo)
+        else:
+            del self.todo[:1]
+        self._order.set_result(work)
 
     def beside(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Work that goes on beside the steps, at most until the call ends."""
@@ -256,6 +317,8 @@ class Call:
             work = asyncio.create_task(self._obey(order.result()), name=f"{self.id}/order")
 
     async def _obey(self, order: "Order") -> None:
+        if self.talk is not None:
+            self.talk.opening = ""  # whoever comes back to the agent is not greeted again
         await order()
         await steps.run(self)
 
@@ -274,6 +337,8 @@ class Call:
         if not self.ended.done():  # run() itself was cancelled: the node stops without patience
             self.hangup(EndedBy.SYSTEM, Cause.NODE_STOPPED)
         end = self.ended.result()
+        if self.recording is not None:  # the ports are open still
+            self.services.recordings.end(self.recording)
         try:
             work.cancel()
             for task in self._beside:

@@ -19,6 +19,7 @@ from sipagent.core.events import (
     LegCreated,
     LegEnded,
     LegHeld,
+    LegMuted,
     LegRinging,
     MediaFigures,
 )
@@ -86,6 +87,8 @@ class Leg:
         self._accepted = False  # we have said 200
         self._sends = True  # the peer hears us
         self.held = False  # by the peer
+        self.muted = False  # by an order: nobody hears the peer
+        self._receives = True  # as the SDP says
         self.on_held: Callable[[bool], None] | None = None
         self.is_early = False  # the caller hears us before the answer
         self.redirected_to: tuple[str, ...] = ()  # URIs, best first, of a 3xx
@@ -145,6 +148,7 @@ class Leg:
             state=self.state,
             accepted=self._accepted,
             held=self.held,
+            muted=self.muted,
             sends=self._sends,
             digits=self._record.digits,
             confirmation=self._confirmation,
@@ -165,6 +169,7 @@ class Leg:
         leg.state = saved.state
         leg._session_id, leg._codec, leg._sip_call_id = saved.session_id, saved.codec, saved.sip_call_id
         leg._accepted, leg.held, leg._sends = saved.accepted, saved.held, saved.sends
+        leg.muted = saved.muted
         if saved.offer:
             leg._offer, leg._offer_text = sdp.parse(saved.offer), saved.offer
         leg._record.digits, leg._record.remote_media = saved.digits, saved.remote_media
@@ -281,6 +286,16 @@ class Leg:
         self._key_source = others[0] if keys else None
         if self._key_source is not None:
             self._key_source._key_sinks.append(self)
+
+    def mute(self, on: bool) -> None:
+        """From now on nobody hears what the peer says or presses, the agent included, or again. The peer hears on."""
+        if self.muted is on:
+            return
+        self.muted = on
+        self.port.listen(self._receives and not on)
+        self._events.emit(LegMuted(at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, muted=on))
+        if self.on_held is not None:
+            self.on_held(self.held or on)
 
     def _pressed(self, digit: str, duration_ms: int, by_info: bool) -> None:
         for told in tuple(self.on_digit):
@@ -444,7 +459,7 @@ class Leg:
     def _connect(self, agreed: sdp.Negotiated) -> None:
         keys = agreed.crypto
         self._codec = agreed.codec
-        self._sends = agreed.send
+        self._sends, self._receives = agreed.send, agreed.receive
         self._keypad.telephone_event = agreed.telephone_event >= 0
         self._record.remote_media = with_port(agreed.host, agreed.port)
         self.port.connect(
@@ -453,7 +468,7 @@ class Leg:
             agreed.payload_type,
             agreed.telephone_event,
             send=agreed.send,
-            receive=agreed.receive,
+            receive=agreed.receive and not self.muted,
             telephone_event_in=agreed.telephone_event_in,
             comfort_noise=agreed.comfort_noise,
             rtcp_host=agreed.rtcp_host,
@@ -467,7 +482,7 @@ class Leg:
             self.held = not self._sends
             self._events.emit(LegHeld(at=clock.now(), call_id=self.identity.call_id, leg_id=self.id, held=self.held))
             if self.on_held is not None:
-                self.on_held(self.held)
+                self.on_held(self.held or self.muted)
 
     def _tell_media(self) -> None:
         self._lane.send(

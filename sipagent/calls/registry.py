@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +28,7 @@ from sipagent.core.rate import RateLimit
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan import matching
-from sipagent.dialplan.model import Dialplan
+from sipagent.dialplan.model import Dialplan, RecordStep
 from sipagent.media.client import MediaPort
 from sipagent.sip import identity, numbers, protocol, sdp
 from sipagent.sip.edge_script import FINAL
@@ -154,6 +155,7 @@ class CallRegistry:
         ring_timeout_s: float = 0.0,
         withhold: bool = False,
         headers: Mapping[str, str] = MappingProxyType({}),
+        record: bool = False,
     ) -> CallId:
         """Places a call that takes the named steps (a route's, steps' or dialplan's name; "" is the first route's), or
         asks ``flow_url`` what to do once it is answered.
@@ -170,6 +172,8 @@ class CallRegistry:
             match = matching.by_name(self.dialplans, steps or self.dialplans[0].name)
         if match is None:
             raise ConfigError(f"no route or steps named `{steps}` in the dialplans")
+        if record:
+            match = replace(match, steps=[RecordStep(), *match.steps])
         request = PlaceRequest(
             target=target,
             trunk=trunk,

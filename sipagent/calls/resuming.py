@@ -21,8 +21,8 @@ from sipagent.calls import bridging
 from sipagent.calls.leg import Leg
 from sipagent.calls.saved import SavedCall, events_of, steps_of
 from sipagent.core import clock
-from sipagent.core.events import CallEnded, CallResumed, Event, LegEnded, MediaFigures
-from sipagent.core.ids import CallId, LegId
+from sipagent.core.events import CallEnded, CallResumed, Event, LegEnded, MediaFigures, RecordingEnded
+from sipagent.core.ids import CallId, LegId, RecordingId
 from sipagent.core.states import LegState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
@@ -156,6 +156,8 @@ def _go_on(registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: in
         if leg not in (call.leg, other):
             leg.hangup(_cancelled(leg))
     step = call.todo[0] if call.todo else None
+    if saved.recording is not None:
+        call.go_on_recording(saved.recording)
     problem = "the main process died again and again" if to_end else _problem(call, step)
     if problem:
         _end(registry, call, problem)
@@ -236,6 +238,20 @@ def _close(registry: "CallRegistry", saved: SavedCall, why: str) -> None:
     for leg in saved.legs:
         if leg.id not in known:
             _close_leg(registry, call_id, leg.id, leg.state)
+    if saved.recording is not None:
+        registry.services.events.emit(
+            RecordingEnded(
+                at=clock.now(),
+                call_id=call_id,
+                leg_id=LegId(saved.recording.leg_id),
+                recording_id=RecordingId(saved.recording.id),
+                failed=True,
+                ms=0,
+                size=0,
+                sha256="",
+                detail="the node ended before the recording did: the file holds what was written until then",
+            )
+        )
     registry.services.events.emit(
         CallEnded(at=clock.now(), call_id=call_id, termination=_crashed(saved.answered_at is not None, why))
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sipagent.calls.recording import SavedRecording
 from sipagent.core.clock import Stamp
 from sipagent.core.events import Event
 from sipagent.core.states import Direction, LegState, ToolStatus
@@ -49,6 +50,7 @@ class SavedLeg(msgspec.Struct, kw_only=True):
     state: LegState
     accepted: bool
     held: bool
+    muted: bool = False
     sends: bool
     digits: int
     confirmation: Answered | None
@@ -124,6 +126,7 @@ class SavedCall(msgspec.Struct, kw_only=True):
     talk: SavedTalk | None
     legs: list[SavedLeg]
     speaks_on: str  # the leg
+    recording: SavedRecording | None = None  # under way
     joined: str  # the leg that the caller talks with, "" for none
     ended: bool
     events: list[SavedEvent]  # the last ones, which may not have reached the record

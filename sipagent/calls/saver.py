@@ -230,6 +230,7 @@ class Saver:
             legs=[leg.saved() for leg in call.legs if not leg.ended.done()],
             speaks_on=call.leg.id,
             joined=other.id if other is not None else "",
+            recording=call.recording.saved if call.recording is not None and not call.recording.ended else None,
             ended=notes.ended,
             events=notes.events(clock.mono_ns()),
         )

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from sipagent.calls.recording import Recordings
 from sipagent.calls.settings import LimitSettings, StreamSettings, WaitingSettings
 from sipagent.calls.streams.connection import Connector
 from sipagent.conversation.interfaces import Agent, CallControl, MakeDetector, Recogniser, Tts
@@ -36,6 +37,7 @@ class Services:
     conversation: ConversationSettings
     limits: LimitSettings
     waiting: WaitingSettings = WaitingSettings()
+    recordings: Recordings
     web: WebClient  # for every URL that somebody gives
     streams: Connector  # to applications that hear calls
     stream_settings: StreamSettings = StreamSettings()

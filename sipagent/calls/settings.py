@@ -93,3 +93,18 @@ class AclSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 ipaddress.ip_network(address, strict=False)
             except ValueError:
                 raise ValueError(f'`addresses` takes IP addresses and networks, not "{address}"') from None
+
+
+class RecordingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Recordings of calls: 16-bit stereo WAV files, the caller left, what the caller hears right."""
+
+    folder: str = ""  # where they are; "" is `recordings` in the state folder
+    max_minutes: int = 240  # of one recording; a minute has 1.9 MB at 8 kHz and twice as much at 16 kHz
+    min_free_mb: int = 500  # of the disk: with less no recording is begun, and those under way end
+    backlog_mb: int = 32  # waiting for a disk that is too slow; beyond, the recording has silence instead
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_minutes <= 1000:  # 4 GB, where a WAV file's own figures end
+            raise ValueError("max_minutes is 1 to 1000")
+        if self.min_free_mb < 0 or self.backlog_mb < 1:
+            raise ValueError("min_free_mb is 0 or more, backlog_mb 1 or more")

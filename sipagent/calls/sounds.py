@@ -21,6 +21,7 @@ FETCH_LIMIT_S = 15.0
 RATES = range(4000, 192_001)  # Hz
 CACHED_BYTES = 1 << 20  # a larger file, about a minute at 8 kHz, is read each time it is played
 CACHED_FILES = 32
+NOTHING = np.zeros(0, np.int16)
 
 
 def read_wav(path: Path, rate: int) -> Pcm:

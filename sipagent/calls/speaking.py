@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sipagent.calls import sounds
 from sipagent.calls.leg import Leg
 from sipagent.conversation import chunking
+from sipagent.conversation.interfaces import Pcm
 from sipagent.conversation.speaker import Speaker, Utterance
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 async def say(call: "Call", text: str) -> None:
     """Speaks a text to the caller, to its end; a voice that fails is a problem, not the end of the call."""
-    with _mouth(call, call.leg) as speaker:
+    with mouth(call, call.leg) as speaker:
         utterance = speaker.utterance()
         try:
-            await _speak(call, utterance, text)
+            await speak(call, utterance, text)
         finally:  # also when the call ends in the middle: the record tells how far it came
             call.spoke(utterance)
 
@@ -35,8 +36,8 @@ async def tell(call: "Call", leg: Leg, text: str, sound: str = "") -> None:
         if sound:
             await _play(call, leg, sound)
         if text:
-            with _mouth(call, leg) as speaker:
-                await _speak(call, speaker.utterance(), text)
+            with mouth(call, leg) as speaker:
+                await speak(call, speaker.utterance(), text)
 
     await while_up(leg, work())
 
@@ -47,17 +48,23 @@ async def play(call: "Call", file: str, times: int = 1) -> None:
     await _play(call, call.leg, file, times)
 
 
+async def read_sound(call: "Call", file: str, rate: int) -> Pcm:
+    """A WAV file beside the dialplan, or at a URL. Raises ConfigError."""
+    if sounds.is_url(file):
+        return await sounds.fetch_wav(call.services.web, file, rate)
+    return await asyncio.to_thread(sounds.read_wav, Path(call.match.dialplan.folder) / file, rate)
+
+
 async def _play(call: "Call", leg: Leg, file: str, times: int = 1) -> None:
     rate = leg.port.rate
-    if sounds.is_url(file):
-        try:
-            pcm = await sounds.fetch_wav(call.services.web, file, rate)
-        except ConfigError as error:
-            call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="play", what=str(error)))
-            return
-    else:
-        pcm = await asyncio.to_thread(sounds.read_wav, Path(call.match.dialplan.folder) / file, rate)
-    with _mouth(call, leg) as speaker:
+    try:
+        pcm = await read_sound(call, file, rate)
+    except ConfigError as error:
+        if not sounds.is_url(file):
+            raise
+        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="play", what=str(error)))
+        return
+    with mouth(call, leg) as speaker:
         for _ in range(times if len(pcm) else 0):
             utterance = speaker.utterance()
             await utterance.play(pcm, rate, clock.mono_ns)
@@ -81,8 +88,8 @@ async def while_up(leg: Leg, work: Coroutine[Any, Any, object]) -> bool:
     return True
 
 
-async def _speak(call: "Call", utterance: Utterance, text: str) -> None:
-    """Clause by clause."""
+async def speak(call: "Call", utterance: Utterance, text: str) -> None:
+    """Clause by clause; a voice that fails is a problem of the call."""
     try:
         for clause in chunking.split(text):
             rate = utterance.rate
@@ -94,7 +101,8 @@ async def _speak(call: "Call", utterance: Utterance, text: str) -> None:
 
 
 @contextmanager
-def _mouth(call: "Call", leg: Leg) -> Iterator[Speaker]:
+def mouth(call: "Call", leg: Leg) -> Iterator[Speaker]:
+    """Moved on by the leg's own frames, which nobody else gets meanwhile."""
     speaker = Speaker(leg.port, call.services.conversation.ahead_ms)
     leg.port.on_frames = lambda _frames: speaker.tick()
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, assert_never
 
@@ -27,6 +28,7 @@ from sipagent.dialplan.model import (
     Instead,
     PlayStep,
     PressStep,
+    RecordStep,
     RejectStep,
     RingStep,
     SayStep,
@@ -72,6 +74,8 @@ async def _step(call: "Call", step: Step) -> Sequence[Step] | None:
             await answer(call)
         case RingStep(seconds=seconds):
             await _ring(call, seconds)
+        case RejectStep() if call.leg.is_answered:  # by an order, meanwhile
+            pass
         case RejectStep(status=status, reason=reason):
             call.leg.reject(
                 status,
@@ -97,6 +101,9 @@ async def _step(call: "Call", step: Step) -> Sequence[Step] | None:
         case HoldStep(seconds=seconds, music=music):
             await answer(call)
             await holding.hold_for(call, seconds, music)
+        case RecordStep(action=action):
+            await answer(call)
+            _record(call, action)
         case TransferStep():
             await answer(call)
             await transfer(call, step)
@@ -150,7 +157,15 @@ async def answer(call: "Call") -> None:
 async def _ring(call: "Call", seconds: float) -> None:
     if not call.leg.is_answered:
         call.leg.ring()
-        await asyncio.sleep(seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(call.leg.answered.wait(), seconds)
+
+
+def _record(call: "Call", action: str) -> None:
+    if action == "start":
+        call.start_recording()
+    elif call.recording is not None and not call.recording.ended:
+        call.stop_recording()
 
 
 async def _press(call: "Call", digits: str) -> None:

@@ -63,6 +63,8 @@ async def talk(call: "Call", name: str) -> None:
             call.left = None
             await call.leg.port.flush()  # what stood in for us
     call.leg.port.leave(spec.away)
+    if spec.record:
+        call.start_recording()
     try:
         async with asyncio.timeout(spec.max_duration_s) as limit:
             while True:
@@ -184,7 +186,7 @@ async def _session(call: "Call", going_on: Talk, check: CalleeCheck | None) -> O
     def held(on: bool) -> None:
         session.held = on
 
-    held(leg.held)
+    held(leg.held or leg.muted)
     leg.on_held = held
     leg.on_digit.append(session.pressed)
     port.on_frames = session.on_frames if check is None else both(session.on_frames, check.on_frames)

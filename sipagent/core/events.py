@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from sipagent.core.clock import Stamp
 from sipagent.core.errors import where
-from sipagent.core.ids import CallId, LegId, StreamId, ToolCallId, TransferId, TurnId
+from sipagent.core.ids import CallId, GatherId, LegId, PlaybackId, RecordingId, StreamId, ToolCallId, TransferId, TurnId
 from sipagent.core.states import Direction, RegistrationState, ToolStatus, TransferState, TrunkState
 from sipagent.core.termination import Termination
 
@@ -333,6 +333,60 @@ class FlowAnswered(CallEvent):
     status: int  # of HTTP; 0 when there was none
     ms: float
     problem: str = ""  # why its answer cannot be used
+
+
+# --- recordings and what an operator has done ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingStarted(LegEvent):
+    """From now on both sides of the call are written to a file."""
+
+    recording_id: RecordingId
+    channels: int
+    rate: int  # samples per second
+    file: str  # relative to the folder of recordings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEnded(LegEvent):
+    """The file is complete, or `failed`: then it holds what could be written until then."""
+
+    recording_id: RecordingId
+    failed: bool
+    ms: int
+    size: int  # bytes of the file
+    sha256: str  # of the file, "" when it could not be read
+    detail: str = ""  # one sentence, where something is missing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegMuted(LegEvent):
+    """What the leg's peer says is heard by nobody from now on, or again."""
+
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaybackStarted(LegEvent):
+    playback_id: PlaybackId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaybackEnded(LegEvent):
+    playback_id: PlaybackId
+    reason: str  # "played", "key", "ended" (the call, or other orders), or a sentence about why it failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered(CallEvent):
+    """What the caller answered to a question that was asked over the API."""
+
+    gather_id: GatherId
+    by: str  # "digits", "speech" or "nothing"
+    digits: str = field(metadata=PRIVATE)
+    text: str = field(metadata=PRIVATE)
+    reason: str  # "complete", "silence" or "ended"
 
 
 # --- transfers ------------------------------------------------------------------------------------------------

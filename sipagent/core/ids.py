@@ -15,6 +15,9 @@ TurnId = NewType("TurnId", str)
 TransferId = NewType("TransferId", str)
 ToolCallId = NewType("ToolCallId", str)
 StreamId = NewType("StreamId", str)
+RecordingId = NewType("RecordingId", str)
+PlaybackId = NewType("PlaybackId", str)
+GatherId = NewType("GatherId", str)
 
 # Crockford's base 32: no letters that are mistaken for digits when read out to a colleague.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -64,3 +67,15 @@ def new_id(prefix: str) -> str:
 
 def new_stream_id() -> StreamId:
     return StreamId(_new("strm"))
+
+
+def new_recording_id() -> RecordingId:
+    return RecordingId(_new("rec"))
+
+
+def new_playback_id() -> PlaybackId:
+    return PlaybackId(_new("play"))
+
+
+def new_gather_id() -> GatherId:
+    return GatherId(_new("gather"))

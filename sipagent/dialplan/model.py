@@ -52,6 +52,12 @@ class HoldStep(_Part, frozen=True):
     music: str = ""  # as of `transfer`
 
 
+class RecordStep(_Part, frozen=True):
+    """Record the call from here on, both sides, or stop that. A call that is not answered yet is answered."""
+
+    action: Literal["start", "stop"] = "start"
+
+
 class AgentStep(_Part, frozen=True):
     """Let an agent talk with the caller until one of them ends it; a transfer the agent decides happens inside."""
 
@@ -194,6 +200,7 @@ Step = (
     | DialStep
     | PressStep
     | HoldStep
+    | RecordStep
     | TransferStep
     | StreamStep
     | HangupStep
@@ -324,6 +331,7 @@ class AgentSpec(_Part, frozen=True):
     barge_in: Literal["always", "words", "never"] | BargeInSpec = "always"
     turn_end: TurnEndName | TurnEndSpec = "silence"
     max_duration_s: float = 900.0
+    record: bool = False  # the call is recorded from here on
     callee: CalleeSpec | None = None  # of calls placed for it: who answers is found out
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,7 @@ from sipagent.media.rtp import FRAME, RATE
 from sipagent.media.telephone_event import QUEUED, check_keys
 
 MOST_AT_ONCE = 50  # frames, 1 s
+KEPT = 64  # frames that have left stay readable for so long (1.3 s), however much is queued behind them
 MAX_FIGURE = 2**31 - 1  # what a column of the record holds
 _RX_MASK = RX_FRAMES - 1
 _TX_MASK = TX_FRAMES - 1
@@ -35,6 +37,14 @@ class Frames(NamedTuple):
         """(n,) a key is held in the frame: what sounds there is no speech."""
         held: NDArray[np.bool_] = self.flags & FLAG_DIGIT != 0
         return held
+
+
+class Stretch(NamedTuple):
+    """What both sides of a line said in the same ticks; frames of 160 or 320 samples."""
+
+    position: int  # of the first frame, as of `Frames`
+    received: NDArray[np.int16]  # (n, 160 or 320)
+    sent: NDArray[np.int16] | None  # the same shape; None when nothing was
 
 
 class PortOwner(Protocol):
@@ -83,6 +93,7 @@ class MediaPort:
         self._rings.tx_mode[slot] = TxMode.FULL  # a main before us may have died while the agent was held
         self._final: MediaFigures | None = None
         self._at_close = (0, 0)  # written, played
+        self._received_at_close = 0
 
     def connect(
         self,
@@ -130,6 +141,13 @@ class MediaPort:
             self.source = None
         if self._final is None:
             self._owner.send(self.connected)
+
+    def listen(self, on: bool) -> None:
+        """Whether what the peer sends is taken, until `connect` says something else."""
+        if self.connected is not None:
+            self.connected = msgspec.structs.replace(self.connected, receive=on)
+            if self._final is None:
+                self._owner.send(self.connected)
 
     def go_on(self, connected: Connect | None, source: tuple[str, int] | None) -> None:
         """With what an earlier main had told the engine, and the engine has learned."""
@@ -188,7 +206,7 @@ class MediaPort:
         return self._rate
 
     def write(self, pcm: NDArray[np.int16]) -> int:
-        """Queues as many whole frames as fit (20 s, 10 s at 16 kHz); returns the samples taken. Never waits.
+        """Queues as many whole frames as fit (19 s, 9 s at 16 kHz); returns the samples taken. Never waits.
 
         `pcm` is one-dimensional at `rate`, its length a whole number of 20 ms, else ValueError.
         """
@@ -201,7 +219,7 @@ class MediaPort:
         ring, sent = rings.tx_pcm[slot] if frame == FRAME else rings.tx_wide[slot], rings.tx_sent[slot]
         room = len(ring)
         head = int(rings.tx_head[slot])
-        count = min(len(pcm) // frame, room - (head - int(rings.tx_tail[slot])))
+        count = min(len(pcm) // frame, room - KEPT - (head - int(rings.tx_tail[slot])))
         if count <= 0:
             return 0
         frames = pcm[: count * frame].reshape(count, frame)
@@ -237,6 +255,25 @@ class MediaPort:
         if count == 1:  # as mostly: looked up once a frame of each call
             return self._rings.beside_one(self.slot, position & mask)
         return self._rings.beside(self.slot, np.arange(position, position + count) & mask)
+
+    @property
+    def received(self) -> int:
+        """Frame position after the newest received one; it stands still while the engine does."""
+        return int(self._rings.rx_head[self.slot]) if self._final is None else self._received_at_close
+
+    def since(self, position: int) -> Stretch | None:
+        """Both sides from that frame on, as far as the ring still holds them; None when there is nothing new.
+
+        It must be asked for at least every `KEPT` frames.
+        """
+        head = self.received
+        if self._final is not None or head <= position:
+            return None
+        wide = self._rings.rate[self.slot] != RATE
+        ring = (self._rings.rx_wide if wide else self._rings.rx_pcm)[self.slot]
+        start = max(position, head - len(ring) + 2)  # the engine may be writing the frame after the newest one
+        places = np.arange(start, head) % len(ring)
+        return Stretch(start, ring[places], self._rings.beside(self.slot, places))
 
     @property
     def queued(self) -> int:
@@ -322,4 +359,5 @@ class MediaPort:
     def finish(self) -> None:
         if self._final is None:
             self._at_close = (self.written, self.played)
+            self._received_at_close = self.received
             self._final = self.figures()

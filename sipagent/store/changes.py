@@ -23,12 +23,14 @@ from sipagent.store.models import (
     Transfer,
     Turn,
 )
+from sipagent.store.resource_models import Recording
 
 CALLS = cast(Table, Call.__table__)
 LEGS = cast(Table, Leg.__table__)
 TURNS = cast(Table, Turn.__table__)
 TRANSFERS = cast(Table, Transfer.__table__)
 TOOL_CALLS = cast(Table, ToolCallRow.__table__)
+RECORDINGS = cast(Table, Recording.__table__)
 SIP_MESSAGES = cast(Table, SipMessageRow.__table__)
 QUALITY = cast(Table, Quality.__table__)
 REGISTRATIONS = cast(Table, Registration.__table__)
@@ -56,7 +58,7 @@ class Changes:
         if table is not CALLS and table is not EVENTS and row["call_id"] not in self._states:
             raise MissingCall("the call it belongs to is not in the record")
         self._inserts.setdefault(table, []).append(row)
-        if table in _STATEFUL or table is TOOL_CALLS:
+        if table in _STATEFUL or table in (TOOL_CALLS, RECORDINGS):
             self._new[row["id"]] = row
         if table in _STATEFUL:
             self._states[row["id"]] = row["state"]

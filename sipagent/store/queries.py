@@ -22,6 +22,7 @@ from sipagent.store.records import (
     EventRecord,
     FullCall,
     LegRecord,
+    RecordingRecord,
     RecordUnavailable,
     RegistrationRecord,
     SipMessageRecord,
@@ -29,6 +30,7 @@ from sipagent.store.records import (
     TransferRecord,
     TurnRecord,
 )
+from sipagent.store.resource_models import Recording
 
 READ_THREADS = 4
 
@@ -120,6 +122,17 @@ class Queries:
                 events=_records(events, EventRecord),
             )
 
+    def recordings(self, call_id: str) -> list[RecordingRecord]:
+        """Of one call, the oldest first."""
+        query = select(Recording).where(Recording.call_id == call_id).order_by(Recording.id)
+        with self._session() as session:
+            return _records(session.scalars(query), RecordingRecord)
+
+    def recording(self, recording_id: str) -> RecordingRecord | None:
+        with self._session() as session:
+            row = session.get(Recording, recording_id)
+            return _record(row, RecordingRecord) if row is not None else None
+
     def sip_messages(self, call_id: str) -> list[SipMessageRecord]:
         """The call's SIP messages, oldest first; those of one instant in the order of the lane."""
         rows = SipMessageRow
@@ -156,6 +169,12 @@ class StoreReads:
     async def sip_messages(self, call_id: str) -> list[SipMessageRecord]:
         return await self._read(lambda: self._queries.sip_messages(call_id))
 
+    async def recordings(self, call_id: str) -> list[RecordingRecord]:
+        return await self._read(lambda: self._queries.recordings(call_id))
+
+    async def recording(self, recording_id: str) -> RecordingRecord | None:
+        return await self._read(lambda: self._queries.recording(recording_id))
+
     async def registrations(self) -> list[RegistrationRecord]:
         return await self._read(self._queries.registrations)
 
@@ -186,9 +205,13 @@ def _filtered(wanted: CallFilter) -> Select[Any]:
 def _with_legs(session: Session, rows: Sequence[Call]) -> list[CallRecord]:
     ids = [row.id for row in rows]
     legs: dict[str, list[LegRecord]] = {call_id: [] for call_id in ids}
-    for leg in _records(session.scalars(select(Leg).where(Leg.call_id.in_(ids)).order_by(Leg.id)), LegRecord):
-        legs[leg.call_id].append(leg)
-    return [_record(row, CallRecord, legs=legs[row.id]) for row in rows]
+    recorded: dict[str | None, list[str]] = {}
+    columns = select(Recording.leg_id, Recording.id).where(Recording.call_id.in_(ids)).order_by(Recording.id)
+    for leg_id, recording_id in session.execute(columns):
+        recorded.setdefault(leg_id, []).append(recording_id)
+    for row in session.scalars(select(Leg).where(Leg.call_id.in_(ids)).order_by(Leg.id)):
+        legs[row.call_id].append(_record(row, LegRecord, recordings=recorded.get(row.id, [])))
+    return [_record(call, CallRecord, legs=legs[call.id]) for call in rows]
 
 
 def _records(rows: Iterable[Base], kind: type[_Record]) -> list[_Record]:

@@ -1,7 +1,7 @@
 """What the read side hands out: frozen values, by the same names as the columns."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -57,6 +57,23 @@ class LegRecord(msgspec.Struct, kw_only=True, frozen=True):
     dropped_ms: int | None
     jitter_ms: float | None
     digits_in: int | None
+    recordings: list[str] = []  # ids, oldest first; not a column
+
+
+class RecordingRecord(msgspec.Struct, kw_only=True, frozen=True):
+    id: str
+    call_id: str
+    leg_id: str | None
+    state: Literal["recording", "done", "failed", "erased"]
+    started_at: datetime
+    ended_at: datetime | None
+    ms: int | None
+    channels: int
+    rate: int
+    bytes: int | None
+    sha256: str | None
+    file: str  # relative to the folder of recordings
+    detail: str
 
 
 class CallRecord(msgspec.Struct, kw_only=True, frozen=True):

@@ -17,18 +17,24 @@ from sipagent.core.events import (
     DigitReceived,
     Event,
     FlowAnswered,
+    Gathered,
     IntentFulfilled,
     LegAnswered,
     LegCreated,
     LegEnded,
     LegHeld,
+    LegMuted,
     LegRinging,
     MediaInterrupted,
     MediaSourceChanged,
+    PlaybackEnded,
+    PlaybackStarted,
     Problem,
     ProcessEnded,
     ProcessStarted,
     PublicAddressChanged,
+    RecordingEnded,
+    RecordingStarted,
     RegistrationChanged,
     RouteChosen,
     SipMessage,
@@ -50,6 +56,7 @@ from sipagent.store.changes import (
     CALLS,
     LEGS,
     QUALITY,
+    RECORDINGS,
     SIP_MESSAGES,
     TOOL_CALLS,
     TRANSFERS,
@@ -172,6 +179,15 @@ def apply(changes: Changes, event: Event, node: str) -> None:
         case SipMessages():
             for message in event.messages:
                 changes.insert(SIP_MESSAGES, _message(event, message))
+        case RecordingStarted():
+            recording: Row = {"id": event.recording_id, "call_id": event.call_id, "leg_id": event.leg_id}
+            recording |= {"state": "recording", "started_at": at, "detail": ""}
+            file: Row = {"channels": event.channels, "rate": event.rate, "file": event.file}
+            changes.insert(RECORDINGS, recording | file)
+        case RecordingEnded():
+            written: Row = {"ended_at": at, "ms": event.ms, "bytes": event.size, "sha256": event.sha256 or None}
+            state = {"state": "failed" if event.failed else "done", "detail": event.detail}
+            changes.change(RECORDINGS, event.recording_id, written | state)
         case CallQuality():
             changes.insert(QUALITY, as_fields(event) | {"at": at})
         case RegistrationChanged():
@@ -206,6 +222,10 @@ def apply(changes: Changes, event: Event, node: str) -> None:
             | PublicAddressChanged()
             | MediaInterrupted()
             | AudioTrouble()
+            | LegMuted()
+            | PlaybackStarted()
+            | PlaybackEnded()
+            | Gathered()
             | Problem()
         ):
             pass  # the row in `events` is all there is to keep

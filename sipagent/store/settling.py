@@ -7,8 +7,10 @@ from sipagent.core.events import CallEnded
 from sipagent.core.ids import CallId
 from sipagent.core.states import LegState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
-from sipagent.store.changes import CALLS, EVENTS, LEGS, REGISTRATIONS, Changes, states_of
+from sipagent.store.changes import CALLS, EVENTS, LEGS, RECORDINGS, REGISTRATIONS, Changes, states_of
 from sipagent.store.rows import LIVE_STATES, ended, event_values
+
+CUT_OFF = "the node ended before the recording did: the file holds what was written until then"
 
 
 def close_orphans(connection: Connection, now: Stamp, node: str = "", but: frozenset[str] = frozenset()) -> int:
@@ -34,6 +36,10 @@ def _close(connection: Connection, call: Row[tuple[object, ...]], now: Stamp) ->
         changes.change(table, row.id, ended(_crashed(row.answered_at is not None)) | {"ended_at": last_seen})
     found_out = CallEnded(call_id=CallId(call.id), at=now, termination=_crashed(call.answered_at is not None))
     changes.insert(EVENTS, event_values(found_out, (last_seq or 0) + 1))
+    recorded = select(RECORDINGS.c.id).where(RECORDINGS.c.call_id == call.id, RECORDINGS.c.state == "recording")
+    for (recording_id,) in connection.execute(recorded):
+        cut_off = {"state": "failed", "ended_at": last_seen, "detail": CUT_OFF}
+        changes.change(RECORDINGS, recording_id, cut_off)
     changes.write(connection)
 
 

@@ -66,7 +66,7 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
     await resources.start()
     access = LiveAccess(reads, writes, "test")
     await access.start()
-    node = Node(hub, recorder, reads, resources, access)
+    node = Node(hub, recorder, reads, resources, access, folder=tmp_path / "recordings")
     yield node
     await access.close()
     await resources.close()

@@ -2,9 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sipagent.api.backend import Backend
 from sipagent.api.calls.backend import LiveCall, Originate
+from sipagent.api.mutations.backend import Answered, Ask, Play
 from sipagent.api.node.backend import Health
 from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
@@ -30,7 +32,7 @@ from sipagent.core.states import Direction, LegState, RegistrationState, TrunkSt
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
-from sipagent.store.records import CallFilter, CallPage, FullCall, SipMessageRecord
+from sipagent.store.records import CallFilter, CallPage, FullCall, RecordingRecord, SipMessageRecord
 
 MAX_CALLS = 40
 
@@ -51,6 +53,7 @@ class Node:
     resources: LiveResources | None = None
     access: LiveAccess | None = None
     status: str = "ok"
+    folder: Path = Path()  # of recordings
     delay_s: float = 0.0
     failure: Exception | None = None
     asked: list[Originate] = field(default_factory=list)
@@ -60,7 +63,15 @@ class Node:
     @property
     def backend(self) -> Backend:
         assert self.resources is not None and self.access is not None
-        return Backend(calls=self, steering=self, node=self, resources=self.resources, access=self.access)
+        return Backend(
+            calls=self,
+            steering=self,
+            mutations=self,
+            recordings=self,
+            node=self,
+            resources=self.resources,
+            access=self.access,
+        )
 
     async def originate(self, request: Originate) -> str:
         self.asked.append(request)
@@ -175,6 +186,47 @@ class Node:
 
     async def bring_in(self, call_id: str, guest: Guest) -> bool:
         return self._ordered(call_id, guest)
+
+    async def mute(self, call_id: str, leg_id: str, on: bool) -> bool:
+        return self._ordered(call_id, f"mute {leg_id} {on}")
+
+    async def press(self, call_id: str, leg_id: str, digits: str, duration_ms: int) -> bool:
+        return self._ordered(call_id, f"press {leg_id} {digits} {duration_ms}")
+
+    async def play(self, call_id: str, leg_id: str, wanted: Play) -> str:
+        return "play_1" if self._ordered(call_id, wanted) else ""
+
+    async def say(self, call_id: str, leg_id: str, text: str) -> bool:
+        return self._ordered(call_id, f"say {leg_id} {text}")
+
+    async def gather(self, call_id: str, wanted: Ask, wait_s: float) -> Answered | None:
+        answered = Answered(gather_id="gather_1", by="digits", digits="42", reason="complete")
+        return answered if self._ordered(call_id, wanted) else None
+
+    async def answer(self, call_id: str, dialplan: str) -> bool:
+        return self._ordered(call_id, f"answer {dialplan}")
+
+    async def reject(self, call_id: str, status: int, reason: str) -> bool:
+        return self._ordered(call_id, f"reject {status} {reason}")
+
+    async def start_recording(self, call_id: str) -> str:
+        return "rec_1" if self._ordered(call_id, "record") else ""
+
+    async def stop_recording(self, call_id: str) -> str:
+        return "rec_1" if self._ordered(call_id, "stop recording") else ""
+
+    async def recordings(self, call_id: str) -> list[RecordingRecord]:
+        return await self.reads.recordings(call_id)
+
+    async def recording(self, recording_id: str) -> RecordingRecord | None:
+        return await self.reads.recording(recording_id)
+
+    def recording_file(self, recording: RecordingRecord) -> Path:
+        return self.folder / recording.file
+
+    @property
+    def recording_key(self) -> bytes:
+        return b"k" * 32
 
     def _ordered(self, call_id: str, order: object) -> bool:
         if self.failure is not None:

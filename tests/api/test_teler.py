@@ -49,7 +49,7 @@ async def test_the_sync_client_places_finds_and_ends_a_call(node: Node) -> None:
     node.originate = recorded_at_once  # type: ignore[method-assign]
     told = await asyncio.to_thread(sync_story)
     created, retrieved = told["created"], told["retrieved"]
-    assert (created.from_number, created.to_number, created.record) == ("+49301", "+49302", False)
+    assert (created.from_number, created.to_number, created.record) == ("+49301", "+49302", True)
     assert node.asked[0].dialplan == "front-desk"
     assert [call.id for call in told["listed"].data] == [created.id] and not told["listed"].has_more
     assert (retrieved.id, retrieved.state, retrieved.direction) == (created.id, "answered", "outbound")

@@ -3,14 +3,16 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sipagent.calls.recording import Recordings
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.services import Services
-from sipagent.calls.settings import LimitSettings
+from sipagent.calls.settings import LimitSettings, RecordingSettings
 from sipagent.calls.streams.connection import Connector
 from sipagent.conversation.prosody import NoJudge
 from sipagent.conversation.settings import ConversationSettings
@@ -131,6 +133,7 @@ class World:
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
             web=WebClient(Guard()),
             streams=Connector(Guard(), 5.0),
+            recordings=Recordings(RecordingSettings(), Path(), self),
             media_host=lambda _peer: "127.0.0.1",
         )
         self.registry = CallRegistry(services, [plan])

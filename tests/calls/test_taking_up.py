@@ -120,6 +120,7 @@ async def test_what_a_tool_did_in_the_lost_turn_is_known(tmp_path: Path, answers
         flows_asked=0,
         talk=SimpleNamespace(agent=agent, history=history),
         room=SimpleNamespace(other=None),
+        recording=None,
         legs=[],
         leg=SimpleNamespace(id="leg_1"),
     )

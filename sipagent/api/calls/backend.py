@@ -20,6 +20,7 @@ class Originate(msgspec.Struct, kw_only=True, frozen=True):
     trunk: str = ""
     timeout_s: float = 0.0  # 0 is the node's own
     withhold: bool = False  # the calling number
+    record: bool = False
     headers: dict[str, str] = {}
 
 

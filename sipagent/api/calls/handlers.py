@@ -55,7 +55,7 @@ class CallHandlers:
                 from_number=wanted.from_number,
                 to_number=wanted.to_number,
                 status_callback_url=None,
-                record=False,
+                record=wanted.record,
             )
             return Answer(201, msgspec.json.encode(started))
 
@@ -129,6 +129,7 @@ def _originate(body: CreateCall) -> Originate:
         trunk=body.trunk,
         timeout_s=body.timeout_s or 0.0,
         withhold=body.withhold,
+        record=body.record,
         headers=body.custom_headers,
     )
 

@@ -86,7 +86,7 @@ def leg_out(leg: LegRecord) -> LegOut:
         from_number=leg.from_number,
         to_number=leg.to_number,
         parent_leg_id=leg.parent_leg_id,
-        recordings=[],
+        recordings=leg.recordings,
         created_at=leg.setup_at,
         answered_at=leg.answered_at,
         ended_at=leg.ended_at,

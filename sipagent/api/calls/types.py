@@ -34,7 +34,7 @@ class CreateCall(Request, kw_only=True, frozen=True):
     )
     flow_url: Annotated[str, Meta(max_length=2048)] = ""  # asked what to do; "dialplan:NAME" is the same as `dialplan`
     status_callback_url: Annotated[str, Meta(max_length=2048)] = ""  # not served yet: must be empty
-    record: bool = False  # not served yet: the answer says false
+    record: bool = False  # both sides, from the answer on
     withhold: bool = False  # keep the calling number from the callee
     # Of the INVITE; the trunk's `headers_out` says which may leave.
     custom_headers: Annotated[dict[str, str], Meta(max_length=16)] = {}

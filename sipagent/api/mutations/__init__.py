@@ -1,0 +1,1 @@
+"""What a call that is up can be made to hear, to say and to answer."""

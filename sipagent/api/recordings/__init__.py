@@ -1,0 +1,1 @@
+"""Recordings: started and stopped, listed, and downloaded by signed URLs."""
