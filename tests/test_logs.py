@@ -88,7 +88,12 @@ def test_every_field_that_holds_a_number_or_words_is_marked_private():
         if spec.metadata.get("private")
     }
     told = {("CallerTold", field) for field in ("name", "headers", "diversions")} | {("SipMessages", "messages")}
-    told |= {("TurnEnded", "details"), ("ToolCalled", "arguments"), ("IntentFulfilled", "values")}
+    told |= {
+        ("TurnEnded", "details"),
+        ("ToolCalled", "arguments"),
+        ("IntentFulfilled", "values"),
+        ("Gathered", "digits"),
+    }
     assert open_fields | told == marked
     assert private_fields(next(events())) == {"from_number", "to_number"}
 

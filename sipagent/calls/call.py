@@ -193,10 +193,8 @@ class Call:
         """Raises NotNow unless it rings here."""
         if self.ended.done():
             raise NotNow("the call is over")
-        if self.leg.is_answered:
-            raise NotNow("the call is answered already")
-        if self.leg.identity.direction is not Direction.INBOUND:
-            raise NotNow("the call is ours: it is the other side that answers")
+        if not self.leg.may_be_answered:
+            raise NotNow("the call does not ring here any more")
 
     def check_free(self) -> None:
         """Raises NotNow unless it can leave what it is at."""

@@ -185,6 +185,11 @@ class Leg:
         """Another main can take it up: it is answered, or we have said so and the ACK is on its way."""
         return not self.ended.done() and (self.is_answered or self._accepted)
 
+    @property
+    def may_be_answered(self) -> bool:
+        """It rings here, and we have not said 200."""
+        return self.identity.direction is Direction.INBOUND and not (self._accepted or self.ended.done())
+
     def created(self, sip_call_id: str) -> None:
         self._sip_call_id = sip_call_id
         self._events.emit(

@@ -196,3 +196,18 @@ def test_no_free_connection_is_a_record_that_cannot_be_read(sqlite_url: str, mon
     with pytest.raises(RecordUnavailable, match="every connection to it is in use"):
         queries.list_calls()
     queries.close()
+
+
+async def test_recordings_are_found_by_call_by_id_and_with_their_leg(url: str, queries: Queries) -> None:
+    story = Story()
+    recorder = Recorder(url)
+    for item in [*story.arrives(), *story.is_answered(), *story.other_facts(5.0), *story.ends()]:
+        recorder.emit(item)
+    recorder.start()
+    assert await recorder.close() == 0
+    (found,) = queries.recordings(story.call_id)
+    assert (found.state, found.ms, found.bytes, found.leg_id) == ("done", 9000, 288_044, story.leg_id)
+    assert queries.recording(found.id) == found and queries.recording("rec_none") is None
+    full = queries.get_call(story.call_id)
+    assert full is not None and full.call.legs[0].recordings == [found.id]
+    assert queries.recordings("call_none") == []
