@@ -111,6 +111,7 @@ async def test_what_a_tool_did_in_the_lost_turn_is_known(tmp_path: Path, answers
     call: Any = SimpleNamespace(
         id="call_test",
         trunk="",
+        voice_app="",
         match=SimpleNamespace(dialplan=SimpleNamespace(name="test"), route="desk", steps=[]),
         todo=[],
         started=clock.now(),
