@@ -26,8 +26,10 @@ from sipagent.backend.node import LiveNode
 from sipagent.backend.recordings import LiveRecordings, kept_key
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.steering import LiveSteering
+from sipagent.backend.webhooks import Webhooks
 from sipagent.calls import resuming, saved
 from sipagent.calls.directory import Directory
+from sipagent.calls.hooks import Hooks
 from sipagent.calls.inventory import configured
 from sipagent.calls.music import sound_of
 from sipagent.calls.recording import Recordings
@@ -63,6 +65,7 @@ from sipagent.core.events import (
     PartialTranscript,
     ProcessEnded,
     SipMessages,
+    WebhookDue,
     as_fields,
     private_fields,
 )
@@ -412,6 +415,7 @@ class Node:
             self.hub.subscribe(self._saver.emit)
 
         vad = make_vad(self.config.speech)
+        self._hook_key = hook_key(self.config.web.secret, self.state)
         self.web = WebClient(Guard(self.config.web.allow, "[web] allow"))
         self._exit.push_async_callback(self.web.close)
         streams = Connector(self.web.guard, self.config.streams.connect_s)
@@ -445,12 +449,17 @@ class Node:
             streams=streams,
             stream_settings=self.config.streams,
             web_settings=self.config.web,
-            hook_key=hook_key(self.config.web.secret, self.state),
+            key_of=self._key_of,
             media_host=self.nat.media_towards,
         )
         directory = Directory()
         self.registry = CallRegistry(services, dialplans, self._saver, directory)
         await self._load_resources(url, directory)
+        self.webhooks = Webhooks(self._reads, self._writes, self.web, self._key_of)
+        self._exit.push_async_callback(self.webhooks.close)
+        self._hooks = Hooks(self._webhook_of, self._due)
+        self.hub.subscribe(self._hooks.take)
+        self.webhooks.start()
         self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
         locator = Locator(
             DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile(), ipv6=bool(self.config.sip.host6)
@@ -520,8 +529,29 @@ class Node:
             )
         log.warning("calls of an earlier main are taken up", extra={"calls": len(left), "going_on": going_on})
 
+    def _webhook_of(self, app_id: str) -> str:
+        app = self.registry.directory.app(app_id)
+        return app.webhook_url if app is not None else ""
+
+    def _key_of(self, app_id: str) -> bytes:
+        """What signs for this app, "" for none. Raises NotSealedByUs, or ValueError for what is no signing secret."""
+        inventory = self.registry.directory.inventory
+        app = inventory.apps.get(app_id)
+        secret = inventory.secrets.get(app.secret_id) if app is not None and app.secret_id else None
+        if secret is None:
+            return self._hook_key
+        try:
+            return key_of(self.seal.open(secret.value))
+        except ValueError as error:
+            raise ValueError(f"the app's secret: {error}") from error
+
+    def _due(self, event: WebhookDue) -> None:
+        self.recorder.emit(event)
+        self.webhooks.due()
+
     def _replay(self, event: Event) -> None:
         self.recorder.emit(event)  # which knows those that it has
+        self._hooks.take(event)
         if self._saver is not None:
             self._saver.replay(event)
 
@@ -558,6 +588,7 @@ class Node:
             recordings=LiveRecordings(self.registry, self._reads, self.recordings.folder, kept_key(self.state)),
             node=LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes),
             resources=self.resources,
+            webhooks=self.webhooks,
             access=self._access,
         )
         self.api = ApiServer(settings, backend, self.hub)

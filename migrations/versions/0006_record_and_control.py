@@ -175,6 +175,7 @@ def upgrade() -> None:
         sa.Column("last_status", sa.Integer()),
         sa.Column("last_error", TEXT, nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("last_try_at", INSTANT),
         sa.Column("delivered_at", INSTANT),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
     )

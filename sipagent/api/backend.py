@@ -9,6 +9,7 @@ from sipagent.api.node.backend import NodeBackend
 from sipagent.api.recordings.backend import RecordingsBackend
 from sipagent.api.resources.backend import ResourcesBackend
 from sipagent.api.steering.backend import SteeringBackend
+from sipagent.api.webhooks.backend import WebhooksBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +21,4 @@ class Backend:
     node: NodeBackend
     access: AccessBackend
     resources: ResourcesBackend
+    webhooks: WebhooksBackend

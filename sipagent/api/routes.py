@@ -11,6 +11,7 @@ from sipagent.api.recordings import handlers as recordings
 from sipagent.api.resources import apps, numbers
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
+from sipagent.api.webhooks import handlers as webhooks
 
 TOPICS: tuple[Topic, ...] = (
     Topic(calls.CallHandlers, calls.ROUTES),
@@ -20,6 +21,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(mutations.MutationHandlers, mutations.ROUTES),
     Topic(recordings.RecordingHandlers, recordings.ROUTES),
     Topic(events.EventHandlers, events.ROUTES),
+    Topic(webhooks.WebhookHandlers, webhooks.ROUTES),
     Topic(access.AccessHandlers, access.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
     Topic(metrics.MetricsHandlers, metrics.ROUTES),

@@ -20,6 +20,7 @@ class LiveCalls:
             from_number=request.from_number,
             steps=request.dialplan,
             flow_url=request.flow_url,
+            status_callback_url=request.status_callback_url,
             ring_timeout_s=request.timeout_s,
             withhold=request.withhold,
             headers=request.headers,

@@ -89,11 +89,6 @@ class Call:
         self.adopt(leg, main=True)
 
     @property
-    def hook_key(self) -> bytes:
-        """That signs what is asked about it."""
-        return self.services.hook_key
-
-    @property
     def first_leg(self) -> Leg:
         return self.legs[0]
 

@@ -10,7 +10,7 @@ from sipagent.calls.outbound import PlaceRequest, let_go_if_left
 from sipagent.calls.speaking import tell
 from sipagent.core import clock
 from sipagent.core.errors import SipagentError
-from sipagent.core.events import Problem
+from sipagent.core.events import CallbackWanted, Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.model import DialStep, Instead
@@ -30,6 +30,9 @@ NOT_EVEN_A_LEG = Termination(
 
 async def dial(call: "Call", step: DialStep) -> str | Instead:
     """What to do instead of the next step; "" for the next one, after the talk."""
+    if step.status_callback_url:
+        wanted = CallbackWanted(at=clock.now(), call_id=call.id, url=step.status_callback_url, later=True)
+        call.services.events.emit(wanted)
     waits_unanswered = not call.leg.is_answered and call.leg.identity.direction is Direction.INBOUND
     if waits_unanswered:
         call.leg.ring()

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sipagent.core import clock
+from sipagent.core.errors import SipagentError
 from sipagent.core.events import FlowAnswered, Problem
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, EndedBy
 from sipagent.dialplan import flow
-from sipagent.dialplan.flow import Action, BadAnswer
+from sipagent.dialplan.flow import Action
 from sipagent.dialplan.matching import Match
 from sipagent.dialplan.model import Dialplan, Step, WebhookStep
 from sipagent.dialplan.variables import kept
-from sipagent.web.client import WebError
 from sipagent.web.signing import signed
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ async def _try(call: "Call", step: WebhookStep, url: str, *, fallback: bool) -> 
     try:
         settings = call.services.web_settings
         body = msgspec.json.encode(_question(call))
+        key = call.services.key_of(call.voice_app)
         message_id = f"flow_{call.id}_{call.flows_asked}"
-        headers = {"Content-Type": "application/json", **signed(call.hook_key, message_id, began.wall, body)}
+        headers = {"Content-Type": "application/json", **signed(key, message_id, began.wall, body)}
         answer = await call.services.web.post(
             url, body, headers, timeout_s=settings.flow_timeout_s, max_bytes=flow.MAX_ANSWER
         )
@@ -73,7 +74,7 @@ async def _try(call: "Call", step: WebhookStep, url: str, *, fallback: bool) -> 
             action = type(asked_for).__name__.lower()
         else:
             problem = f"the server answered {status}"
-    except (WebError, BadAnswer, ValueError) as error:
+    except (SipagentError, ValueError) as error:
         problem = str(error)
     now = clock.now()
     call.services.events.emit(

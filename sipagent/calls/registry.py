@@ -22,7 +22,7 @@ from sipagent.calls.services import Services
 from sipagent.core import clock, errors
 from sipagent.core.context import current_call
 from sipagent.core.errors import CapacityError, ConfigError, NotNow, SipagentError
-from sipagent.core.events import CallCreated, CallEnded, CallerTold, CallRefused, Problem
+from sipagent.core.events import CallbackWanted, CallCreated, CallEnded, CallerTold, CallRefused, Problem
 from sipagent.core.ids import CallId, LegId, new_call_id
 from sipagent.core.rate import RateLimit
 from sipagent.core.states import Direction
@@ -152,6 +152,7 @@ class CallRegistry:
         from_number: str = "",
         steps: str = "",
         flow_url: str = "",
+        status_callback_url: str = "",
         ring_timeout_s: float = 0.0,
         withhold: bool = False,
         headers: Mapping[str, str] = MappingProxyType({}),
@@ -198,6 +199,10 @@ class CallRegistry:
                 trunk=attempts[0].account,
             )
         )
+        if status_callback_url:
+            self.services.events.emit(
+                CallbackWanted(at=clock.now(), call_id=call_id, url=status_callback_url, later=False)
+            )
         call = self.register(call_id, leg, match, attempts[0].account)
         call.place_first(request, attempts)
         self._outbound.ring(leg, request, attempts[0])

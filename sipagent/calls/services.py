@@ -42,7 +42,7 @@ class Services:
     streams: Connector  # to applications that hear calls
     stream_settings: StreamSettings = StreamSettings()
     web_settings: WebSettings = WebSettings()
-    hook_key: bytes = b""  # signs what is asked of flow URLs where the app has no key of its own
+    key_of: Callable[[str], bytes]  # signs what an app, "" for none, is asked; raises SipagentError or ValueError
     media_host: Callable[[str], str]  # our address as the SIP peer (host:port) should see it
 
     def trunk(self, name: str) -> TrunkSettings | None:

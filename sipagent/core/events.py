@@ -406,6 +406,30 @@ class TransferChanged(LegEvent):
     other_leg_id: LegId | None = None  # to whoever takes over, where we have a leg to them
 
 
+# --- webhooks -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackWanted(CallEvent):
+    """Somebody is to be told how the call goes on, besides the webhook of its app."""
+
+    url: str = field(metadata=PRIVATE)  # which may hold a secret
+    later: bool  # only about legs that are yet to come
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookDue(CallEvent):
+    """Another event of the call is to be sent to a URL."""
+
+    event_id: str  # of the other
+    event_type: str  # as receivers know it, such as "call.ended"
+    app_id: str  # "" for a callback
+    place: int  # which of the call's receivers
+    delivery_id: str = field(metadata=APART)
+    url: str = field(metadata=APART)
+    payload: str = field(metadata=APART, repr=False)  # JSON
+
+
 # --- the node -------------------------------------------------------------------------------------------------
 
 

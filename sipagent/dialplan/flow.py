@@ -137,8 +137,10 @@ def _dial(action: Dial, flow_url: str) -> DialStep:
             raise BadAnswer("dial_music.action", "is play")
         music = url("dial_music.media_url", action.dial_music.media_url, flow_url)
     confirm, whisper = confirmation(action.confirm_sound, flow_url)
+    callback = action.status_callback_url
     return DialStep(
         to=action.to,
+        status_callback_url=url("status_callback_url", callback, flow_url) if callback else "",
         timeout_s=action.timeout,
         headers=action.custom_headers,
         music=music,

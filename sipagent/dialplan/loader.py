@@ -209,6 +209,8 @@ class _Loader:
             elif instead:
                 self._check_named(f"{where}.dial.{key}", instead, steps)
         self._check_sound(where, step.confirm)
+        if step.status_callback_url:
+            self._check_url(where, step.status_callback_url)
         self._check_music(where, step.music)
 
     def _check_stream(self, where: str, step: StreamStep, steps: dict[str, list[Step]]) -> None:

@@ -23,7 +23,7 @@ from sipagent.store.models import (
     Transfer,
     Turn,
 )
-from sipagent.store.resource_models import Recording
+from sipagent.store.resource_models import Recording, WebhookDelivery
 
 CALLS = cast(Table, Call.__table__)
 LEGS = cast(Table, Leg.__table__)
@@ -35,6 +35,7 @@ SIP_MESSAGES = cast(Table, SipMessageRow.__table__)
 QUALITY = cast(Table, Quality.__table__)
 REGISTRATIONS = cast(Table, Registration.__table__)
 EVENTS = cast(Table, EventRow.__table__)
+WEBHOOKS = cast(Table, WebhookDelivery.__table__)
 
 _STATEFUL = (CALLS, LEGS)
 

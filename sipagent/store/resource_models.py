@@ -184,6 +184,7 @@ class WebhookDelivery(Base):
     last_status: Mapped[int | None]
     last_error: Mapped[str]
     created_at: Mapped[datetime]
+    last_try_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
 
     __table_args__ = (

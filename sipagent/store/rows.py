@@ -6,6 +6,7 @@ from sipagent.core.events import (
     AgentInterrupted,
     AgentSpeaking,
     AudioTrouble,
+    CallbackWanted,
     CallCreated,
     CalleeDetected,
     CallEnded,
@@ -47,10 +48,12 @@ from sipagent.core.events import (
     TrunkChanged,
     TurnEnded,
     TurnLatency,
+    WebhookDue,
     as_fields,
 )
 from sipagent.core.states import LegState, ToolStatus
 from sipagent.core.termination import Termination
+from sipagent.store import outbox
 from sipagent.store.bulk import Row
 from sipagent.store.changes import (
     CALLS,
@@ -61,6 +64,7 @@ from sipagent.store.changes import (
     TOOL_CALLS,
     TRANSFERS,
     TURNS,
+    WEBHOOKS,
     Changes,
 )
 from sipagent.store.encoding import call_of, event_data, event_id, leg_of
@@ -176,6 +180,8 @@ def apply(changes: Changes, event: Event, node: str) -> None:
         case ToolReturned():
             returned = {"status": event.status, "detail": event.detail, "ms": event.ms}
             changes.change(TOOL_CALLS, event.tool_call_id, returned)
+        case WebhookDue():
+            changes.insert(WEBHOOKS, outbox.row(event))
         case SipMessages():
             for message in event.messages:
                 changes.insert(SIP_MESSAGES, _message(event, message))
@@ -207,6 +213,7 @@ def apply(changes: Changes, event: Event, node: str) -> None:
             LegHeld()
             | CallResumed()
             | FlowAnswered()
+            | CallbackWanted()
             | IntentFulfilled()
             | CalleeDetected()
             | StreamStarted()

@@ -71,6 +71,7 @@ class Node:
             node=self,
             resources=self.resources,
             access=self.access,
+            webhooks=self.webhooks,
         )
 
     async def originate(self, request: Originate) -> str:

@@ -132,6 +132,7 @@ class World:
             conversation=ConversationSettings(),
             limits=LimitSettings(**{"end_timeout_s": 0.2, "drain_s": 1.0, **limits}),
             web=WebClient(Guard()),
+            key_of=lambda _app: b"k" * 32,
             streams=Connector(Guard(), 5.0),
             recordings=Recordings(RecordingSettings(), Path(), self),
             media_host=lambda _peer: "127.0.0.1",

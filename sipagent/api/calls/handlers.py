@@ -54,7 +54,7 @@ class CallHandlers:
                 id=call_id,
                 from_number=wanted.from_number,
                 to_number=wanted.to_number,
-                status_callback_url=None,
+                status_callback_url=wanted.status_callback_url or None,
                 record=wanted.record,
             )
             return Answer(201, msgspec.json.encode(started))
@@ -120,12 +120,13 @@ def _originate(body: CreateCall) -> Originate:
             raise field_error("flow_url", "treats the call instead of a dialplan: give one of the two")
         check_url("flow_url", flow_url)
     if body.status_callback_url:
-        raise field_error("status_callback_url", "webhooks are not supported yet; leave it empty", 501)
+        check_url("status_callback_url", body.status_callback_url)
     return Originate(
         to_number=body.to_number,
         from_number=body.from_number,
         dialplan=dialplan,
         flow_url=flow_url,
+        status_callback_url=body.status_callback_url,
         trunk=body.trunk,
         timeout_s=body.timeout_s or 0.0,
         withhold=body.withhold,

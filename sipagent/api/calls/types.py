@@ -33,7 +33,7 @@ class CreateCall(Request, kw_only=True, frozen=True):
         None  # of ringing; null is the node's [limits] ring_timeout_s
     )
     flow_url: Annotated[str, Meta(max_length=2048)] = ""  # asked what to do; "dialplan:NAME" is the same as `dialplan`
-    status_callback_url: Annotated[str, Meta(max_length=2048)] = ""  # not served yet: must be empty
+    status_callback_url: Annotated[str, Meta(max_length=2048)] = ""  # is told how the call goes (docs/webhooks.md)
     record: bool = False  # both sides, from the answer on
     withhold: bool = False  # keep the calling number from the callee
     # Of the INVITE; the trunk's `headers_out` says which may leave.

@@ -1,0 +1,1 @@
+"""Webhooks: what was sent, what was not, and sending it again."""
