@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -27,7 +27,7 @@ PER_URL = 4  # a slow receiver keeps nobody else waiting
 TIMEOUT_S = 10.0
 MAX_ANSWER = 64 << 10  # bytes; nothing of it is used
 LOOK_EVERY_S = 2.0
-SOON_S = 0.25  # the record is 0.2 s behind
+SOON_S = 0.1  # the record is behind by less, as a rule
 SETTLE_TRIES = 10
 AWAY_S = 1.0  # the database
 
@@ -36,11 +36,19 @@ class Webhooks:
     """`api.webhooks.backend.WebhooksBackend` on a live node. ``key_of`` is the signing key of an app, "" for none's;
     it raises SipagentError or ValueError."""
 
-    def __init__(self, reads: StoreReads, writes: StoreWrites, web: WebClient, key_of: Callable[[str], bytes]) -> None:
+    def __init__(
+        self,
+        reads: StoreReads,
+        writes: StoreWrites,
+        web: WebClient,
+        key_of: Callable[[str], bytes],
+        schedule_s: Sequence[float] = retries.SCHEDULE_S,
+    ) -> None:
         self._reads = reads
         self._writes = writes
         self._web = web
         self._key_of = key_of
+        self._schedule_s = schedule_s
         self._soon = asyncio.Event()
         self._sending: dict[asyncio.Task[None], str] = {}  # to which URL
         self._refusals: dict[str, int] = {}  # answers of 410 in a row, by URL
@@ -101,10 +109,8 @@ class Webhooks:
         free = AT_ONCE - len(self._sending)
         if free <= 0:
             return
-        by_url = Counter(self._sending.values())
-        busy = [url for url, count in by_url.items() if count >= PER_URL]
-        now = clock.now().wall
-        for delivery in await self._writes.run(lambda session: outbox.claim(session, now, busy, free)):
+        by_url, now = Counter(self._sending.values()), clock.now().wall
+        for delivery in await self._writes.run(lambda session: outbox.claim(session, now, by_url, free, PER_URL)):
             task = asyncio.create_task(self._send(delivery), name=f"webhook/{delivery.id}")
             self._sending[task] = delivery.url
             task.add_done_callback(self._sent)
@@ -132,7 +138,11 @@ class Webhooks:
                 log.warning("a receiver of webhooks wants no more: it is sent nothing", extra={"app": delivery.app_id})
         attempts = delivery.attempts + 1
         once = status == GONE or delivery.state is DeliveryState.AGAIN
-        after = None if once else retries.next_try(attempts, delivery.created_at, now, asked_s, random.uniform)
+        after = None
+        if not once:
+            after = retries.next_try(
+                attempts, delivery.created_at, now, asked_s, random.uniform, schedule_s=self._schedule_s
+            )
         state = DeliveryState.PENDING if after is not None else DeliveryState.FAILED
         failed = Outcome(state=state, tried_at=now, next_try_at=after, status=status or None, error=problem)
         await self._settle(delivery, failed)

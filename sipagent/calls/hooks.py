@@ -60,7 +60,7 @@ class _Watched:
 
 
 class Hooks:
-    """``webhook_of``: the URL that an app wants the events of its calls at, "" for none. ``emit`` is told what is due."""
+    """``webhook_of``: where an app wants the events of its calls, "" for nowhere. ``emit`` is told what is due."""
 
     def __init__(self, webhook_of: Callable[[str], str], emit: Callable[[WebhookDue], None]) -> None:
         self._webhook_of = webhook_of

@@ -6,7 +6,8 @@ delivered, failed
 disabled   not sent: the receiver has said several times that it wants no more (410)
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -87,9 +88,10 @@ def row(event: WebhookDue) -> Row:
     }
 
 
-def claim(session: Session, now: datetime, busy: Sequence[str], most: int) -> list[DeliveryRecord]:
-    """Those that are due, for the caller to send; none to URLs that are `busy`. Whoever does not come back within the
-    LEASE has died, and they are due again."""
+def claim(session: Session, now: datetime, sending: Mapping[str, int], most: int, per_url: int) -> list[DeliveryRecord]:
+    """Those that are due, for the caller to send, who is ``sending`` so many to each URL already. Whoever does not come
+    back within the LEASE has died, and they are due again."""
+    busy = [url for url, count in sending.items() if count >= per_url]
     rows, before = WebhookDelivery, aliased(WebhookDelivery)
     earlier = (
         select(before.id)
@@ -113,8 +115,13 @@ def claim(session: Session, now: datetime, busy: Sequence[str], most: int) -> li
     )
     if busy:
         query = query.where(rows.url.not_in(busy))
-    found = [_record(row) for row in session.scalars(query)]
-    return [one for one in found if _leased(session, one, now)]
+    found: list[DeliveryRecord] = []
+    count = Counter(sending)
+    for one in [_record(row) for row in session.scalars(query)]:
+        if count[one.url] < per_url and _leased(session, one, now):
+            count[one.url] += 1
+            found.append(one)
+    return found
 
 
 def _leased(session: Session, one: DeliveryRecord, now: datetime) -> bool:
@@ -181,13 +188,13 @@ def page(session: Session, wanted: DeliveryFilter) -> DeliveryPage:
     rows = WebhookDelivery
     query = _filtered(wanted).limit(wanted.limit + 1)
     if wanted.cursor_before is not None:
-        found = session.scalars(query.where(rows.id > wanted.cursor_before).order_by(rows.id)).all()
+        found = list(session.scalars(query.where(rows.id > wanted.cursor_before).order_by(rows.id)))
         newer, found = len(found) > wanted.limit, found[: wanted.limit][::-1]
         older = bool(found)
     else:
         if wanted.cursor_after is not None:
             query = query.where(rows.id < wanted.cursor_after)
-        found = session.scalars(query.order_by(rows.id.desc())).all()
+        found = list(session.scalars(query.order_by(rows.id.desc())))
         older, found = len(found) > wanted.limit, found[: wanted.limit]
         newer = bool(found) and wanted.cursor_after is not None
     return DeliveryPage(
@@ -198,7 +205,7 @@ def page(session: Session, wanted: DeliveryFilter) -> DeliveryPage:
     )
 
 
-def _filtered(wanted: DeliveryFilter) -> Select[tuple[WebhookDelivery]]:
+def _filtered(wanted: DeliveryFilter) -> Select[WebhookDelivery]:
     rows = WebhookDelivery
     query = select(rows)
     if wanted.call_id is not None:

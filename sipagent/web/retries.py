@@ -1,6 +1,6 @@
 """When a webhook is sent again, and when no more. Plain decisions, given the time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 # After the first attempt, the second, ...: ten attempts in some ten hours.
@@ -12,13 +12,18 @@ REFUSALS = 3  # answers of 410 after which a URL gets nothing more
 
 
 def next_try(
-    attempts: int, created: datetime, now: datetime, asked_s: float, uniform: Callable[[float, float], float]
+    attempts: int,
+    created: datetime,
+    now: datetime,
+    asked_s: float,
+    uniform: Callable[[float, float], float],
+    schedule_s: Sequence[float] = SCHEDULE_S,
 ) -> datetime | None:
     """After so many attempts that failed; None: never. ``asked_s``: what the receiver's Retry-After says, 0 for
     nothing."""
-    if attempts > len(SCHEDULE_S) or now - created >= GIVE_UP:
+    if attempts > len(schedule_s) or now - created >= GIVE_UP:
         return None
-    pause = SCHEDULE_S[attempts - 1] * uniform(1 - JITTER, 1 + JITTER)
+    pause = schedule_s[attempts - 1] * uniform(1 - JITTER, 1 + JITTER)
     return now + timedelta(seconds=max(pause, min(asked_s, LONGEST_AFTER_S)))
 
 

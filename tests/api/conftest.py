@@ -12,6 +12,7 @@ from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.resources import LiveResources
+from sipagent.backend.webhooks import Webhooks
 from sipagent.calls.directory import Directory
 from sipagent.calls.inventory import configured
 from sipagent.calls.settings import AclSettings, AppSettings, NumberSettings
@@ -24,12 +25,14 @@ from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
 from sipagent.store.sealing import seal_of
 from sipagent.store.writing import StoreWrites
+from sipagent.web.client import WebClient
 from sipagent.web.guard import Guard
 
 from .node import Node
 
 KEY, KEY_HASH = new_key()
 OTHER_KEY, OTHER_HASH = new_key()
+KEY_OF_APPS = b"k" * 32
 CONFIGURED: dict[str, Any] = {
     "apps": [AppSettings(name="configured", dialplan="front-desk")],
     "numbers": [NumberSettings(number="+49301000", app="configured", name="head office")],
@@ -66,8 +69,13 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
     await resources.start()
     access = LiveAccess(reads, writes, "test")
     await access.start()
-    node = Node(hub, recorder, reads, resources, access, folder=tmp_path / "recordings")
+    client = WebClient(Guard(("127.0.0.0/8",)))
+    webhooks = Webhooks(reads, writes, client, lambda _app: KEY_OF_APPS, schedule_s=(0.3, 0.3))
+    webhooks.start()
+    node = Node(hub, recorder, reads, resources, access, webhooks, folder=tmp_path / "recordings")
     yield node
+    await webhooks.close()
+    await client.close()
     await access.close()
     await resources.close()
     await writes.close()

@@ -12,6 +12,7 @@ from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.resources import LiveResources
+from sipagent.backend.webhooks import Webhooks
 from sipagent.core import clock
 from sipagent.core.errors import CapacityError
 from sipagent.core.events import (
@@ -52,6 +53,7 @@ class Node:
     reads: StoreReads
     resources: LiveResources | None = None
     access: LiveAccess | None = None
+    webhooks: Webhooks | None = None
     status: str = "ok"
     folder: Path = Path()  # of recordings
     delay_s: float = 0.0
@@ -62,7 +64,7 @@ class Node:
 
     @property
     def backend(self) -> Backend:
-        assert self.resources is not None and self.access is not None
+        assert self.resources is not None and self.access is not None and self.webhooks is not None
         return Backend(
             calls=self,
             steering=self,

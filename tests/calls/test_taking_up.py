@@ -118,7 +118,6 @@ async def test_what_a_tool_did_in_the_lost_turn_is_known(tmp_path: Path, answers
         answered_at=None,
         turns=1,
         variables={},
-        voice_app="",
         flows_asked=0,
         talk=SimpleNamespace(agent=agent, history=history),
         room=SimpleNamespace(other=None),

@@ -8,6 +8,7 @@ from sipagent.core.events import (
     AgentInterrupted,
     AgentSpeaking,
     AudioTrouble,
+    CallbackWanted,
     CallCreated,
     CalleeDetected,
     CallEnded,
@@ -18,6 +19,7 @@ from sipagent.core.events import (
     CallResumed,
     DigitReceived,
     Event,
+    FlowAnswered,
     Gathered,
     IntentFulfilled,
     LegAnswered,
@@ -51,6 +53,7 @@ from sipagent.core.events import (
     TrunkChanged,
     TurnEnded,
     TurnLatency,
+    WebhookDue,
 )
 from sipagent.core.ids import (
     GatherId,
@@ -294,12 +297,30 @@ class Story:
             AudioTrouble(at=self.at(t), call_id=call, leg_id=leg, kind="no_media", active=True, seconds=4.5),
             self.quality(t),
             Problem(at=self.at(t), call_id=call, where="stt", what="timeout"),
+            FlowAnswered(
+                at=self.at(t), call_id=call, url="https://a/?k=1", fallback=True, action="", status=500, ms=1.5
+            ),
+            CallbackWanted(at=self.at(t), call_id=call, url="https://a/?k=1", later=True),
+            self.webhook(t, 1),
             CallRefused(at=self.at(t), reason="over limit", sip_status=486),
             PublicAddressChanged(at=self.at(t), by="stun", address="203.0.113.9", before="", mapping="same"),
             ProcessStarted(at=self.at(t), process="lane", pid=4711),
             ProcessEnded(at=self.at(t), process="lane", pid=4711, reason="signal 9", calls_affected=1),
             registration(t, RegistrationState.REGISTERED),
         ]
+
+    def webhook(self, t: float, number: int, url: str = "https://a/?k=1") -> WebhookDue:
+        return WebhookDue(
+            at=self.at(t),
+            call_id=self.call_id,
+            event_id=f"evt_{number}",
+            event_type="call.ended",
+            app_id="app_1",
+            place=0,
+            delivery_id=f"{self.call_id}_{number}",
+            url=url,
+            payload='{"type": "call.ended"}',
+        )
 
     def quality(self, t: float, final: bool = False) -> CallQuality:
         return CallQuality(
