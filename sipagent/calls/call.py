@@ -19,6 +19,7 @@ from typing import Any
 
 from sipagent.calls import referred, steps
 from sipagent.calls.bridging import Room
+from sipagent.calls.holding import Held
 from sipagent.calls.leg import Leg
 from sipagent.calls.legs import LegTable
 from sipagent.calls.outbound import Attempt, Outbound, PlaceRequest
@@ -81,9 +82,10 @@ class Call:
         self._order: asyncio.Future[Order] | None = None  # what it shall do instead
         self._beside: set[asyncio.Task[None]] = set()
         self.not_reached: Termination | None = None  # how dialling for the caller went last, where nobody answered
-        self.held: asyncio.Event | None = None  # on hold by an order, until this is set
+        self.held: Held | None = None  # by an operator
+        self.met: Call | None = None  # whose caller the caller talks with
+        self.leaving: Leg | None = None  # its peer has sent us elsewhere, and may hang up before we are there
         self.recording: Recording | None = None  # under way
-        self._leaving: Leg | None = None  # its peer has sent us elsewhere, and may hang up before we are there
         self.room = Room(leg)
         self.leg = leg  # the one it speaks on
         self.adopt(leg, main=True)
@@ -121,7 +123,7 @@ class Call:
         leg.port.on_silent = lambda seconds: self._media_silent(leg, seconds)
         leg.port.on_lost = lambda: self._media_lost(leg)
         leg.ended.add_done_callback(lambda _: self._leg_ended(leg))
-        if referred.may_follow(self):
+        if referred.may_follow(self, leg):
             leg.on_transfer_request = lambda fact: referred.asked(self, leg, fact)
 
     def shown(self, whose: str) -> str:
@@ -169,11 +171,13 @@ class Call:
 
     def leave(self, leg: Leg) -> None:
         """The end of this leg is not the call's, until `stay`: many who send us elsewhere hang up at once."""
-        self._leaving = leg
+        self.leaving = leg
+        self.room.changed.set()
 
     def stay(self) -> None:
         """Nobody was reached elsewhere, or the call speaks on another leg by now."""
-        leg, self._leaving = self._leaving, None
+        leg, self.leaving = self.leaving, None
+        self.room.changed.set()
         if leg is not None and leg.ended.done():
             self._leg_ended(leg)
 
@@ -373,7 +377,7 @@ class Call:
             self._table.drop(leg)
 
     def _leg_ended(self, leg: Leg) -> None:
-        if leg is self._leaving:
+        if leg is self.leaving:
             return
         if leg is not self.leg:
             self.retire(leg)
@@ -416,7 +420,7 @@ class Call:
         self._give_up(leg, Cause.MEDIA_DIED, "the media process died and could not be started again")
 
     def _give_up(self, leg: Leg, cause: Cause, detail: str) -> None:
-        if leg is self._leaving and leg.ended.done():
+        if leg is self.leaving and leg.ended.done():
             return
         if leg is self.leg:
             self.hangup(EndedBy.SYSTEM, cause, detail)

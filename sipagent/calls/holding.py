@@ -1,12 +1,21 @@
 """A caller on hold: told so by SIP (sendonly), and with music."""
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sipagent.calls.music import while_waiting
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
+
+
+@dataclass(slots=True)
+class Held:
+    """On hold by an operator, until `over`."""
+
+    music: str = ""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def hold_until(call: "Call", over: asyncio.Event, music: str = "") -> None:
@@ -25,3 +34,16 @@ async def hold_for(call: "Call", seconds: float, music: str) -> None:
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
     await hold_until(call, over, music)
+
+
+async def hold(call: "Call", held: Held) -> None:
+    """By an operator. Who is joined with the caller waits in silence."""
+    call.held = held
+    call.room.pause()
+    call.progressed()
+    try:
+        await hold_until(call, held.over, held.music)
+    finally:
+        call.held = None
+        call.room.pause(False)
+        call.progressed()

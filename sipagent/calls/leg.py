@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from sipagent.calls.keypad import Keypad
 from sipagent.calls.port_events import PortEvents
+from sipagent.calls.relay import Heard
 from sipagent.calls.requests import LaneSender, Requests
 from sipagent.calls.saved import SavedLeg
 from sipagent.core import clock
@@ -97,8 +98,8 @@ class Leg:
         self.requests = Requests(handle, lane, self.ended)
         self._record = PortEvents(port, events, identity.call_id, self.id)
         self._keypad = Keypad(handle, lane.send, port, self.ended, terms.dtmf)
-        self._key_source: Leg | None = None  # whose peer's keys are pressed here
-        self._key_sinks: list[Leg] = []  # where those of our peer are
+        self._key_source: Heard | None = None  # whose peer's keys are pressed here
+        self.key_sinks: list[Heard] = []  # where those of our peer are
         self._record.on_digit = self._pressed
         self.on_digit: list[Callable[[str], None]] = []  # told of each key that the peer presses
 
@@ -139,6 +140,9 @@ class Leg:
             from_number=who.from_number,
             to_number=who.to_number,
             remote_address=who.remote_address,
+            role=who.role,
+            trunk=who.trunk,
+            parent=who.parent or "",
             media_host=self.media_host,
             session_id=self._session_id,
             terms=self._terms,
@@ -164,6 +168,9 @@ class Leg:
             from_number=saved.from_number,
             to_number=saved.to_number,
             remote_address=saved.remote_address,
+            role=saved.role,
+            trunk=saved.trunk,
+            parent=LegId(saved.parent) if saved.parent else None,
         )
         leg = cls(saved.handle, lane, port, events, who, saved.media_host, saved.terms, LegId(saved.id))
         leg.state = saved.state
@@ -274,7 +281,7 @@ class Leg:
             else:
                 self._lane.send(sip.Hangup(call=self.handle, headers=_reason(termination)))
 
-    def hear(self, *others: "Leg", said: "Sequence[Leg]" = (), keys: bool = True) -> None:
+    def hear(self, *others: Heard, said: Sequence[Heard] = (), keys: bool = True) -> None:
         """From now on what the peers of these legs say is heard here, and what is `said` to these; with none, no more.
 
         Where one leg is heard, the keys that its peer presses are pressed here too, in the way that this leg's trunk
@@ -287,10 +294,10 @@ class Leg:
             keys=keys and not self._keypad.by_info,
         )
         if self._key_source is not None:
-            self._key_source._key_sinks.remove(self)
+            self._key_source.key_sinks.remove(self)
         self._key_source = others[0] if keys else None
         if self._key_source is not None:
-            self._key_source._key_sinks.append(self)
+            self._key_source.key_sinks.append(self)
 
     def mute(self, on: bool) -> None:
         """From now on nobody hears what the peer says or presses, the agent included, or again. The peer hears on."""
@@ -305,9 +312,13 @@ class Leg:
     def _pressed(self, digit: str, duration_ms: int, by_info: bool) -> None:
         for told in tuple(self.on_digit):
             told(digit)
-        for sink in self._key_sinks:
-            if by_info or sink._keypad.by_info:  # all others the media process presses
-                sink._keypad.pass_on(digit, duration_ms)
+        for sink in self.key_sinks:
+            sink.pass_on(digit, duration_ms, by_info)
+
+    def pass_on(self, digit: str, duration_ms: int, by_info: bool) -> None:
+        """A key of who is heard here, which came `by_info`; those in the audio the media process presses itself."""
+        if by_info or self._keypad.by_info:
+            self._keypad.pass_on(digit, duration_ms)
 
     async def press(self, digits: str, duration_ms: int = KEY_MS, gap_ms: int = GAP_MS) -> None:
         """Keys for the peer, as `Keypad.press` has it."""

@@ -4,12 +4,13 @@ Their dialogs are up in the lanes, their RTP in the media process, and what they
 goes on with the step that was under way:
 
 agent               with everything said so far; a turn under way is lost, and recorded as such
-joined with another they have talked on all the time
+joined with another they have talked on all the time; so have guests, and the callers of two calls that were joined
+on hold             it stays, with its music from the beginning
 say, play, hold, dial, ring, webhook, wait   the step begins again
 press, transfer     is not done twice: the next step follows
 
-Legs that were neither the caller's nor talking with them are hung up. What cannot be taken up is ended in order, with
-NODE_CRASHED and the reason.
+Legs that were neither the caller's nor in the room with them are hung up. What cannot be taken up is ended in order,
+with NODE_CRASHED and the reason.
 """
 
 import asyncio
@@ -17,7 +18,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sipagent.calls import bridging
+from sipagent.calls import bridging, holding, orders
+from sipagent.calls.bridging import Part
+from sipagent.calls.holding import Held
 from sipagent.calls.leg import Leg
 from sipagent.calls.saved import SavedCall, events_of, steps_of
 from sipagent.core import clock
@@ -31,7 +34,7 @@ from sipagent.media.client import MediaPort
 from sipagent.sip import protocol as sip
 
 if TYPE_CHECKING:
-    from sipagent.calls.call import Call
+    from sipagent.calls.call import Call, Order
     from sipagent.calls.registry import CallRegistry
 
 log = logging.getLogger(__name__)
@@ -51,7 +54,7 @@ def take_up(
     the events that the record may not have; ``to_end``: calls are only ended in order. How many go on.
     """
     standing = registry.services.lane.standing
-    going_on = 0
+    rebuilt: dict[str, tuple[Call, SavedCall]] = {}
     for saved in left:
         for event in events_of(saved):
             replay(event)
@@ -67,11 +70,15 @@ def take_up(
             _close(registry, saved, "its line could not be taken over")
             registry.forget(CallId(saved.id))
         else:
-            try:
-                going_on += _go_on(registry, call, saved, lost_at, to_end)
-            except Exception:
-                log.exception("a saved call cannot be gone on with")
-                _end(registry, call, "it could not be gone on with")
+            rebuilt[saved.id] = call, saved
+    meetings = _meetings(rebuilt)
+    going_on = 0
+    for call, saved in rebuilt.values():
+        try:
+            going_on += _go_on(registry, call, saved, lost_at, to_end, meetings.get(saved.id))
+        except Exception:
+            log.exception("a saved call cannot be gone on with")
+            _end(registry, call, "it could not be gone on with")
     known = {leg.handle for leg in registry.legs}
     for handle in standing.keys() - known:
         registry.services.lane.send(sip.Hangup(call=handle))
@@ -149,11 +156,25 @@ def _lost(leg: Leg) -> None:
         leg.lane_lost()
 
 
-def _go_on(registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: int, to_end: bool) -> bool:
+def _meetings(rebuilt: "dict[str, tuple[Call, SavedCall]]") -> "dict[str, Order]":
+    """What calls do that were joined with each other, by id."""
+    found: dict[str, Order] = {}
+    for one, saved in rebuilt.values():
+        other, its = rebuilt.get(saved.met, (None, None))
+        both_up = other is not None and one.leg.may_go_on and other.leg.may_go_on
+        if other is not None and its is not None and both_up and its.met == saved.id and saved.id not in found:
+            found[saved.id], found[its.id] = orders.meeting(one, other)
+    return found
+
+
+def _go_on(
+    registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: int, to_end: bool, meeting: "Order | None" = None
+) -> bool:
     """Lets the call run, on or to its end."""
     other = next((leg for leg in call.legs if leg.id == saved.joined), None)
+    guests = [leg for leg in call.legs if leg.id in saved.guests and leg.may_go_on]
     for leg in call.legs:
-        if leg not in (call.leg, other):
+        if leg not in (call.leg, other, *guests):
             leg.hangup(_cancelled(leg))
     step = call.todo[0] if call.todo else None
     if saved.recording is not None:
@@ -162,12 +183,16 @@ def _go_on(registry: "CallRegistry", call: "Call", saved: SavedCall, lost_at: in
     if problem:
         _end(registry, call, problem)
         return False
-    if other is None:
+    if other is None and meeting is None:
         call.leg.hear()
+    if other is None:
         call.left = saved.talk if isinstance(step, AgentStep) else None
     else:
         call.room.enter(other)
-    call.go_on_with(_first(call, other, step))
+    for guest in guests:
+        call.room.admit(guest, Part(saved.guests[guest.id]))
+        call.beside(orders.stays(call, guest), "bring-in")
+    call.go_on_with(_first(call, other, step, saved.held, meeting))
     now = clock.now()
     registry.services.events.emit(
         CallResumed(
@@ -198,18 +223,27 @@ def _problem(call: "Call", step: Step | None) -> str:
     return ""
 
 
-def _first(call: "Call", other: Leg | None, step: Step | None) -> Callable[[], Awaitable[None]]:
-    """What is done before the steps that are left."""
+def _first(
+    call: "Call", other: Leg | None, step: Step | None, music: str | None, meeting: "Order | None"
+) -> Callable[[], Awaitable[None]]:
+    """What is done before the steps that are left. ``music``: of a hold that is not over, else None."""
 
     async def work() -> None:
+        held = holding.hold(call, Held(music)) if music is not None else None
+        if held is not None and (other is not None or meeting is not None):
+            call.beside(held, "hold")
         if other is not None:
-            await bridging.joined(call, other)
+            last = await bridging.joined(call, other)
             if isinstance(step, DialStep):
                 del call.todo[:1]
-            elif other.ended.done():  # a transfer's end is the call's
-                end = other.ended.result()
+            elif last.ended.done():  # a transfer's end is the call's
+                end = last.ended.result()
                 call.hangup(end.by, end.cause, end.detail)
             return
+        if meeting is not None:
+            await meeting()
+        elif held is not None:
+            await held
         if isinstance(step, PressStep | TransferStep):
             del call.todo[:1]
         if not isinstance(step, AgentStep):

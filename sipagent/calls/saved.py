@@ -24,7 +24,7 @@ from sipagent.store.encoding import packed, unpacked
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1  # of the files: another's are not read
+LAYOUT = 2  # of the files: another's are not read
 MAX_FILE = 1 << 20  # bytes
 _ENDING = ".call"
 _STEPS: dict[str, type[model.Step]] = {
@@ -41,6 +41,9 @@ class SavedLeg(msgspec.Struct, kw_only=True):
     from_number: str
     to_number: str
     remote_address: str
+    role: str
+    trunk: str
+    parent: str  # the leg's, "" for none
     media_host: str
     session_id: int
     terms: Terms
@@ -128,6 +131,9 @@ class SavedCall(msgspec.Struct, kw_only=True):
     speaks_on: str  # the leg
     recording: SavedRecording | None = None  # under way
     joined: str  # the leg that the caller talks with, "" for none
+    met: str  # the call whose caller they talk with, "" for none
+    guests: dict[str, str]  # legs of those who were brought in, and the part of each
+    held: str | None  # by an operator, with this music
     ended: bool
     events: list[SavedEvent]  # the last ones, which may not have reached the record
     voice_app: str = ""

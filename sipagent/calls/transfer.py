@@ -208,7 +208,7 @@ async def _join(call: "Call", log: TransferLog, other: Leg) -> Handed:
     """The two legs, until one of them is hung up: that ends the call."""
     log.kind = TransferKind.BRIDGE
     log.step(TransferState.COMPLETED, 200, other=other)
-    await bridging.joined(call, other)
+    other = await bridging.joined(call, other)
     if other.ended.done():
         end = other.ended.result()
         call.hangup(end.by, end.cause, end.detail)

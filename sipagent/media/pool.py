@@ -59,6 +59,10 @@ class MediaPool:
         assert refusal is not None
         raise refusal
 
+    def beside(self, one: MediaPort, other: MediaPort) -> bool:
+        """Whether the two ports are in the same process, where they can hear each other."""
+        return any(client.has(one) and client.has(other) for client in self._clients)
+
     def claim(self, slot: int, port: int) -> MediaPort | None:
         """The port of a call that an earlier main has left; None when it is not open any more."""
         for client in self._clients:
