@@ -229,7 +229,7 @@ def _first(
     """What is done before the steps that are left. ``music``: of a hold that is not over, else None."""
 
     async def work() -> None:
-        held = holding.hold(call, Held(music)) if music is not None else None
+        held = holding.hold(call, Held(music), told=True) if music is not None else None
         if held is not None and (other is not None or meeting is not None):
             call.beside(held, "hold")
         if other is not None:

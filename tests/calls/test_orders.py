@@ -1,14 +1,16 @@
 """What operators and peers want of a call that is up, and the watchdog."""
 
+from typing import Any
+
 import pytest
 
 from sipagent.calls import orders
 from sipagent.calls.bridging import Part
 from sipagent.calls.outbound import PlaceRequest
-from sipagent.core.errors import NotNow
+from sipagent.core.errors import CapacityError, NotNow
 from sipagent.core.events import LegEnded, Problem, TransferChanged
 from sipagent.core.termination import EndedBy
-from sipagent.dialplan.model import AnswerStep, HoldStep, TransferSpec
+from sipagent.dialplan.model import AnswerStep, DialStep, HoldStep, TransferSpec
 from sipagent.sip import protocol
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.sip.trunk_watch import learn_peers
@@ -127,6 +129,151 @@ async def test_somebody_is_brought_in(part):
     assert guest.ended.result().by == "operator"
     assert not call.ended.done()
     await world.registry.drain()
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_who_is_brought_into_two_joined_calls_hears_both_sides(before):
+    """``before`` they are joined, or after."""
+    world = World(WAITING)
+    one: Any = await up(world, 1)
+    other: Any = await up(world, 2)
+    guests: list[Any] = []
+
+    async def brought_in(part: Part) -> None:
+        orders.bring_in(one, PlaceRequest(target="sip:boss@127.0.0.1", beside=one.leg.port), part)
+        await until(lambda: world.lane.kinds().count("MakeCall") > len(guests))
+        world.answered(-1 - len(guests))
+        await until(lambda: len(one.legs) == 2 + len(guests) and hears(one.legs[-1]))
+        guests.append(one.legs[-1])
+
+    async def joined() -> None:
+        orders.bridge(one, other)
+        await until(lambda: world.lane.kinds().count("Resume") == 2)
+        for handle in (1, 2):
+            world.registry.on_fact(protocol.MediaChanged(call=handle, sdp=OFFER, answer=OFFER, offered=True))
+        await until(lambda: other.leg.port in hears(one.leg))
+
+    if not before:
+        await joined()
+    await brought_in(Part.LISTEN)
+    await brought_in(Part.WHISPER)
+    if before:
+        await joined()
+    listens, whispers = (guest.port for guest in guests)
+    a, b = (call.leg.port for call in (one, other))
+    assert set(a.hears) == {b} and set(b.hears) == {a, whispers}
+    assert set(listens.hears) == {a, b, whispers} and set(listens.hears_said) == {a, b}
+    assert set(whispers.hears) == {a, b}
+    orders.hold(other, "silence")
+    await until(lambda: b.hears == ())
+    assert a.hears == () and set(listens.hears) == {a, whispers}, "those who are not held hear each other"
+    world.registry.on_fact(protocol.MediaChanged(call=2, sdp=OFFER, answer=OFFER, offered=True))
+    orders.resume(other)
+    await until(lambda: world.lane.kinds()[-1] == "Resume")
+    world.registry.on_fact(protocol.MediaChanged(call=2, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: set(listens.hears) == {a, b, whispers} and set(b.hears) == {a, whispers})
+    await world.registry.drain()
+
+
+async def test_calls_in_different_media_processes_are_joined_by_a_way_between(monkeypatch):
+    world = World(WAITING)
+    monkeypatch.setattr(world.media, "beside", lambda _one, _other: False)
+    one, other = await up(world, 1), await up(world, 2)
+    orders.bridge(one, other)
+    await until(lambda: world.lane.kinds().count("Resume") == 2)
+    for handle in (1, 2):
+        world.registry.on_fact(protocol.MediaChanged(call=handle, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: hears(one.leg) and hears(other.leg))
+    (near,), (far,) = hears(one.leg), hears(other.leg)
+    assert near is not far and near.hears == (one.leg.port,) and far.hears == (other.leg.port,)
+    world.registry.on_fact(protocol.DigitByInfo(call=1, digit="7", duration_ms=0))
+    await until(lambda: near.pressed == ["7"])
+    world.ended(2, was_answered=True)
+    await until(lambda: one.ended.done())
+    world.ended(1, was_answered=True)
+    await until(lambda: not world.registry.live)
+    assert world.media.opened == world.media.closed == 4
+
+
+async def test_calls_that_cannot_be_joined_go_on_as_they_were(monkeypatch):
+    world = World(WAITING)
+    monkeypatch.setattr(world.media, "beside", lambda _one, _other: False)
+    one, other = await up(world, 1), await up(world, 2)
+
+    async def full(*_args: object, **_more: object) -> None:
+        raise CapacityError("all slots are in use")
+
+    monkeypatch.setattr(world.media, "open", full)
+    orders.bridge(one, other)
+    await until(lambda: world.lane.kinds().count("Resume") == 2)
+    for handle in (1, 2):
+        world.registry.on_fact(protocol.MediaChanged(call=handle, sdp=OFFER, answer=OFFER, offered=True))
+    await until(lambda: world.lane.kinds().count("Hold") == 4)
+    assert [(event.where, event.what) for event in world.of(Problem)] == [("join", "all slots are in use")] * 2
+    assert not one.room.joined and not one.ended.done() and not other.ended.done()
+    await world.registry.drain()
+
+
+async def talking(trunks: tuple[TrunkSettings, ...], to: str = "200"):
+    """A caller and the desk, joined by a dial step; the desk's leg goes by a trunk."""
+    world = World([AnswerStep(), DialStep(to=(to,), trunk="pbx")], trunks)
+    await learn_peers(world.registry.trunks)
+    world.rings(1)
+    await settle()
+    world.answered(1)
+    await rings_out(world)
+    world.answered(-1)
+    (call,) = world.registry.live
+    await until(lambda: call.room.other is not None)
+    return world, call, call.room.other
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("second", [True, False])
+async def test_one_of_two_who_talk_sends_us_elsewhere(monkeypatch, second: bool, at_once: bool):
+    """``second``: whom we have dialled; ``at_once``: it hangs up before we are there."""
+    monkeypatch.setattr("sipagent.calls.referred.BYE_EXPECTED_S", 0.1)
+    trunk = TrunkSettings(name="pbx", peers=["127.0.0.1"], domain="pbx.test", follow_refer=("2??",), register=False)
+    world, call, desk = await talking((trunk,))
+    caller = call.leg
+    who = -1 if second else 1
+    assert protocol.AllowRefer(call=who) in world.lane.sent
+    world.registry.on_fact(protocol.TransferRequested(call=who, target="sip:299@elsewhere.test"))
+    if at_once:
+        world.ended(who, was_answered=True)
+    await until(lambda: world.lane.kinds().count("MakeCall") == 2)
+    assert not call.ended.done()
+    world.answered(-2)
+    await until(lambda: len(call.legs) == 3 and hears(call.legs[2]))
+    new, stays = call.legs[2], caller if second else desk
+    assert hears(new) == (stays.port,) and hears(stays) == (new.port,)
+    if not at_once:
+        assert protocol.NotifyTransfer(call=who, status=200, final=True) in world.lane.sent
+        await until(lambda: protocol.Hangup in map(type, world.lane.sent))
+        world.ended(who, was_answered=True)
+    await settle(0.1)
+    assert not call.ended.done() and world.registry.live == [call]
+    world.ended(-2, was_answered=True)
+    await until(call.ended.done)
+    world.ended(1 if second else -1, was_answered=True)
+    await until(lambda: not world.registry.live)
+    assert steps_of(world) == ["received requested", "received dialling", "received completed"]
+
+
+async def test_nobody_is_reached_and_the_two_talk_on():
+    trunk = TrunkSettings(name="pbx", peers=["127.0.0.1"], domain="pbx.test", follow_refer=("2??",), register=False)
+    world, call, desk = await talking((trunk,))
+    world.registry.on_fact(protocol.TransferRequested(call=-1, target="sip:299@elsewhere.test"))
+    await until(lambda: world.lane.kinds().count("MakeCall") == 2)
+    world.registry.on_fact(protocol.TransferRequested(call=-1, target="sip:298@elsewhere.test"))
+    assert last(world, protocol.NotifyTransfer).status == 503, "one after the other"
+    world.ended(-2, status=486)
+    await until(lambda: protocol.NotifyTransfer(call=-1, status=486, final=True) in world.lane.sent)
+    assert call.room.other is desk and hears(desk) == (call.leg.port,)
+    world.ended(-1, was_answered=True)
+    await until(lambda: call.ended.done() or "Hangup" in world.lane.kinds())
+    world.ended(1, was_answered=True)
+    await until(lambda: not world.registry.live)
 
 
 async def test_a_refer_is_followed_only_where_the_trunk_may_send_us(monkeypatch):

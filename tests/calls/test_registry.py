@@ -44,7 +44,7 @@ OFFER = sdp.build_offer(host="127.0.0.1", port=4000, session_id=1)
 class Port:
     def __init__(self, media: "Media") -> None:
         self.media = media
-        self.port = 5000
+        self.host, self.port = "127.0.0.1", 5000
         self.ipv6 = False
         self.rate = 8000
         self.written = self.played = self.queued = 0
