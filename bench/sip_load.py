@@ -34,7 +34,7 @@ from tests.peers.sipp import Sipp, SippResult
 from tests.system.node import Node
 
 RATE = 8000
-TONE_S = 90
+TONE_S = 150
 DIALPLAN = """\
 routes: [{name: tone, called: ["tone"], steps: tone}]
 steps:
@@ -94,7 +94,11 @@ class LoadNode(Node):
     """A node for so many calls, and what its record says."""
 
     def __init__(self, calls: int) -> None:
-        super().__init__(extra=f"[limits]\nmax_calls = {calls}\nmax_duration_s = 300\n", dialplan=DIALPLAN)
+        super().__init__(
+            extra=f"[limits]\nmax_calls = {calls}\nmax_duration_s = 300\n",
+            dialplan=DIALPLAN,
+            media_ports=max(256, 4 * calls),
+        )
         text = self.config.read_text().replace("[media]\n", f"[media]\ncapacity = {calls + 4}\n")
         self.config.write_text(text)
         samples = np.round(8000 * np.sin(2 * np.pi * 440 * np.arange(RATE * TONE_S) / RATE)).astype("<i2")

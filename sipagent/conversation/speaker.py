@@ -7,6 +7,7 @@ caller does) and wakes whoever waits for room or for the end of an utterance.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from sipagent.conversation.interfaces import FRAME_MS, AudioOut, Pcm, Speech, Ti
 from sipagent.conversation.pauses import Pauses
 from sipagent.conversation.streams import closing
 from sipagent.core.resample import convert
+
+AT_ONCE = 250  # frames, 5 s, of a recording that are looked at and queued together
 
 
 @dataclass(slots=True, eq=False)
@@ -204,16 +207,20 @@ class Utterance:
                 clause.start = clause.end = out.written
                 self._clauses.append(clause)
             pcm, rate = convert(pcm, rate, out.rate), out.rate
-            sounds = powers(pcm.reshape(-1, frame_samples(rate))) > SPEECH_POWER
-            taken = out.write(pcm) // frame_samples(rate)
+            some = pcm[: AT_ONCE * frame_samples(rate)].reshape(-1, frame_samples(rate))
+            taken = out.write(some.reshape(-1)) // frame_samples(rate)
             self.first_write_ns = self.first_write_ns or now()
-            if self._voiced < 0 and sounds[:taken].any():
+            sounds = powers(some[:taken]) > SPEECH_POWER
+            if self._voiced < 0 and sounds.any():
                 self._voiced = clause.end + int(sounds.argmax())
-            clause.sounds += sounds[:taken].tolist()
+            clause.sounds += sounds.tolist()
             clause.end += taken
             pcm = pcm[taken * frame_samples(rate) :]
-            if len(pcm):
-                await self._speaker.next_tick()  # more than the ring holds: the rest follows as it plays
+            if taken < len(some):  # more than the ring holds: the rest follows as it plays
+                await self._speaker.until(partial(self._has_room, max(0, out.queued - AT_ONCE // 5)))
+
+    def _has_room(self, most: int) -> bool:
+        return self.interrupted or self._speaker.out.queued <= most
 
     def complete(self) -> None:
         """No more clauses will be added."""

@@ -80,11 +80,11 @@ agents:
 class Node:
     """``async with Node() as node:``; ends it by SIGTERM and checks nothing: tests do."""
 
-    def __init__(self, *, extra: str = "", dialplan: str = DIALPLAN) -> None:
+    def __init__(self, *, extra: str = "", dialplan: str = DIALPLAN, media_ports: int = 256) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="node-"))
         self.sip_port = free_port()
         self.api_port = free_port()
-        self.media_port = free_block(256)
+        self.media_port, self.media_ports = free_block(media_ports), media_ports
         plans = self.folder / "dialplans"
         plans.mkdir()
         (plans / "test.yaml").write_text(dialplan)
@@ -92,7 +92,8 @@ class Node:
         self.config.write_text(
             f'[node]\nname = "test"\nstate_dir = "{self.folder}"\ndialplans = "{plans}"\n'
             f'[sip]\nhost = "127.0.0.1"\nport = {self.sip_port}\n'
-            f'[media]\nhost = "127.0.0.1"\nport_min = {self.media_port}\nport_max = {self.media_port + 255}\n'
+            f'[media]\nhost = "127.0.0.1"\n'
+            f"port_min = {self.media_port}\nport_max = {self.media_port + media_ports - 1}\n"
             f"port_quarantine_s = 2\n[api]\nport = {self.api_port}\n" + extra
         )
         self.log = self.folder / "node.log"
