@@ -33,9 +33,9 @@ END_FRAMES = 30
 
 MENUS = (
     "basic-pbx-ivr-main dir-intro dir-instr vm-options conf-usermenu vm-instructions demo-instruct vm-advopts"
-    " followme/options vm-forward demo-enterkeywords dir-intro-fn"
+    " followme/options vm-forward demo-enterkeywords dir-intro-fn screen-callee-options privacy-prompt"
 ).split()
-SCREENINGS = ("priv-recordintro", "screen-callee-options", "vm-rec-name", "privacy-prompt")
+SCREENINGS = ("priv-recordintro", "vm-rec-name")
 GREETINGS = ("vm-isunavail", "vm-isonphone", "vm-nobodyavail")
 HELLOS = ("hello", "hello-world", "vm-goodbye", "auth-thankyou", "beerr", "privacy-thankyou", "thank-you-for-calling")
 

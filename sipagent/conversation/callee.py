@@ -50,6 +50,7 @@ REVISED_WITHIN_MS = 30_000  # and no longer: who has talked with us for so long 
 AFTER_GREETING_MS = 2400  # silence after which a message is left although no beep came
 KEPT_WORDS = 600  # characters
 BEEP = "a beep"
+ITS_WORDS = "its words"
 
 
 class CalleeWatch:
@@ -61,6 +62,7 @@ class CalleeWatch:
         self.spoken = False  # somebody, or something, has
         self._peak_dbfs = self._pause_dbfs = -96.0  # of the utterance; loudest in the pause behind it
         self._firm = False  # the verdict does not rest on cadence alone
+        self._tone_to_come = False  # one was announced, and what it is for has not been said: a message, or a name
         self._words = ""
         self._earlier = ""  # words of utterances that are over
         self._loud: list[bool] = []  # of the last frames, and whether they were voiced
@@ -94,8 +96,10 @@ class CalleeWatch:
             (Callee.MENU, self._phrases.menu),
         ):
             if says(said, phrases):
-                return self._decide(callee, "its words", firm=True)
-        return None
+                self._tone_to_come = False
+                return self._decide(callee, ITS_WORDS, firm=True)
+        self._tone_to_come = says(said, self._phrases.tone)
+        return self._decide(Callee.VOICEMAIL, ITS_WORDS, firm=True) if final and self._tone_to_come else None
 
     def frame(self, voiced: bool, dbfs: float, tone: Tone | None) -> Verdict | None:
         """One frame of the callee's; the verdict when there is a new one."""
@@ -116,9 +120,15 @@ class CalleeWatch:
             self.silence_ms += FRAME_MS
             if self.silence_ms > WAITS_MS // 2:  # the end of the last word is no pause yet
                 self._pause_dbfs = max(self._pause_dbfs, dbfs)
-        return self._judge_cadence() or self._judge_music(voiced, dbfs > LOUD_DBFS and tone is None)
+        return self._judge_announced() or self._judge_cadence() or self._judge_music(voiced, dbfs > LOUD_DBFS and tone is None)
 
     # --- inside ---
+
+    def _judge_announced(self) -> Verdict | None:
+        if not self._tone_to_come or self.silence_ms < PAUSE_MS:
+            return None
+        self._tone_to_come = False
+        return self._decide(Callee.VOICEMAIL, ITS_WORDS, firm=True)
 
     def _judge_cadence(self) -> Verdict | None:
         longest = BUSINESS_MS if self.said else SHORT_MS
@@ -147,7 +157,9 @@ class CalleeWatch:
         if before is not None:
             late = self._ms > REVISED_WITHIN_MS
             beep = before.callee is Callee.MENU and reason is BEEP
-            if before.callee is callee or late or not firm or (self._firm and not beep):
+            # Who has told of a tone may ask for a name behind it.
+            asks = before.callee is Callee.VOICEMAIL and callee is Callee.SCREENING and not self.beeped
+            if before.callee is callee or late or not firm or (self._firm and not (beep or asks)):
                 self._firm = self._firm or (firm and before.callee is callee)
                 return None
         self.verdict, self._firm = Verdict(callee, reason, self._ms), firm

@@ -62,6 +62,25 @@ def test_words_decide_at_once(watch, said, callee):
     assert verdict is not None and verdict.callee is callee
 
 
+@pytest.mark.parametrize(
+    ("rest", "callee"), [("please say your name.", Callee.SCREENING), ("leave a message.", Callee.VOICEMAIL)]
+)
+def test_a_tone_that_is_announced_is_for_a_message_or_a_name(watch, rest, callee):
+    hear(watch, 0.8, voiced=True)
+    assert watch.words("At the tone,", final=False) is None
+    verdict = watch.words(f"At the tone, {rest}", final=False)
+    assert verdict is not None and verdict.callee is callee
+
+
+def test_a_tone_that_is_announced_and_no_more_is_a_voicemails_unless_a_name_is_asked_for_then(watch):
+    hear(watch, 0.8, voiced=True)
+    assert watch.words("After the tone,", final=False) is None
+    assert hear(watch, 0.4) == [Callee.VOICEMAIL]
+    hear(watch, 0.8, voiced=True)
+    verdict = watch.words("After the tone, say your name.", final=True)
+    assert verdict is not None and verdict.callee is Callee.SCREENING
+
+
 def test_a_person_turns_out_to_be_a_machine_but_not_for_ever(watch):
     hear(watch, 0.5, voiced=True)
     assert hear(watch, 0.6) == [Callee.HUMAN]

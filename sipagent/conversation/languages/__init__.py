@@ -102,6 +102,7 @@ class CalleePhrases(_Part, frozen=True):
     """By what machines that answer calls can be told; matched as whole words in lower case."""
 
     voicemail: tuple[str, ...]
+    tone: tuple[str, ...]  # announce one, behind which a message or the caller's name is expected
     menu: tuple[str, ...]
     screening: tuple[str, ...]
 
