@@ -228,7 +228,8 @@ class Brains:
         return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled, knowledge=knowledge)
 
     async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
-        """Does the work of the first call beforehand. Raises and changes nothing."""
+        """Does the work of the first call beforehand, for all the dialplans there are: what others had is let go, such
+        as their servers of tools once no call has them. Raises and changes nothing."""
         before = dict(self._plans), dict(self._knowledge)
         try:
             for dialplan in dialplans:
@@ -236,6 +237,11 @@ class Brains:
         except BaseException:
             self._plans, self._knowledge = before
             raise
+        there = {f"{dialplan.name}/{agent}" for dialplan in dialplans for agent in dialplan.agents}
+        kept: tuple[dict[str, Any], ...] = (self._plans, self._knowledge, self._matchers, self._own)
+        for agents in kept:
+            for gone in agents.keys() - there:
+                del agents[gone]
 
     async def _prepare(self, dialplan: Dialplan) -> None:
         for name, spec in dialplan.agents.items():

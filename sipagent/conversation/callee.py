@@ -120,7 +120,11 @@ class CalleeWatch:
             self.silence_ms += FRAME_MS
             if self.silence_ms > WAITS_MS // 2:  # the end of the last word is no pause yet
                 self._pause_dbfs = max(self._pause_dbfs, dbfs)
-        return self._judge_announced() or self._judge_cadence() or self._judge_music(voiced, dbfs > LOUD_DBFS and tone is None)
+        return (
+            self._judge_announced()
+            or self._judge_cadence()
+            or self._judge_music(voiced, dbfs > LOUD_DBFS and tone is None)
+        )
 
     # --- inside ---
 

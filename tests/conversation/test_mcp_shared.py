@@ -73,7 +73,9 @@ async def opening(tools: Sequence[Tool]) -> str:
     return await asyncio.wait_for(hours.work({"day": "Monday"}, Circumstances(Control(), {})), 20)
 
 
-async def test_calls_that_begin_together_share_one_server(marks):
+async def test_calls_that_begin_together_share_one_server(marks, monkeypatch):
+    monkeypatch.setattr(making, "AWAY_S", 20.0)  # a busy machine takes its time to start one
+    monkeypatch.setattr(mcp, "START_S", 20.0)
     async with maker() as tools:
         made = await asyncio.gather(*(tools.make("one", {}, {"tables": marked(marks)}, set()) for _ in range(5)))
         assert [await opening(each) for each in made] == ["On Monday from six to ten."] * 5
@@ -122,6 +124,19 @@ async def test_a_refused_reload_leaves_the_plans_as_they_were(marks):
         started = pids(marks)
         assert "book" in await offered(brain, model, before)
         assert pids(marks) == started and alive(started[0])
+
+
+async def test_the_server_of_an_agent_that_is_in_no_dialplan_any_more_ends(marks: Path) -> None:
+    async with brains() as (brain, model):
+        spec = agent(marked(marks))
+        await brain.prepare([plan_of(spec)])
+        held = await brain.make("house/agent0", spec, Control(), Ledger())  # of a call that is up
+        await brain.prepare([plan_of()])
+        [pid] = pids(marks)
+        assert alive(pid)
+        del held
+        gc.collect()
+        await until(lambda: not alive(pid), "end of the server")
 
 
 # --- agents ---------------------------------------------------------------------------------------------------
