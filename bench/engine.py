@@ -22,13 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.rig import FIRST_PORT, LAST_PORT, ROOT, SOURCE_PORT, cores, pin, prefer
+from sipagent.calls.streams.connection import Connector
+from sipagent.calls.streams.dialect import CALLER, Facts
+from sipagent.calls.streams.step import DIALECTS
+from sipagent.calls.streams.stream import Stream, Terms
+from sipagent.core import clock
 from sipagent.core.events import Event
 from sipagent.media.client import Frames, MediaClient, MediaPort
 from sipagent.media.rings import RX_FRAMES, TX_FRAMES, Counter, Header, Rings
 from sipagent.media.rtp import RtpPacket
 from sipagent.media.settings import MediaSettings
+from sipagent.web.guard import Guard
 
-AGENTS = ("callback", "arrays", "coroutine", "bridge")
+STREAMS = ("teler", "twilio", "audiosocket")
+AGENTS = ("callback", "arrays", "coroutine", "bridge", *STREAMS)
 CLOSED_AT_ONCE = 50
 _LIMIT = 1 << 24  # of a line: thousands of ports
 
@@ -78,6 +85,32 @@ async def agent(port: MediaPort, chunk: int) -> None:
         came = loop.create_future()
         while heard:
             port.write(heard.popleft().reshape(-1))
+
+
+async def streamed(port: MediaPort, dialect: str, url: str, connector: Connector) -> None:
+    """The application echoes."""
+    facts = Facts(
+        call_id=f"call_{port.slot}",
+        stream_id=f"strm_{port.slot}",
+        account_id="default",
+        app_id="bench",
+        rate=8000,
+        tracks=(CALLER,),
+        both_ways=True,
+    )
+    terms = Terms(
+        url=url,
+        headers={},
+        rate=8000,
+        chunk_ms=20,
+        tracks=facts.tracks,
+        both_ways=True,
+        buffer_s=120.0,
+        reconnect_s=10.0,
+    )
+    stream = Stream(terms, lambda: DIALECTS[dialect](facts), connector, port, clock.mono_ns, str, print)
+    port.on_frames = stream.on_frames
+    await stream.run(lambda: None)
 
 
 class ArrayEcho:
@@ -211,7 +244,7 @@ async def serve(options: argparse.Namespace) -> None:
     for pid, core in zip(pids, cores(len(pids))[0], strict=True):
         pin(pid, core)
     ports, setup = await _opened(client, options.calls, client_settings.shared_ports, options.agent == "bridge")
-    tasks = []
+    tasks, connector = [], Connector(Guard(["127.0.0.1"]), 10.0)
     match options.agent:
         case "callback":
             for port in ports:
@@ -224,6 +257,8 @@ async def serve(options: argparse.Namespace) -> None:
                 another.hear(one)
         case "coroutine":
             tasks = [asyncio.create_task(agent(port, options.chunk)) for port in ports]
+        case dialect if dialect in STREAMS:
+            tasks = [asyncio.create_task(streamed(port, dialect, options.url, connector)) for port in ports]
     _tell({"pids": pids, "ports": [port.port for port in ports]} | _costs("setup", setup))
 
     questions = asyncio.StreamReader()
@@ -232,6 +267,8 @@ async def serve(options: argparse.Namespace) -> None:
         _tell(figures(ports))
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await connector.close()
     teardown: list[float] = []
     for first in range(0, len(ports), CLOSED_AT_ONCE):  # while one alone is awaited, main hands on the others' audio
         closing = ports[first : first + CLOSED_AT_ONCE]
@@ -253,16 +290,23 @@ class Engine:
     """``async with Engine(100) as subject:``; a new engine with so many calls, each hearing itself.
 
     `agent` is who echoes: "callback" (a callback a call), "arrays" (all calls at once), "coroutine" (a task a call,
-    handed `chunk` frames at a time), or "bridge", where each two calls hear each other. With `whole` the CPU time of
-    the owning process counts too.
+    handed `chunk` frames at a time), "bridge", where each two calls hear each other, or an application at `url` in one
+    of the dialects of `STREAMS`. With `whole` the CPU time of the owning process counts too.
     """
 
     name = "engine"
 
     def __init__(
-        self, calls: int, settings: Sequence[str] = (), *, agent: str = "callback", chunk: int = 1, whole: bool = False
+        self,
+        calls: int,
+        settings: Sequence[str] = (),
+        *,
+        agent: str = "callback",
+        chunk: int = 1,
+        whole: bool = False,
+        url: str = "",
     ) -> None:
-        self._command = ["--calls", str(calls), "--agent", agent, "--chunk", str(chunk)]
+        self._command = ["--calls", str(calls), "--agent", agent, "--chunk", str(chunk), "--url", url]
         self._command += [word for change in settings for word in ("--set", change)]
         self._whole = whole
         self.ports: list[int] = []
@@ -322,6 +366,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, required=True)
     parser.add_argument("--agent", choices=AGENTS, required=True)
     parser.add_argument("--chunk", type=int, required=True)
+    parser.add_argument("--url", default="")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     asyncio.run(serve(parser.parse_args()))
 

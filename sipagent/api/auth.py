@@ -1,5 +1,7 @@
 """Who may come in: API keys, and patience with those who guess."""
 
+import base64
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,6 +75,15 @@ class Rates:
         return wait
 
 
+def key_of(request: web.Request) -> str:
+    """The header, or the password of Basic authentication, by which clients made for Twilio come; "" for none."""
+    given, (kind, _, encoded) = request.headers.get(HEADER, ""), request.headers.get("Authorization", "").partition(" ")
+    if not given and kind == "Basic":
+        with contextlib.suppress(ValueError):
+            given = base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    return given
+
+
 class Gate:
     """Checks the key of a request: those of the configuration, which may do everything, and those that were made."""
 
@@ -90,7 +101,7 @@ class Gate:
         A right key passes however often its address failed before: behind a proxy everybody has one address, and one
         bad client must not lock out the others. 256-bit keys cannot be guessed meanwhile.
         """
-        given = request.headers.get(HEADER, "")
+        given = key_of(request)
         grant = self._grant(given) if given else None
         now = mono_ns()
         if grant is None:

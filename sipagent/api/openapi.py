@@ -101,8 +101,10 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
         media = "text/event-stream" if route.streams else route.media
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {media: {"schema": _own(media)}} if kind is None else _content(media, kind, schemas),
         }
+        if kind is not None or status != HTTPStatus.SWITCHING_PROTOCOLS:
+            content = {media: {"schema": _own(media)}} if kind is None else _content(media, kind, schemas)
+            responses[str(status)]["content"] = content
     every = (401, 403, 429, 500) if route.needs_key else (500,)
     for status in sorted({*route.refusals, *every} - set(route.answers)):
         content = _content("application/json", ErrorOut, schemas)

@@ -12,6 +12,7 @@ from sipagent.api.resources import apps, numbers
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
 from sipagent.api.webhooks import handlers as webhooks
+from sipagent.api.twilio import handlers as twilio
 
 TOPICS: tuple[Topic, ...] = (
     Topic(calls.CallHandlers, calls.ROUTES),
@@ -23,6 +24,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(events.EventHandlers, events.ROUTES),
     Topic(webhooks.WebhookHandlers, webhooks.ROUTES),
     Topic(access.AccessHandlers, access.ROUTES),
+    Topic(twilio.TwilioHandlers, twilio.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
     Topic(metrics.MetricsHandlers, metrics.ROUTES),
 )

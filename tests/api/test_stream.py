@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from sipagent.api.calls.backend import Originate
 from sipagent.api.events import stream
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
@@ -192,19 +193,46 @@ async def test_the_hub_is_listened_to_only_while_somebody_watches(node: Node, se
     hub = CountingHub()
     server = ApiServer(settings, node.backend, hub)
     await server.start()
-    assert hub.watched == 0
+    others = hub.watched
     async with aiohttp.ClientSession() as session:
         watchers = [await watch(Http(server.url, session)) for _ in range(2)]
-        assert hub.watched == 1
+        assert hub.watched == others + 1
         for watcher in watchers:
             watcher.response.close()
         for _ in range(50):
-            if hub.watched == 0:
+            if hub.watched == others:
                 break
             await asyncio.sleep(0.1)
-        assert hub.watched == 0
+        assert hub.watched == others
     await server.close()
 
 
 async def test_an_unknown_parameter_is_refused(http: Http) -> None:
     assert (await http.get(STREAM, params={"colour": "red"})).status == 422
+
+
+async def test_by_websocket_each_event_is_a_message(http: Http, node: Node) -> None:
+    url, headers = http.url.replace("http", "ws", 1) + "/api/v1/events/ws", {"x-api-key": KEY}
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
+        await http.session.ws_connect(url)
+    async with http.session.ws_connect(url, headers=headers) as every:
+        call_id = await node.originate(Originate(to_number="100"))
+        async with http.session.ws_connect(url, headers=headers, params={"call_id": call_id}) as one:
+            other = await node.originate(Originate(to_number="101"))
+            await node.hangup(call_id)
+            seen = [await every.receive_json(timeout=10)]
+            while seen[-1]["type"] != "CallEnded":
+                seen.append(await every.receive_json(timeout=10))
+            assert {event["call_id"] for event in seen} == {call_id, other}
+            assert {"id", "type", "call_id", "leg_id", "at", "data"} == set(seen[0])
+            assert (await one.receive_json(timeout=10))["type"] == "LegEnded"
+            assert (await one.receive_json(timeout=10))["type"] == "CallEnded"
+        async with http.session.get(http.url + "/api/v1/events/ws", headers=headers) as response:
+            assert response.status == 426 and "websocket" in (await response.json())["message"]
+
+
+async def test_a_websocket_that_sends_too_much_is_ended(http: Http) -> None:
+    url = http.url.replace("http", "ws", 1) + "/api/v1/events/ws"
+    async with http.session.ws_connect(url, headers={"x-api-key": KEY}) as ws:
+        await ws.send_str("x" * 100_000)
+        assert (await ws.receive(timeout=10)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sipagent.core.errors import ConfigError
@@ -384,3 +385,13 @@ def test_mistakes_in_steps_that_decide(write, old, new, words):
     with pytest.raises(ConfigError) as caught:
         load_file(write(LOGIC.replace(old, new, 1)))
     assert words in str(caught.value)
+
+
+def test_the_examples_of_the_streams_page_are_dialplans(tmp_path):
+    text = (SHIPPED.parent / "docs" / "streams.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "plan.yaml").write_text(example)
+    first = load_file(tmp_path / "plan.yaml").steps["bot"][0]
+    assert isinstance(first, StreamStep) and first.spoken == "twilio"
+    documented = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    assert documented == {field.name for field in msgspec.structs.fields(StreamStep)}

@@ -16,8 +16,21 @@ class EventHandlers:
     async def watch_events(self, request: web.Request) -> web.StreamResponse:
         return await self._streams.serve(request, read_parameters(request, WatchEvents).call_id)
 
+    async def watch_events_by_websocket(self, request: web.Request) -> web.StreamResponse:
+        return await self._streams.serve_socket(request, read_parameters(request, WatchEvents).call_id)
+
 
 ROUTES = (
+    Route(
+        method="GET",
+        path=f"{V1}/events/ws",
+        handler=EventHandlers.watch_events_by_websocket,
+        summary="The same by websocket: each text message is an EventOut",
+        query=WatchEvents,
+        answers={101: None},
+        streams=True,
+        refusals=(422, 426, 503),
+    ),
     Route(
         method="GET",
         path=f"{V1}/events/stream",

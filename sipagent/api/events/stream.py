@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from sipagent.api.errors import ApiError
+from sipagent.api.events import socket
 from sipagent.api.events.types import EventOut
 from sipagent.core.clock import mono_ns
 from sipagent.core.events import Event, EventHub
@@ -26,6 +27,7 @@ LOOK_S = 1.0
 class _Client:
     request: web.Request
     call_id: str | None
+    bare: bool = False  # the event's JSON alone, without the fields of server-sent events
     # stream: 1,000 events, disconnect the client (it can read the record for what it missed)
     queue: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_EVENTS))
 
@@ -56,8 +58,7 @@ class EventStreams:
 
     async def serve(self, request: web.Request, call_id: str | None) -> web.StreamResponse:
         """Stream until the client or the server goes. Raises 503 when too many watch."""
-        if self._closing or len(self._clients) >= self._max_clients:
-            raise ApiError(503, "too many event streams are open", retry_after_s=30)
+        self._check_room()
         response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})  # proxies that know it pass lines on at once
         response.content_type = "text/event-stream"
         response.charset = "utf-8"
@@ -72,6 +73,27 @@ class EventStreams:
         finally:
             self._remove(client)
         return response
+
+    async def serve_socket(self, request: web.Request, call_id: str | None) -> web.StreamResponse:
+        """The same by websocket. Raises 426 for a request that is no handshake, 503 when too many watch."""
+        self._check_room()
+        ws = socket.upgraded(request, self._heartbeat_ns / 1e9)
+        if ws is None:
+            raise ApiError(426, "this path is a websocket: ask for an upgrade")
+        client = _Client(request, call_id, bare=True)
+        self._add(client)  # before the client can know: from its first moment nothing is missed
+        try:
+            await ws.prepare(request)
+            await socket.pump(ws, client.queue)
+        except ConnectionError:
+            pass  # the client went, which is how streams end
+        finally:
+            self._remove(client)
+        return ws
+
+    def _check_room(self) -> None:
+        if self._closing or len(self._clients) >= self._max_clients:
+            raise ApiError(503, "too many event streams are open", retry_after_s=30)
 
     def close(self) -> None:
         """End every stream after what is queued for it."""
@@ -133,7 +155,7 @@ class EventStreams:
         message = f"id: {out.id}\nevent: {out.type}\ndata: ".encode() + data + b"\n\n"
         for client in tuple(self._clients):
             if client.call_id is None or client.call_id == out.call_id:
-                client.offer(message)
+                client.offer(data if client.bare else message)
 
 
 def event_out(event: Event) -> EventOut:

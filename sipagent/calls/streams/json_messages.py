@@ -34,7 +34,7 @@ def base64(data: bytes) -> str:
 def from_base64(payload: str) -> bytes:
     """Raises Malformed."""
     try:
-        return binascii.a2b_base64(payload)
+        return binascii.a2b_base64(payload, strict_mode=True)
     except (binascii.Error, ValueError):
         raise Malformed("the audio of a message is not base64") from None
 

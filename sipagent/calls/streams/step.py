@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MAX_LISTENERS = 4  # at one call
 ACCOUNT = "default"
 _TRACKS = {"caller": (CALLER,), "agent": (AGENT,), "both": (CALLER, AGENT)}
-_DIALECTS: dict[str, Callable[[Facts], Dialect]] = {"teler": Teler, "twilio": Twilio, "audiosocket": AudioSocket}
+DIALECTS: dict[str, Callable[[Facts], Dialect]] = {"teler": Teler, "twilio": Twilio, "audiosocket": AudioSocket}
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
@@ -152,7 +152,7 @@ def _made(call: "Call", leg: Leg, step: StreamStep, stream_id: StreamId) -> Stre
 
     return Stream(
         terms,
-        lambda: _DIALECTS[step.spoken](facts),
+        lambda: DIALECTS[step.spoken](facts),
         call.services.streams,
         leg.port,
         clock.mono_ns,

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 BEHIND_S = 2.0
 FIRST_WAIT_S, MOST_WAIT_S = 0.25, 2.0  # between two tries to connect
+MAX_SAID = 1000  # messages that are no audio and wait beside it
 MAX_MALFORMED = 20  # messages; whoever sends more does not speak the dialect
 STUCK_S = 10.0  # an application that takes nothing for so long is lost
 GOODBYE_S = 1.0
@@ -107,12 +109,12 @@ class Stream:
         self._trouble = trouble
         self._tracks = {name: _Track(terms.rate, terms.chunk_ms) for name in self._tracks_sent(terms)}
         self._playout = Playout(port, terms.buffer_s)
-        # to the application: BEHIND_S of audio, the oldest goes
-        self._waiting: deque[tuple[str, Pcm, int] | Message] = deque()
+        # to the application: BEHIND_S of audio, the oldest goes; with its ms, and made when it is sent
+        self._waiting: deque[tuple[int, Callable[[], Message | None]]] = deque()
         self._most = max(int(BEHIND_S * 1000 / terms.chunk_ms), 1) * len(self._tracks)
         self._awake = asyncio.Event()
         self._quiet = asyncio.Event()  # nothing of the application's waits to be played
-        self._connected = False
+        self._connected = self._lost = False
         self._sent_ms = self._unsent_ms = self._malformed = self._connections = 0
         self._at_ms = 0  # of the caller's audio, since the stream began
         self._full_told = False
@@ -142,19 +144,19 @@ class Stream:
         for track, pcm in self._heard(heard, frames.position, count):
             at_ms = self._at_ms
             for chunk in self._tracks[track].push(pcm, rate):
-                self._queue((track, chunk, at_ms))
+                self._queue(partial(self._dialect.audio, chunk, track, at_ms))
                 at_ms += self._terms.chunk_ms
         self._at_ms += count * FRAME_MS
         if self._terms.both_ways:
             for name in self._playout.tick(self._now()):
-                self._say(self._dialect.mark(name))
+                self._say(partial(self._dialect.mark, name))
             if self._playout.idle:
                 self._quiet.set()
             elif self._quiet.is_set():
                 self._quiet.clear()
 
     def on_digit(self, digit: str) -> None:
-        self._say(self._dialect.digit(digit))
+        self._say(partial(self._dialect.digit, digit))
 
     async def run(self, started: Callable[[], None]) -> None:
         """Until the application is through. Raises StreamFailed when it cannot be reached, or no longer."""
@@ -176,6 +178,7 @@ class Stream:
                 await self._converse(wire)
                 return
             except StreamFailed as error:
+                self._lost = True
                 if not error.again:
                     raise
                 self._trouble(str(error))
@@ -230,13 +233,11 @@ class Stream:
             await self._awake.wait()
             self._awake.clear()
             while self._waiting:
-                entry = self._waiting.popleft()
-                if isinstance(entry, str | bytes):
-                    await self._sent(wire, entry)
-                    continue
-                track, pcm, at_ms = entry
-                await self._sent(wire, self._dialect.audio(pcm, track, at_ms))
-                self._sent_ms += self._terms.chunk_ms
+                ms, make = self._waiting.popleft()
+                message = make()
+                if message is not None:
+                    await self._sent(wire, message)
+                self._sent_ms += ms
 
     async def _sent(self, wire: Wire, message: Message) -> None:
         try:
@@ -276,7 +277,7 @@ class Stream:
                     raise Malformed("there are too many marks at once")
             case Clear():
                 for name in await self._playout.clear():
-                    self._say(self._dialect.mark(name))
+                    self._say(partial(self._dialect.mark, name))
             case Interrupt(chunk=chunk):
                 await self._playout.interrupt(chunk)
             case Keys(digits=digits):
@@ -302,18 +303,18 @@ class Stream:
         both = caller.astype(np.int32) + agent
         return [(self._terms.tracks[0], both.clip(-32768, 32767).astype(np.int16))]
 
-    def _queue(self, entry: tuple[str, Pcm, int]) -> None:
+    def _queue(self, make: Callable[[], Message | None]) -> None:
+        """A chunk of audio."""
         if not self._connected:
-            self._unsent_ms += self._terms.chunk_ms
+            self._unsent_ms += self._terms.chunk_ms if self._lost else 0
             return
         if len(self._waiting) >= self._most:
-            if not isinstance(self._waiting.popleft(), str | bytes):
-                self._unsent_ms += self._terms.chunk_ms
-        self._waiting.append(entry)
+            self._unsent_ms += self._waiting.popleft()[0]
+        self._waiting.append((self._terms.chunk_ms, make))
         self._awake.set()
 
-    def _say(self, message: Message | None) -> None:
+    def _say(self, make: Callable[[], Message | None]) -> None:
         """Something else than audio."""
-        if message is not None and self._connected:
-            self._waiting.append(message)
+        if self._connected and len(self._waiting) < self._most + MAX_SAID:
+            self._waiting.append((0, make))
             self._awake.set()

@@ -1,0 +1,1 @@
+"""What applications made for Twilio ask of its REST API."""
