@@ -11,8 +11,8 @@ from sipagent.api.recordings import handlers as recordings
 from sipagent.api.resources import apps, numbers
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
-from sipagent.api.webhooks import handlers as webhooks
 from sipagent.api.twilio import handlers as twilio
+from sipagent.api.webhooks import handlers as webhooks
 
 TOPICS: tuple[Topic, ...] = (
     Topic(calls.CallHandlers, calls.ROUTES),
