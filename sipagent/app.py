@@ -108,6 +108,7 @@ from sipagent.speech.vad import make_vad
 from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
+from sipagent.store.resources import MadeResources
 from sipagent.store.sealing import Seal, seal_of
 from sipagent.store.writing import StoreWrites
 from sipagent.web.client import WebClient
@@ -424,6 +425,9 @@ class Node:
         self._hook_key = hook_key(self.config.web.secret, self.state)
         self.web = WebClient(Guard(self.config.web.allow, "[web] allow"))
         self._exit.push_async_callback(self.web.close)
+        directory = Directory()
+        await self._load_resources(url, directory)
+        trunks = [*self.config.trunks, *self.more_trunks()]
         streams = Connector(self.web.guard, self.config.streams.connect_s)
         self._exit.push_async_callback(streams.close)
         http = await self._exit.enter_async_context(aiohttp.ClientSession())
@@ -446,7 +450,7 @@ class Node:
             turn_judge=self.speech,
             make_agent=self._brains.make,
             sip=self.config.sip,
-            trunks=Trunks(self.config.trunks),
+            trunks=Trunks(trunks),
             conversation=self.config.conversation,
             limits=self.config.limits,
             waiting=self.config.waiting,
@@ -458,15 +462,13 @@ class Node:
             key_of=self._key_of,
             media_host=self.nat.media_towards,
         )
-        directory = Directory()
         self.registry = CallRegistry(services, dialplans, self._saver, directory)
-        await self._load_resources(url, directory)
         self.webhooks = Webhooks(self._reads, self._writes, self.web, self._key_of)
         self._exit.push_async_callback(self.webhooks.close)
         self._hooks = Hooks(self._webhook_of, self._due)
         self.hub.subscribe(self._hooks.take)
         self.webhooks.start()
-        self.registrar = Registrar(self.config.trunks, self.lane, self.hub)
+        self.registrar = Registrar(trunks, self.lane, self.hub)
         locator = Locator(
             DnsResolver(self.config.sip.name_servers or name_servers()), HostsFile(), ipv6=bool(self.config.sip.host6)
         )
@@ -501,6 +503,7 @@ class Node:
         self.registrar.start()
         self._exit.push_async_callback(self.trunks.close)
         self.trunks.start()
+        self.resources.follow_trunks = lambda made: self.apply_trunks([*self.config.trunks, *made])
         self._exit.push_async_callback(self._end_applying)
         if self.config.api.enabled:
             await self._start_api()
@@ -511,7 +514,7 @@ class Node:
         self._exit.push_async_callback(self.lane.close)
         self._exit.push_async_callback(self.registry.drain)
         await self.lane.start()
-        check_room(self.config.trunks, self.lane.registrations)
+        check_room(self.registry.trunks.settings, self.lane.registrations)
         self.lane.go_on()
 
     async def _take_up(self, left: Sequence[SavedCall]) -> None:
@@ -569,19 +572,25 @@ class Node:
         config = self.config
         self.seal = seal_of(self.state, config.store.seal_key)
         self.resources = LiveResources(
-            configured(config.apps, config.numbers, config.trunks, config.ip_acls, self.seal),
+            self._configured(),
             self._reads,
             self._writes,
             directory,
+            self.seal,
             lambda: self.registry.dialplans,
             self.web.guard,
-            lambda inventory: None,
         )
+        self.resources.check_trunks = lambda made: check_trunks([*self.config.trunks, *made], self.config.sip)
         self._exit.push_async_callback(self.resources.close)
         await self.resources.start()
+        self.more_trunks = lambda: self.resources.made_trunks
         self._access = LiveAccess(self._reads, self._writes, config.node.name)
         self._exit.push_async_callback(self._access.close)
         await self._access.start()
+
+    def _configured(self) -> MadeResources:
+        config = self.config
+        return configured(config.apps, config.numbers, config.trunks, config.ip_acls, self.seal)
 
     async def _start_api(self) -> None:
         settings = self.config.api
@@ -617,6 +626,7 @@ class Node:
         if trunks is not None and config is not None:
             await self.apply_trunks(trunks)
             self.config = msgspec.structs.replace(self.config, trunks=config.trunks)
+            await self.resources.configure(self._configured())
 
     def waits_for_a_start(self, config: Config) -> list[str]:
         """The tables of this configuration, other than trunks, that are not as we are."""

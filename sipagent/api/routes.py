@@ -8,7 +8,7 @@ from sipagent.api.metrics import handlers as metrics
 from sipagent.api.mutations import handlers as mutations
 from sipagent.api.node import handlers as node
 from sipagent.api.recordings import handlers as recordings
-from sipagent.api.resources import apps, numbers
+from sipagent.api.resources import acls, apps, numbers, secrets, sip_calls, trunks
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
 from sipagent.api.twilio import handlers as twilio
@@ -21,6 +21,10 @@ TOPICS: tuple[Topic, ...] = (
     Topic(numbers.NumberHandlers, numbers.ROUTES),
     Topic(mutations.MutationHandlers, mutations.ROUTES),
     Topic(recordings.RecordingHandlers, recordings.ROUTES),
+    Topic(trunks.TrunkHandlers, trunks.ROUTES),
+    Topic(acls.AclHandlers, acls.ROUTES),
+    Topic(secrets.SecretHandlers, secrets.ROUTES),
+    Topic(sip_calls.SipCallHandlers, sip_calls.ROUTES),
     Topic(events.EventHandlers, events.ROUTES),
     Topic(webhooks.WebhookHandlers, webhooks.ROUTES),
     Topic(access.AccessHandlers, access.ROUTES),

@@ -76,7 +76,21 @@ def configured(
             )
             for number in numbers
         ],
-        trunks=[SipTrunkRecord(id=fixed_id("trunk", trunk.name), name=trunk.name) for trunk in trunks],
+        trunks=[
+            SipTrunkRecord(
+                id=fixed_id("trunk", trunk.name),
+                name=trunk.name,
+                settings={
+                    "domain_name": trunk.outbound_host,
+                    "authentication_type": "IP" if trunk.accept == "address" else "credential",
+                    "username": trunk.username,
+                    "addresses": [{"address": peer} for peer in trunk.peers],
+                    "channel_limit": trunk.max_calls or None,
+                    "transport": trunk.transport or None,
+                },
+            )
+            for trunk in trunks
+        ],
         acls=[
             IpAclRecord(
                 id=fixed_id("acl", acl.name), name=acl.name, entries=[{"address": address} for address in acl.addresses]

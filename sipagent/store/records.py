@@ -205,6 +205,7 @@ class CallFilter(msgspec.Struct, kw_only=True, frozen=True):
     """Which calls, and which page of them, newest first. At most one cursor."""
 
     state: LegState | None = None
+    trunk: str | None = None
     from_number: str | None = None
     to_number: str | None = None
     created_after: datetime | None = None  # inclusive

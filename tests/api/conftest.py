@@ -57,14 +57,15 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
     hub.subscribe(recorder.emit)
     writes = StoreWrites(url)
     directory = Directory()
+    seal = seal_of(tmp_path, "")
     resources = LiveResources(
-        configured(**CONFIGURED, seal=seal_of(tmp_path, "")),
+        configured(**CONFIGURED, seal=seal),
         reads,
         writes,
         directory,
+        seal,
         lambda: load_folder(shipped_folder("dialplans")),
         Guard(),
-        lambda inventory: None,
     )
     await resources.start()
     access = LiveAccess(reads, writes, "test")

@@ -52,6 +52,18 @@ async def test_a_number_goes_to_its_app_as_soon_as_the_api_says_so() -> None:
             await node.until(up, 10)
             (await sipp.run("uac-inbound-over-limit-expect-486.xml", target=node.target, service="+49302")).check()
             (await one.wait()).check()
+
+        # a trunk that knows its callers by their address: who comes from there, comes by it
+        await asked(node, "PATCH", f"/voice/apps/{app['id']}", {"channel_limit": None, "dialplan": "hello"})
+        acl = await asked(node, "POST", "/sip/ip-acls", {"name": "here", "addresses": [{"address": "127.0.0.1"}]})
+        by_address = {"name": "made", "domain_name": "127.0.0.1", "authentication_type": "IP", "ip_acl_id": acl["id"]}
+        trunk = await asked(node, "POST", "/sip/trunks", by_address)
+        assert [it["name"] for it in (await asked(node, "GET", "/trunks"))["data"]] == ["made"]
+        (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="+49302")).check()
+        assert (await node.ended(6))[0].call.trunk == "made"
+        await asked(node, "DELETE", f"/sip/trunks/{trunk['id']}")
+        assert (await asked(node, "GET", "/trunks"))["data"] == []
+
         await asked(node, "PATCH", f"/voice/apps/{app['id']}", {"status": "inactive"})
         refused = await sipp.run("uac-inbound-answered.xml", target=node.target, service="+49302")
         assert refused.received("SIP/2.0 480")

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from sipagent.calls.inventory import Inventory
-from sipagent.store.resources import Step
+from sipagent.store.resources import SipTrunkRecord, Step
 
 
 class ResourcesBackend(Protocol):
@@ -16,6 +16,14 @@ class ResourcesBackend(Protocol):
 
         Raises AlreadyThere (409), RecordUnavailable (503).
         """
+        ...
+
+    def seal(self, plain: str) -> str:
+        """What goes into the database instead."""
+        ...
+
+    def check_trunk(self, trunk: SipTrunkRecord, inventory: Inventory) -> None:
+        """Raises ConfigError or ValueError when it cannot be beside the others of the inventory."""
         ...
 
     def has_dialplan(self, name: str) -> bool: ...
