@@ -61,9 +61,8 @@ async def test_a_number_goes_to_its_app_as_soon_as_the_api_says_so() -> None:
         assert [it["name"] for it in (await asked(node, "GET", "/trunks"))["data"]] == ["made"]
         (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="+49302")).check()
         assert (await node.ended(6))[0].call.trunk == "made"
-        await asked(node, "DELETE", f"/sip/trunks/{trunk['id']}")
-        assert (await asked(node, "GET", "/trunks"))["data"] == []
-
         await asked(node, "PATCH", f"/voice/apps/{app['id']}", {"status": "inactive"})
         refused = await sipp.run("uac-inbound-answered.xml", target=node.target, service="+49302")
         assert refused.received("SIP/2.0 480")
+        await asked(node, "DELETE", f"/sip/trunks/{trunk['id']}")
+        assert (await asked(node, "GET", "/trunks"))["data"] == []
