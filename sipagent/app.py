@@ -24,6 +24,7 @@ from sipagent.backend.calls import LiveCalls
 from sipagent.backend.mutations import LiveMutations
 from sipagent.backend.node import LiveNode
 from sipagent.backend.recordings import LiveRecordings, kept_key
+from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.steering import LiveSteering
 from sipagent.backend.webhooks import Webhooks
@@ -370,6 +371,7 @@ class Node:
         self.recordings: Recordings
         self.web: WebClient
         self.resources: LiveResources
+        self._reports: LiveReports
         self.seal: Seal
         self._reads: StoreReads
         self._writes: StoreWrites
@@ -505,6 +507,9 @@ class Node:
         self.trunks.start()
         self.resources.follow_trunks = lambda made: self.apply_trunks([*self.config.trunks, *made])
         self._exit.push_async_callback(self._end_applying)
+        self._reports = LiveReports(database_url(self.config, self.state), self.config.reports, self.config.prices)
+        self._exit.push_async_callback(self._reports.close)
+        self._reports.start()
         if self.config.api.enabled:
             await self._start_api()
         self._exit.callback(self.registry.refuse_new)
@@ -605,6 +610,7 @@ class Node:
             resources=self.resources,
             webhooks=self.webhooks,
             access=self._access,
+            reports=self._reports,
         )
         self.api = ApiServer(settings, backend, self.hub)
         self._exit.push_async_callback(self.api.close)

@@ -28,6 +28,7 @@ from sipagent.conversation.settings import ConversationSettings
 from sipagent.conversation.tools.settings import ToolSettings
 from sipagent.core.errors import ConfigError
 from sipagent.media.settings import MediaSettings
+from sipagent.reports.settings import PriceSettings, ReportSettings
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.speech.settings import SpeechSettings
 from sipagent.store.settings import StoreSettings
@@ -70,6 +71,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tools: ToolSettings = ToolSettings()
     web: WebSettings = WebSettings()
     store: StoreSettings = StoreSettings()
+    reports: ReportSettings = ReportSettings()
+    prices: tuple[PriceSettings, ...] = ()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

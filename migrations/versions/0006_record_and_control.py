@@ -18,6 +18,7 @@ TABLES = (
     "idempotency_keys",
     "ip_acls",
     "nodes",
+    "report_hours",
     "secrets",
     "sip_trunks",
     "virtual_numbers",
@@ -107,6 +108,14 @@ def upgrade() -> None:
         sa.Column("max_calls", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_nodes")),
     )
+    op.create_table(
+        "report_hours",
+        sa.Column("hour", INSTANT, nullable=False),
+        sa.Column("last_end", INSTANT),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("hour", name=op.f("pk_report_hours")),
+    )
+    op.create_index(op.f("ix_report_hours_last_end"), "report_hours", ["last_end"])
     op.create_table(
         "secrets",
         sa.Column("id", TEXT, nullable=False),

@@ -7,6 +7,7 @@ from sipagent.api.calls.backend import CallsBackend
 from sipagent.api.mutations.backend import MutationsBackend
 from sipagent.api.node.backend import NodeBackend
 from sipagent.api.recordings.backend import RecordingsBackend
+from sipagent.api.reports.backend import ReportsBackend
 from sipagent.api.resources.backend import ResourcesBackend
 from sipagent.api.steering.backend import SteeringBackend
 from sipagent.api.webhooks.backend import WebhooksBackend
@@ -22,3 +23,4 @@ class Backend:
     access: AccessBackend
     resources: ResourcesBackend
     webhooks: WebhooksBackend
+    reports: ReportsBackend

@@ -8,6 +8,7 @@ from sipagent.api.metrics import handlers as metrics
 from sipagent.api.mutations import handlers as mutations
 from sipagent.api.node import handlers as node
 from sipagent.api.recordings import handlers as recordings
+from sipagent.api.reports import handlers as reports
 from sipagent.api.resources import acls, apps, numbers, secrets, sip_calls, trunks
 from sipagent.api.routing import Route, Topic
 from sipagent.api.steering import handlers as steering
@@ -27,6 +28,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(sip_calls.SipCallHandlers, sip_calls.ROUTES),
     Topic(events.EventHandlers, events.ROUTES),
     Topic(webhooks.WebhookHandlers, webhooks.ROUTES),
+    Topic(reports.ReportHandlers, reports.ROUTES),
     Topic(access.AccessHandlers, access.ROUTES),
     Topic(twilio.TwilioHandlers, twilio.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),

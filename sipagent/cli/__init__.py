@@ -18,6 +18,7 @@ from sipagent.cli.demo import demo
 from sipagent.cli.edge import edge
 from sipagent.cli.key import key
 from sipagent.cli.models import models
+from sipagent.cli.report import report
 from sipagent.cli.serve import serve
 from sipagent.cli.settings import settings
 from sipagent.core.errors import ConfigError, SetupError, SipagentError
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, serve, call, calls, models, db, edge, key, settings):
+for command in (demo, serve, call, calls, report, models, db, edge, key, settings):
     cli.add_command(command)
 
 

@@ -7,7 +7,7 @@ several changes of an old row become one.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, delete
 
 from sipagent.core.errors import SipagentError
 from sipagent.store import bulk
@@ -23,7 +23,7 @@ from sipagent.store.models import (
     Transfer,
     Turn,
 )
-from sipagent.store.resource_models import Recording, WebhookDelivery
+from sipagent.store.resource_models import Recording, ReportHour, WebhookDelivery
 
 CALLS = cast(Table, Call.__table__)
 LEGS = cast(Table, Leg.__table__)
@@ -36,6 +36,7 @@ QUALITY = cast(Table, Quality.__table__)
 REGISTRATIONS = cast(Table, Registration.__table__)
 EVENTS = cast(Table, EventRow.__table__)
 WEBHOOKS = cast(Table, WebhookDelivery.__table__)
+REPORT_HOURS = cast(Table, ReportHour.__table__)
 
 _STATEFUL = (CALLS, LEGS)
 
@@ -81,6 +82,9 @@ class Changes:
         self._registrations[row["node"], row["trunk"]] = row
 
     def write(self, connection: Connection) -> None:
+        if CALLS in self._inserts:  # one that comes late opens its hour again
+            hours = {row["setup_at"].replace(minute=0, second=0, microsecond=0) for row in self._inserts[CALLS]}
+            connection.execute(delete(REPORT_HOURS).where(REPORT_HOURS.c.hour.in_(hours)))
         for table in sorted(self._inserts, key=lambda table: table is not CALLS):  # which the others refer to
             bulk.insert(connection, table, _of_one_shape(self._inserts[table]))
         for table, changed in self._updates.items():

@@ -191,8 +191,12 @@ def _filtered(wanted: CallFilter) -> Select[Any]:
     query = select(Call)
     if wanted.state is not None:
         query = query.where(Call.state == wanted.state)
+    if wanted.direction is not None:
+        query = query.where(Call.direction == wanted.direction)
     if wanted.trunk is not None:
         query = query.where(Call.trunk == wanted.trunk)
+    if wanted.agent is not None:
+        query = query.where(Call.agent == wanted.agent)
     if wanted.from_number is not None:
         query = query.where(Call.from_number == wanted.from_number)
     if wanted.to_number is not None:

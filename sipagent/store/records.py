@@ -201,11 +201,70 @@ class FullCall(msgspec.Struct, kw_only=True, frozen=True):
     events: list[EventRecord]
 
 
+class TurnFacts(msgspec.Struct, kw_only=True, frozen=True):
+    """Of a turn what is counted; none of its words."""
+
+    call_id: str
+    caller_spoke: bool
+    interrupted: bool
+    total_ms: float | None
+    characters: int  # that the agent wanted to speak
+    tokens: dict[str, Any] | None  # of the model, where it told
+
+
+class QualityRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """Of one leg over the whole call."""
+
+    call_id: str
+    leg_id: str
+    packets: int
+    lost: int
+    lost_percent: float | None
+    discarded_percent: float | None
+    jitter_ms: float | None
+    concealed_ms: int
+    round_trip_ms: float | None
+    mos_lq: float | None
+    mos_cq: float | None
+
+
+class CostRecord(msgspec.Struct, kw_only=True, frozen=True):
+    call_id: str
+    kind: str
+    leg_id: str  # "" for what belongs to no leg
+    units: float
+    unit: str
+    price: float
+    currency: str
+    amount: float
+
+
+class CallStory(msgspec.Struct, kw_only=True, frozen=True):
+    """What a call's detail record is made of."""
+
+    call: CallRecord  # with its legs
+    turns: list[TurnFacts] = []
+    transfers: list[TransferRecord] = []  # every step, in order
+    quality: list[QualityRecord] = []
+    costs: list[CostRecord] = []  # empty until its hour is closed
+    tools: int = 0  # calls of tools that were carried out
+
+
+class HourRecord(msgspec.Struct, kw_only=True, frozen=True):
+    """A closed hour of calls, as `sipagent.reports.columns` has packed it."""
+
+    hour: datetime
+    last_end: datetime | None
+    data: bytes
+
+
 class CallFilter(msgspec.Struct, kw_only=True, frozen=True):
     """Which calls, and which page of them, newest first. At most one cursor."""
 
     state: LegState | None = None
+    direction: Direction | None = None
     trunk: str | None = None
+    agent: str | None = None
     from_number: str | None = None
     to_number: str | None = None
     created_after: datetime | None = None  # inclusive
@@ -220,6 +279,11 @@ class CallPage(msgspec.Struct, kw_only=True, frozen=True):
     next_cursor: str | None  # for `cursor_after`: older calls
     previous_cursor: str | None  # for `cursor_before`: newer calls
     has_more: bool  # older ones exist
+
+
+class StoryPage(msgspec.Struct, kw_only=True, frozen=True):
+    stories: list[CallStory]
+    page: CallPage
 
 
 class RecorderStatistics(msgspec.Struct, kw_only=True, frozen=True):

@@ -239,6 +239,21 @@ class CallCost(Base):
     amount: Mapped[float]
 
 
+class ReportHour(Base):
+    """The calls of one hour as reports read them: `sipagent.reports.columns`, without numbers of callers."""
+
+    __tablename__ = "report_hours"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)  # its first instant
+    last_end: Mapped[datetime | None]  # of its calls; null when it had none
+    data: Mapped[bytes]
+
+    __table_args__ = (
+        # hours with calls that reach into a report's first day
+        Index(None, "last_end"),
+    )
+
+
 class Erasure(Base):
     """Proof that a caller's data was erased, without the number."""
 

@@ -11,6 +11,7 @@ from sipagent.api.keys import new_key
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
 from sipagent.backend.access import LiveAccess
+from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.webhooks import Webhooks
 from sipagent.calls.directory import Directory
@@ -19,6 +20,7 @@ from sipagent.calls.settings import AclSettings, AppSettings, NumberSettings
 from sipagent.core.events import EventHub
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan.loader import load_folder
+from sipagent.reports.settings import PriceSettings, ReportSettings
 from sipagent.sip.settings import TrunkSettings
 from sipagent.store.engine import upgrade
 from sipagent.store.queries import StoreReads
@@ -73,8 +75,11 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
     client = WebClient(Guard(("127.0.0.0/8",)))
     webhooks = Webhooks(reads, writes, client, lambda _app: KEY_OF_APPS, schedule_s=(0.3, 0.3))
     webhooks.start()
-    node = Node(hub, recorder, reads, resources, access, webhooks, folder=tmp_path / "recordings")
+    reports = LiveReports(url, ReportSettings(time_zone="Europe/Berlin"), [PriceSettings(of="minute", price=0.6)])
+    reports.start()
+    node = Node(hub, recorder, reads, resources, access, webhooks, reports, folder=tmp_path / "recordings")
     yield node
+    await reports.close()
     await webhooks.close()
     await client.close()
     await access.close()

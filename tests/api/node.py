@@ -11,6 +11,7 @@ from sipagent.api.node.backend import Health
 from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.backend.access import LiveAccess
+from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.webhooks import Webhooks
 from sipagent.core import clock
@@ -54,6 +55,7 @@ class Node:
     resources: LiveResources | None = None
     access: LiveAccess | None = None
     webhooks: Webhooks | None = None
+    reports: LiveReports | None = None
     status: str = "ok"
     folder: Path = Path()  # of recordings
     delay_s: float = 0.0
@@ -64,7 +66,8 @@ class Node:
 
     @property
     def backend(self) -> Backend:
-        assert self.resources is not None and self.access is not None and self.webhooks is not None
+        assert self.resources is not None and self.access is not None
+        assert self.webhooks is not None and self.reports is not None
         return Backend(
             calls=self,
             steering=self,
@@ -74,6 +77,7 @@ class Node:
             resources=self.resources,
             access=self.access,
             webhooks=self.webhooks,
+            reports=self.reports,
         )
 
     async def originate(self, request: Originate) -> str:
@@ -125,6 +129,8 @@ class Node:
                 to_number=to_number,
                 sip_call_id="a84b4c76e66710@pc33",
                 remote_address="192.0.2.1:5060",
+                role="callee",
+                trunk="carrier",
             )
         )
         self.hub.emit(RouteChosen(at=now(), call_id=call_id, dialplan=dialplan, route="out", agent="desk"))

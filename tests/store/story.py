@@ -109,6 +109,8 @@ class Story:
                 to_number=self.to_number,
                 sip_call_id="3848276298220188511@atlanta.example.com",
                 remote_address="192.0.2.1:5060",
+                role="caller",
+                trunk="carrier",
             ),
             RouteChosen(at=self.at(t), call_id=self.call_id, dialplan="front-desk", route="day", agent="desk"),
         ]
