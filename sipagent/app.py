@@ -45,7 +45,7 @@ from sipagent.conversation import chunking
 from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.audio import collect
-from sipagent.conversation.interfaces import Agent, CallControl, Recogniser
+from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
 from sipagent.conversation.knowledge.index import Knowledge
 from sipagent.conversation.languages import codes, language
 from sipagent.conversation.phrases import NARROW, WIDE, PhraseCache
@@ -246,6 +246,7 @@ class Brains:
                 del agents[gone]
 
     async def _prepare(self, dialplan: Dialplan) -> None:
+        self._catalogue.check(f"dialplan {dialplan.name}", "tts", dialplan.tts)
         for name, spec in dialplan.agents.items():
             named: dict[Role, tuple[str, ...]] = {"stt": spec.stt, "llm": spec.llm, "tts": spec.tts}
             for role, names in named.items():
@@ -446,7 +447,7 @@ class Node:
             lane=self.lane,
             media=self.media,
             events=self.hub,
-            tts=self._phrases,
+            voice_for=self._voice_for,
             speech_for=self._brains.speech,
             make_vad=vad,
             turn_judge=self.speech,
@@ -725,6 +726,10 @@ class Node:
         await self._brains.prepare(dialplans)
         await self._prepare_phrases(dialplans)
 
+    def _voice_for(self, names: Sequence[str], ledger: Ledger) -> Tts:
+        """Of what the steps of a dialplan say."""
+        return self._catalogue.tts(names, ledger) if names else self._phrases
+
     async def _prepare_phrases(self, dialplans: Sequence[Dialplan]) -> None:
         """Synthesises what must be at hand now, and the other fixed texts while the node is already at work."""
         agents = [agent for plan in dialplans for agent in plan.agents.values()]
@@ -732,8 +737,10 @@ class Node:
         if failed:
             raise ProviderError(f"{failed} fixed texts of the dialplans cannot be spoken", retryable=False)
         await self._leave_sounds(agents)
-        said = [text for plan in dialplans for steps in plan.steps.values() for text in said_texts(steps)]
-        rest = [(self._phrases, _clauses(said))]
+        rest = []
+        for plan in dialplans:
+            said = [text for steps in plan.steps.values() for text in said_texts(steps)]
+            rest.append((self._catalogue.phrases(plan.tts), _clauses(said)))
         for agent in agents:
             back = [agent.transfer_failed.format(reason=why) for why in REASONS] if may_transfer(agent) else []
             rest.append((self._catalogue.phrases(agent.tts), _clauses([*fixed_texts(agent), *back])))

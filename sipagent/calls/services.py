@@ -1,6 +1,6 @@
 """What every call of a node shares, and how an agent of the dialplan becomes a conversation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sipagent.calls.recording import Recordings
@@ -27,7 +27,7 @@ class Services:
     lane: LanePool
     media: MediaPool
     events: EventSink
-    tts: Tts  # of texts that no agent says
+    voice_for: Callable[[Sequence[str], Ledger], Tts]  # of texts that no agent says, by the dialplan's `tts`
     speech_for: Callable[[AgentSpec, Ledger], tuple[FallbackTts, Recogniser]]  # of one call
     make_vad: MakeDetector
     turn_judge: TurnJudge

@@ -10,6 +10,7 @@ from sipagent.calls import sounds
 from sipagent.calls.leg import Leg
 from sipagent.conversation import chunking
 from sipagent.conversation.interfaces import Pcm
+from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.speaker import Speaker, Utterance
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError
@@ -90,14 +91,21 @@ async def while_up(leg: Leg, work: Coroutine[Any, Any, object]) -> bool:
 
 async def speak(call: "Call", utterance: Utterance, text: str) -> None:
     """Clause by clause; a voice that fails is a problem of the call."""
+
+    def problem(where: str, error: ProviderError) -> None:
+        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where=where, what=str(error)))
+
+    ledger = Ledger()
+    ledger.problem = problem
+    voice = call.services.voice_for(call.match.dialplan.tts, ledger)
     try:
         for clause in chunking.split(text):
             rate = utterance.rate
-            await utterance.say(clause, call.services.tts.speak(clause, rate), rate, clock.mono_ns)
+            await utterance.say(clause, voice.speak(clause, rate), rate, clock.mono_ns)
         utterance.complete()
         await utterance.played()
     except ProviderError as error:
-        call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="tts", what=str(error)))
+        problem("tts", error)
 
 
 @contextmanager

@@ -80,6 +80,10 @@ class Limits:
     release_ms: int = 300  # of silence behind less than `hold_ms`: by then the words of a short one are known
     verdict_ms: int = 1000  # of silence in which the words of a longer one are waited for
     longest_hold_ms: int = 2000  # then the agent goes on whatever is heard: silence of the agent is nobody's turn
+    doubtful_ms: int = (
+        750  # of voice in which a recogniser that is not sure of its words has heard none: a shout, a laugh
+    )
+    sure_of_words: float = 0.4  # its confidence from which it is
     near_end_ms: int = 800  # what the agent has left to say is said before it answers
 
 
@@ -139,14 +143,25 @@ class Floor:
         return self._go_on(unsettled_ms) if voiced else self._wait(speech_ms)
 
     def hear(
-        self, text: str, agent: Saying | None, voiced_ms: int, *, final: bool, over: bool = False
+        self,
+        text: str,
+        agent: Saying | None,
+        voiced_ms: int,
+        *,
+        final: bool,
+        over: bool = False,
+        confidence: float = 1.0,
     ) -> Verdict | None:
         """What the caller's utterance is by its words, when so much of it is voiced; None while they leave it open.
+
+        `confidence` is the recogniser's in them.
 
         `final`: they are all that was said up to a pause; `over`: the utterance has ended with it. After a verdict the
         agent is at its full level again, or cut.
         """
         said = kind_of(text, self._words)
+        if said is Said.SPEECH and agent is not None and self._doubtful(agent, voiced_ms, confidence):
+            said = Said.NOTHING
         if not final and said is not Said.SPEECH:
             return None
         verdict = self._verdict(said, agent, voiced_ms if over else voiced_ms - self._settled_ms)
@@ -159,6 +174,14 @@ class Floor:
 
     def may_yield(self, agent: Saying) -> bool:
         return not (self._policy.never or agent.whole)
+
+    def _doubtful(self, agent: Saying, voiced_ms: int, confidence: float) -> bool:
+        """Where the caller's words are due, one that is hard to understand is one all the same."""
+        short = voiced_ms < self._limits.doubtful_ms and confidence < self._limits.sure_of_words
+        return short and agent.audible and not agent.asked and not self._ends(agent)
+
+    def _ends(self, agent: Saying) -> bool:
+        return agent.left_ms is not None and agent.left_ms <= self._limits.near_end_ms
 
     def _go_on(self, voiced_ms: int) -> Act | None:
         if voiced_ms >= self._sure_ms and not self._policy.by_words:
@@ -183,7 +206,7 @@ class Floor:
             return Verdict.NOISE
         if agent is None:  # it has finished meanwhile
             return Verdict.BACKCHANNEL if said is Said.BACKCHANNEL else Verdict.LATER
-        ends = agent.left_ms is not None and agent.left_ms <= self._limits.near_end_ms
+        ends = self._ends(agent)
         if said is Said.BACKCHANNEL or (said is Said.CONSENT and not (agent.asked or ends)):
             return Verdict.BACKCHANNEL
         meant = self.may_yield(agent) and voiced_ms >= self._policy.after_ms

@@ -43,9 +43,11 @@ class Interruptions:
                 self._record(turn, Verdict.INTERRUPTION, speech_ms)
         return act is Act.CUT
 
-    def hear(self, heard: Heard, text: str, turn: Turn | None, *, final: bool) -> Verdict | None:
+    def hear(self, heard: Heard, text: str, turn: Turn | None, *, final: bool, confidence: float) -> Verdict | None:
         """As `Floor.hear`."""
-        verdict = self._floor.hear(text, saying(turn), heard.voiced_ms, final=final, over=heard.ended_ns > 0)
+        verdict = self._floor.hear(
+            text, saying(turn), heard.voiced_ms, final=final, over=heard.ended_ns > 0, confidence=confidence
+        )
         if verdict is not None and verdict is not Verdict.INTERRUPTION:
             self.release()
         if verdict is not None and turn is not None:

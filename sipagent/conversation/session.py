@@ -239,7 +239,9 @@ class Session:
             self._events.emit(PartialTranscript(at=clock.now(), call_id=self._call_id, text=words.text))
         if self._turn is None or self._turn.over:
             return
-        heard.aside = self._interruptions.hear(heard, words.text, self._turn, final=words.paused)
+        heard.aside = self._interruptions.hear(
+            heard, words.text, self._turn, final=words.paused, confidence=words.confidence
+        )
         if heard.aside is Verdict.INTERRUPTION:
             self._interrupt()
 
@@ -382,7 +384,8 @@ class Session:
         if text is None:
             verdict = Verdict.LATER if heard.voiced_ms >= self._settings.barge_in_ms else Verdict.NOISE
         else:
-            verdict = self._interruptions.hear(heard, text, turn, final=True) or Verdict.NOISE
+            confidence = heard.transcript.confidence if heard.transcript is not None else 0.0
+            verdict = self._interruptions.hear(heard, text, turn, final=True, confidence=confidence) or Verdict.NOISE
         match verdict:
             case Verdict.INTERRUPTION if turn is not None:
                 await self._give_floor(turn)

@@ -75,7 +75,7 @@ _STEPS: dict[str, tuple[type[Step], str]] = {
     "goto": (GotoStep, "steps"),
     "wait": (WaitStep, "seconds"),
 }
-_TOP = ("routes", "steps", "agents")
+_TOP = ("routes", "steps", "agents", "tts")
 
 T = TypeVar("T")
 
@@ -139,7 +139,9 @@ class _Loader:
         if not routes:
             raise self._error("$.routes", "no routes: a dialplan needs at least one")
         self._check(routes, steps, agents)
-        return Dialplan(name=self._path.stem, folder=str(self._path.parent), routes=routes, steps=steps, agents=agents)
+        tts = self._convert(data.get("tts") or (), tuple[str, ...], "$.tts")
+        folder = str(self._path.parent)
+        return Dialplan(name=self._path.stem, folder=folder, routes=routes, steps=steps, agents=agents, tts=tts)
 
     def _in_language(self, spec: Any, where: str) -> Any:
         """The agent with its language's texts where it has none of its own."""

@@ -353,6 +353,7 @@ class Dialplan(_Part, frozen=True):
     routes: list[RouteSpec]
     steps: dict[str, list[Step]]
     agents: dict[str, AgentSpec]
+    tts: tuple[str, ...] = ()  # voices of what the steps say, in order of preference; the local one is behind them
 
 
 def said_texts(steps: Sequence[Step]) -> list[str]:

@@ -125,7 +125,7 @@ class World:
             lane=self.lane,  # type: ignore[arg-type]
             media=self.media,  # type: ignore[arg-type]
             events=self,
-            tts=None,  # type: ignore[arg-type]
+            voice_for=lambda _names, _ledger: None,  # type: ignore[arg-type, return-value]
             speech_for=lambda _spec, _ledger: (None, None),  # type: ignore[arg-type, return-value]
             turn_judge=NoJudge(),
             make_vad=None,  # type: ignore[arg-type]

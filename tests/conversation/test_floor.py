@@ -77,6 +77,22 @@ def test_words_of_any_length_interrupt(words):
     assert scene.is_heard(words) is Verdict.INTERRUPTION
 
 
+@pytest.mark.parametrize(
+    ("agent", "ms", "confidence", "verdict"),
+    [
+        (SPEAKING, 400, 0.2, Verdict.NOISE),  # a shout that was taken for a word
+        (SPEAKING, 400, 0.7, Verdict.INTERRUPTION),
+        (SPEAKING, 900, 0.2, Verdict.INTERRUPTION),
+        (ASKING, 400, 0.2, Verdict.INTERRUPTION),
+        (ENDING, 400, 0.2, Verdict.INTERRUPTION),
+        (Saying(audible=False), 400, 0.2, Verdict.INTERRUPTION),  # the caller had not finished
+    ],
+)
+def test_a_short_word_of_which_the_recogniser_is_not_sure_is_none(agent, ms, confidence, verdict):
+    scene = Scene(agent).says(ms)
+    assert scene.floor.hear("Boss!", agent, scene.speech_ms, final=True, confidence=confidence) is verdict
+
+
 def test_words_interrupt_as_they_come():
     scene = Scene().says(500, 0)
     assert scene.is_heard("No, I", final=False) is Verdict.INTERRUPTION

@@ -395,3 +395,11 @@ def test_the_examples_of_the_streams_page_are_dialplans(tmp_path):
     assert isinstance(first, StreamStep) and first.spoken == "twilio"
     documented = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     assert documented == {field.name for field in msgspec.structs.fields(StreamStep)}
+
+
+def test_the_voices_of_what_the_steps_say(write):
+    assert load_file(write("routes: [{steps: s}]\nsteps: {s: [answer, hangup]}\n")).tts == ()
+    plan = load_file(write("tts: [one, local]\nroutes: [{steps: s}]\nsteps: {s: [answer, hangup]}\n"))
+    assert plan.tts == ("one", "local")
+    with pytest.raises(ConfigError, match="array"):
+        load_file(write("tts: {a: b}\nroutes: [{steps: s}]\nsteps: {s: [answer, hangup]}\n"))
