@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 # The PJSIP wheel is built for these versions of Python.
 FIND_PYTHON := for p in $$PYTHON python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; exit; }; done
-DEBIAN := sip-tester kamailio kamailio-tls-modules openssl baresip-core asterisk-core-sounds-en asterisk-core-sounds-en-wav postgresql gcc libc6-dev tshark iproute2 nftables
+DEBIAN := sip-tester kamailio kamailio-tls-modules openssl baresip-core asterisk-core-sounds-en asterisk-core-sounds-en-wav postgresql gcc libc6-dev tshark iproute2 nftables chromium fonts-dejavu-core
 
 .PHONY: demo test check lock debian clean bench-packages
 

@@ -18,7 +18,7 @@ REFERENCE = "#/components/schemas/{name}"
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
-    routes = tuple(routes)
+    routes = tuple(route for route in routes if route.described)
     schemas = _Schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:

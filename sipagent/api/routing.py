@@ -28,6 +28,7 @@ class Route:
     idempotent: bool = False  # takes Idempotency-Key
     media: str = "application/json"  # of an answer that is a document of its own
     streams: bool = False  # text/event-stream, without a time limit
+    described: bool = True  # in the OpenAPI document: files of the dashboard are no API
     refusals: tuple[int, ...] = field(default=())  # beside those that every route can give
 
     @property

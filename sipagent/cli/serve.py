@@ -130,7 +130,8 @@ def _greet(node: Node) -> None:
     if not node.config.trunks:
         click.echo("trunk none configured: calls are taken from any address (add [[trunks]] to change that)", err=True)
     if node.api is not None:
-        click.echo(f"API   {node.api.url}", err=True)
+        click.echo(f"API   {node.api.url}/api/v1", err=True)
+        click.echo(f"page  {node.api.url}/", err=True)
         if not node.config.api.key_hashes:
             click.echo(f"key   {node.state / 'api.key'}", err=True)
     click.echo("ready; Ctrl-C ends it", err=True)

@@ -23,7 +23,8 @@ async def test_every_route_is_in_the_document(server: ApiServer, http: Http) -> 
     served = {
         (route.method, route.resource.canonical)
         for route in server.application().router.routes()
-        if route.resource is not None and route.method != "HEAD"
+        if route.resource is not None and route.method != "HEAD" and "dashboard" not in route.resource.canonical
+        if route.resource.canonical != "/"
     }
     told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
     assert served == told
