@@ -27,6 +27,7 @@ export function ladder(messages) {
     const y = TOP + index * STEP + 22;
     const head = to > from ? -7 : 7;
     const name = `${title(message)}${message.sdp ? ` · ${message.sdp}` : ""}`;
+    const room = Math.floor(Math.abs(to - from) / 5.2); // characters
     const group = svg("g", {
       class: `arrow ${kind(message)}${message.repeats === null ? "" : " again"}`, tabindex: 0, role: "button",
       "aria-label": `${Math.round(message.offset_ms)} ms ${message.sent ? "sent" : "received"} ${name}`,
@@ -35,7 +36,7 @@ export function ladder(messages) {
       svg("text", { x: 4, y: y - 2, class: "when" }, `${Math.round(message.offset_ms)} ms`),
       svg("line", { x1: from, x2: to, y1: y, y2: y }),
       svg("path", { d: `M${to} ${y}l${head} -4v8z` }),
-      svg("text", { x: (from + to) / 2, y: y - 5, "text-anchor": "middle" }, name.length > 70 ? `${name.slice(0, 69)}…` : name));
+      svg("text", { x: (from + to) / 2, y: y - 5, "text-anchor": "middle" }, name.length > room ? `${name.slice(0, room - 1)}…` : name));
     group.addEventListener("click", () => choose(message, group));
     group.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") {
