@@ -21,6 +21,7 @@ from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.calls import LiveCalls
+from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.mutations import LiveMutations
 from sipagent.backend.node import LiveNode
 from sipagent.backend.recordings import LiveRecordings, kept_key
@@ -109,7 +110,10 @@ from sipagent.speech.vad import make_vad
 from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
+from sipagent.store.recording_files import RecordingFiles
+from sipagent.store.redaction import redactor
 from sipagent.store.resources import MadeResources
+from sipagent.store.retention import Retention
 from sipagent.store.sealing import Seal, seal_of
 from sipagent.store.writing import StoreWrites
 from sipagent.web.client import WebClient
@@ -126,6 +130,10 @@ MANNERS = {code: language(code).manners for code in codes()}
 
 def database_url(config: Config, state: Path) -> str:
     return config.store.url or store_engine.default_url(state)
+
+
+def recordings_folder(config: Config, state: Path) -> Path:
+    return Path(config.recordings.folder) if config.recordings.folder else state / "recordings"
 
 
 def local_key(state: Path) -> tuple[str, str]:
@@ -374,6 +382,7 @@ class Node:
         self.resources: LiveResources
         self._reports: LiveReports
         self.seal: Seal
+        self._files: RecordingFiles
         self._reads: StoreReads
         self._writes: StoreWrites
         self._access: LiveAccess
@@ -410,14 +419,16 @@ class Node:
             spill_bytes=self.config.store.spill_mb << 20,
             backlog=self.config.store.backlog,
             node=self.config.node.name,
+            redact=redactor(self.config.redaction),
         )
         left = saved.read_all(self.state / "calls")
         self.recorder.start(frozenset(call.id for call in left))
         self._exit.push_async_callback(self._close_recorder)
         self.hub.subscribe(self.recorder.emit)
         self.hub.subscribe(log_event)
-        folder = Path(self.config.recordings.folder) if self.config.recordings.folder else self.state / "recordings"
+        folder = recordings_folder(self.config, self.state)
         self.recordings = Recordings(self.config.recordings, folder, self.hub)
+        self._files = RecordingFiles(folder, self.config.node.name)
         self._exit.push_async_callback(self.recordings.close)
         if self._saver is not None:
             self._exit.push_async_callback(self._saver.close)
@@ -575,6 +586,9 @@ class Node:
         self._reads, self._writes = StoreReads(url), StoreWrites(url)
         self._exit.push_async_callback(self._reads.close)
         self._exit.push_async_callback(self._writes.close)
+        retention = Retention(self.config.retention, self._writes, self._files)
+        self._exit.push_async_callback(retention.close)
+        retention.start()
         config = self.config
         self.seal = seal_of(self.state, config.store.seal_key)
         self.resources = LiveResources(
@@ -612,6 +626,7 @@ class Node:
             webhooks=self.webhooks,
             access=self._access,
             reports=self._reports,
+            erasures=LiveErasures(self._reads, self._writes, self.recorder, self._files),
         )
         self.api = ApiServer(settings, backend, self.hub)
         self._exit.push_async_callback(self.api.close)

@@ -31,7 +31,7 @@ from sipagent.media.settings import MediaSettings
 from sipagent.reports.settings import PriceSettings, ReportSettings
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.speech.settings import SpeechSettings
-from sipagent.store.settings import StoreSettings
+from sipagent.store.settings import RedactionSettings, RetentionSettings, StoreSettings
 from sipagent.web.settings import WebSettings
 
 MAX_FILE_BYTES = 1 << 20
@@ -73,6 +73,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     store: StoreSettings = StoreSettings()
     reports: ReportSettings = ReportSettings()
     prices: tuple[PriceSettings, ...] = ()
+    redaction: RedactionSettings = RedactionSettings()
+    retention: RetentionSettings = RetentionSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

@@ -82,6 +82,9 @@ def test_the_database_goes_up_and_down(tmp_path):
     assert run("db", "current", **environment).stdout.strip() == "none"
     assert run("db", "upgrade", **environment).returncode == 0
     assert run("db", "current", **environment).stdout.strip() == NEWEST
+    erased = run("db", "erase", "+4930123456", "--yes", "--json", **environment)
+    assert erased.returncode == 0 and json.loads(erased.stdout)["counts"] == {}
+    assert run("db", "erase", "ab", "--yes", **environment).returncode == 2
     assert run("calls", **environment).stdout.strip() == "no calls on record yet"
     assert json.loads(run("calls", "--json", **environment).stdout) == []
 

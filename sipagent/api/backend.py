@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sipagent.api.access.backend import AccessBackend
 from sipagent.api.calls.backend import CallsBackend
+from sipagent.api.erasures.backend import ErasuresBackend
 from sipagent.api.mutations.backend import MutationsBackend
 from sipagent.api.node.backend import NodeBackend
 from sipagent.api.recordings.backend import RecordingsBackend
@@ -24,3 +25,4 @@ class Backend:
     resources: ResourcesBackend
     webhooks: WebhooksBackend
     reports: ReportsBackend
+    erasures: ErasuresBackend

@@ -4,6 +4,7 @@ the node."""
 from sipagent.api.access import handlers as access
 from sipagent.api.calls import handlers as calls
 from sipagent.api.dashboard import handlers as dashboard
+from sipagent.api.erasures import handlers as erasures
 from sipagent.api.events import handlers as events
 from sipagent.api.metrics import handlers as metrics
 from sipagent.api.mutations import handlers as mutations
@@ -33,6 +34,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(access.AccessHandlers, access.ROUTES),
     Topic(twilio.TwilioHandlers, twilio.ROUTES),
     Topic(dashboard.DashboardHandlers, dashboard.ROUTES),
+    Topic(erasures.ErasureHandlers, erasures.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
     Topic(metrics.MetricsHandlers, metrics.ROUTES),
 )

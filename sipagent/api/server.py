@@ -17,7 +17,7 @@ from sipagent.api.openapi import document
 from sipagent.api.routes import ROUTES, TOPICS
 from sipagent.api.routing import Route
 from sipagent.api.settings import ApiSettings
-from sipagent.api.shared import Shared
+from sipagent.api.shared import KEY_ID, Shared
 from sipagent.core.clock import mono_ns
 from sipagent.core.errors import SetupError
 from sipagent.core.events import EventHub
@@ -115,6 +115,8 @@ class ApiServer:
         async def serve(request: web.Request) -> web.StreamResponse:
             began = mono_ns()
             grant = self._gate.check(request, route.scope) if route.needs_key else None
+            if grant is not None:
+                request[KEY_ID] = grant.key_id
             limit = None if route.streams else self._settings.request_timeout_s
             status = 500
             try:

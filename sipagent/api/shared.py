@@ -14,6 +14,7 @@ from sipagent.api.keys import hash_key
 from sipagent.api.metrics.figures import Figures
 from sipagent.core.clock import mono_ns
 
+KEY_ID = web.RequestKey("key_id", str)  # of who asks
 ACCOUNT = "default"  # there is one account so far
 
 Work = Callable[[], Coroutine[Any, Any, Answer]]

@@ -1,17 +1,22 @@
-"""`sipagent db`: the schema of the record."""
+"""`sipagent db`: the schema of the record, and erasing a caller's data."""
 
 from pathlib import Path
 
 import click
 
-from sipagent.app import database_url
-from sipagent.cli.options import config_option, load
+from sipagent.app import database_url, recordings_folder
+from sipagent.cli.options import config_option, json_option, load, print_json
+from sipagent.core import clock
+from sipagent.core.errors import SetupError
 from sipagent.store import engine
+from sipagent.store.erasure import erase_caller
+from sipagent.store.recording_files import RecordingFiles
+from sipagent.store.writing import Writes
 
 
 @click.group()
 def db() -> None:
-    """Bring the database's schema up or down (`serve` brings it up by itself)."""
+    """The database's schema (`serve` brings it up by itself), and erasing what it has of a caller."""
 
 
 @db.command()
@@ -32,6 +37,40 @@ def downgrade(revision: str, config_path: Path | None) -> None:
         click.confirm("This deletes the whole record. Go on?", abort=True)
     engine.downgrade(url, revision)
     click.echo(f"the database is at {engine.current(url) or 'base'}")
+
+
+@db.command()
+@click.argument("number")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_option
+@json_option
+def erase(number: str, yes: bool, config_path: Path | None, as_json: bool) -> None:
+    """Erase what the record has of a caller: NUMBER, what was said, recordings. The proof stays."""
+    config, state = load(config_path)
+    url = database_url(config, state)
+    engine.upgrade(url)
+    if not yes:
+        click.confirm(f"Erase the numbers, words and recordings of all ended calls with {number}. Go on?", abort=True)
+    files = RecordingFiles(recordings_folder(config, state), config.node.name)
+    writes = Writes(url)
+    try:
+        proof = writes.run(lambda session: erase_caller(session, number, files, "command line", clock.now().wall))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        raise SetupError(f"a recording cannot be deleted: {error.strerror}") from error
+    finally:
+        writes.close()
+    if as_json:
+        print_json(proof)
+        return
+    click.echo(f"erased   {proof.id}, at {proof.at:%Y-%m-%d %H:%M:%S} UTC")
+    for name, count in sorted(proof.counts.items()):
+        click.echo(f"         {count} {name.replace('_', ' ')}")
+    if "calls_up" in proof.counts:
+        click.echo("calls that are up keep what they hold: erase again when they have ended")
+    if "recordings_elsewhere" in proof.counts:
+        click.echo("other nodes have recordings of this caller: erase there, too")
 
 
 @db.command()

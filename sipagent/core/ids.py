@@ -5,6 +5,7 @@ Made like version 7 UUIDs (RFC 9562 section 6.2, method 2): the time, then rando
 
 import secrets
 import threading
+from datetime import datetime
 from typing import NewType
 
 from sipagent.core.clock import wall_ms
@@ -38,6 +39,11 @@ def _new(prefix: str) -> str:
         random = _last[1] + 1 if now == _last[0] else secrets.randbits(79)
         _last = (now, random)
     return f"{prefix}_{_encode(now, 10)}{_encode(random, 16)}"
+
+
+def first_id(prefix: str, at: datetime) -> str:
+    """What ids of this kind that were made before `at` are less than, and later ones are not."""
+    return f"{prefix}_{_encode(int(at.timestamp() * 1000), 10)}"
 
 
 def new_call_id() -> CallId:

@@ -74,8 +74,9 @@ class Recorder:
 
     `folder`: of the journal, where events wait while the database is slow or away, up to `spill_bytes`; None for
     memory. `backlog`: how many may wait in memory, without a folder or when the disk is full; more are dropped and
-    counted. `node`: whose calls and registrations these are, where several nodes share one database. On PostgreSQL a
-    lock on the name tells when another node has the same.
+    counted. `redact`: blacks out what shall not be written (`store.redaction`). `node`: whose calls and registrations
+    these are, where several nodes share one database. On PostgreSQL a lock on the name tells when another node has the
+    same.
     """
 
     def __init__(
@@ -86,11 +87,13 @@ class Recorder:
         spill_bytes: int = 1 << 30,
         backlog: int = 10_000,
         node: str = "",
+        redact: Callable[[Event], Event] | None = None,
         clock: Callable[[], Stamp] = system_clock.now,
     ) -> None:
         self._engine = make_engine(url, busy_timeout_ms=BUSY_TIMEOUT_MS)
         self._journal = Journal(folder, spill_bytes, backlog)
         self._node = node
+        self._redact = redact
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._going_on: frozenset[str] = frozenset()
@@ -286,6 +289,8 @@ class Recorder:
                 self._refused += 1
                 self._complain("an event in the journal cannot be read", where(error))
                 continue
+            if self._redact is not None:
+                event = self._redact(event)
             items.append((event, event_values(event, seq)))
         return items
 

@@ -11,6 +11,7 @@ from sipagent.api.keys import new_key
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
 from sipagent.backend.access import LiveAccess
+from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.webhooks import Webhooks
@@ -25,6 +26,7 @@ from sipagent.sip.settings import TrunkSettings
 from sipagent.store.engine import upgrade
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
+from sipagent.store.recording_files import RecordingFiles
 from sipagent.store.sealing import seal_of
 from sipagent.store.writing import StoreWrites
 from sipagent.web.client import WebClient
@@ -77,7 +79,9 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
     webhooks.start()
     reports = LiveReports(url, ReportSettings(time_zone="Europe/Berlin"), [PriceSettings(of="minute", price=0.6)])
     reports.start()
-    node = Node(hub, recorder, reads, resources, access, webhooks, reports, folder=tmp_path / "recordings")
+    files = RecordingFiles(tmp_path / "recordings", "")
+    erasures = LiveErasures(reads, writes, recorder, files)
+    node = Node(hub, recorder, reads, resources, access, webhooks, reports, erasures=erasures, folder=files.folder)
     yield node
     await reports.close()
     await webhooks.close()

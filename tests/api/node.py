@@ -11,6 +11,7 @@ from sipagent.api.node.backend import Health
 from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.backend.access import LiveAccess
+from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.webhooks import Webhooks
@@ -57,6 +58,7 @@ class Node:
     webhooks: Webhooks | None = None
     reports: LiveReports | None = None
     status: str = "ok"
+    erasures: LiveErasures | None = None
     folder: Path = Path()  # of recordings
     delay_s: float = 0.0
     failure: Exception | None = None
@@ -67,7 +69,7 @@ class Node:
     @property
     def backend(self) -> Backend:
         assert self.resources is not None and self.access is not None
-        assert self.webhooks is not None and self.reports is not None
+        assert self.webhooks is not None and self.reports is not None and self.erasures is not None
         return Backend(
             calls=self,
             steering=self,
@@ -78,6 +80,7 @@ class Node:
             access=self.access,
             webhooks=self.webhooks,
             reports=self.reports,
+            erasures=self.erasures,
         )
 
     async def originate(self, request: Originate) -> str:

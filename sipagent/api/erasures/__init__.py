@@ -1,0 +1,1 @@
+"""Erasing what the record has of one caller."""
