@@ -82,7 +82,7 @@ class NumberSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class AclSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Addresses that trunks of the API may name as theirs."""
 
-    name: str
+    name: str  # for people
     addresses: tuple[str, ...]  # or networks (192.0.2.0/24)
 
     def __post_init__(self) -> None:
