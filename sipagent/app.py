@@ -73,6 +73,7 @@ from sipagent.core.events import (
 )
 from sipagent.core.ids import CallId
 from sipagent.core.ipc import frame
+from sipagent.core.program import fingerprint
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan import tools
 from sipagent.dialplan.loader import load_folder
@@ -124,6 +125,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 5.0  # after dialplans could not be prepared; doubled up to RETRY_MOST_S
 RETRY_MOST_S = 60.0
+PROGRAM = "program"  # the file that tells whose processes are behind the doors of the folder `run`
+PARTING_S, LOOK_S = 5.0, 0.05
 
 MANNERS = {code: language(code).manners for code in codes()}
 
@@ -181,6 +184,27 @@ def dismiss(state: Path) -> None:
             if met is not None:
                 with met[0], suppress(OSError):
                     met[0].send(goodbye)
+
+
+async def part_with_another(state: Path) -> bool:
+    """Whether processes are left of a main of another program than this one: what they say, or have in memory, may mean
+    something else by now. They are told to end their calls in order, and are gone when this returns."""
+    run, mark = state / "run", state / PROGRAM
+    known = mark.read_text("utf-8") if mark.exists() else ""
+    others = doors.names(run, "")
+    another = bool(others) and known != fingerprint()
+    if another:
+        log.warning("what another version of this program has left is ended", extra={"processes": len(others)})
+        await asyncio.to_thread(dismiss, state)
+        looks = int(PARTING_S / LOOK_S)
+        for _ in range(looks):
+            if not any((run / name).exists() for name in others):
+                break
+            await asyncio.sleep(LOOK_S)
+        for name in others:
+            doors.take_away(run, name)
+    mark.write_text(fingerprint(), "utf-8")
+    return another
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +430,8 @@ class Node:
 
     async def _start(self) -> None:
         self._lock()
+        if self._saver is not None:
+            await part_with_another(self.state)
         check_trunks(self.config.trunks, self.config.sip)
         wanted, slots = self.config.limits.max_calls, self.config.media.capacity
         if wanted > slots:

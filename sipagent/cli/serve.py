@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import msgspec
 
 from sipagent import logs
 from sipagent.app import Death, Node
+from sipagent.cli import heart
 from sipagent.cli.options import config_option, load
-from sipagent.cli.supervisor import supervise
+from sipagent.cli.supervisor import pulse_of_main, supervise
 from sipagent.config import Config
 from sipagent.core import errors
 from sipagent.core.errors import SipagentError
@@ -78,6 +80,7 @@ async def _serve(config: Config, config_path: Path | None, state: Path, before: 
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, again.set)
 
+    beating = asyncio.create_task(_beat(lambda: heart.HUNG_S if starting.done() else heart.STARTING_S), name="beat")
     give_large_blocks_back()
     starting = asyncio.create_task(node.start())
     stopping = asyncio.create_task(stop.wait())
@@ -85,6 +88,7 @@ async def _serve(config: Config, config_path: Path | None, state: Path, before: 
     if not starting.done():
         starting.cancel()
         await asyncio.wait({starting})
+        beating.cancel()
         return
     await starting
     # What a node is made of stays: the collector looks at what calls leave only, soon and at little cost.
@@ -102,6 +106,14 @@ async def _serve(config: Config, config_path: Path | None, state: Path, before: 
         click.echo("stopping: ending calls, writing the record", err=True)
     finally:
         await node.close()
+        beating.cancel()
+
+
+async def _beat(limit_s: Callable[[], float]) -> None:
+    """For the supervisor: the event loop turns."""
+    while True:
+        pulse_of_main.beat(limit_s())
+        await asyncio.sleep(heart.LOOK_S / 2)
 
 
 async def _reload(node: Node, config_path: Path | None) -> None:

@@ -6,6 +6,7 @@ has started become ours when it dies, and wait for the next one (`core.doors`).
 
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import os
 import signal
@@ -15,6 +16,8 @@ from collections import deque
 from pathlib import Path
 
 from sipagent.app import Death, dismiss
+from sipagent.cli import heart
+from sipagent.core.program import fingerprint
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1
@@ -27,7 +30,11 @@ MOST_DEATHS = 5  # then it is none of the calls
 PAUSE_S = 0.5  # before another main, from the second death within that time on
 REFUSED_PAUSE_S = 1.5  # after a start that was refused: all of them together stay below doors.LONELY_S
 _LEFT_S = 5.0  # for what a main has left to end its calls and go
+_ABORT_S = 2.0  # for a main that hangs to say where
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+pulse_of_main = heart.Heart()
 
 
 def supervise(state: Path) -> Death | None:
@@ -37,22 +44,25 @@ def supervise(state: Path) -> Death | None:
     deaths: deque[tuple[float, bool]] = deque(maxlen=MOST_DEATHS)  # when, and whether its start was refused
     before: Death | None = None
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
+    fingerprint()  # of what this process has loaded, whatever becomes of the files
     gc.collect()
     gc.freeze()  # what is shared with every main stays shared
     while True:
         ours = os.getpid()
+        pulse_of_main.reset()
         pid = os.fork()
         if pid == 0:
             _become_main(ours)
             return before
-        status, stopped = _watch(pid)
+        status, stopped, hung_s = _watch(pid)
         # What was well when the first main started is, as a rule, being changed: its calls outlive a bad moment.
         refused = before is not None and status in REFUSED
         if stopped or not (refused or status == UNEXPECTED or status < 0):
             _leave(status, state)
         deaths.append((time.monotonic(), refused))
         lately = [refusal for at, refusal in deaths if deaths[-1][0] - at < DEATHS_WITHIN_S]
-        before = Death(pid, _reason(status), time.monotonic_ns(), lately.count(False) >= OFTEN)
+        reason = f"no sign of life for {hung_s:.0f} s" if hung_s else _reason(status)
+        before = Death(pid, reason, time.monotonic_ns(), lately.count(False) >= OFTEN)
         if len(lately) == MOST_DEATHS:
             print(f"the main process has died {MOST_DEATHS} times ({before.reason}): giving up", file=sys.stderr)
             _leave(status, state)
@@ -65,23 +75,42 @@ def _become_main(supervisor: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # without a supervisor it ends in order
     if os.getppid() != supervisor:
         os._exit(UNEXPECTED)
+    faulthandler.enable()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_PASSED_ON, signal.SIGCHLD})
 
 
-def _watch(main: int) -> tuple[int, bool]:
-    """Until main has ended: its exit status, -n for signal n, and whether it had been told to stop."""
-    stopped = False
+def _watch(main: int) -> tuple[int, bool, float]:
+    """Until main has ended: its exit status, -n for signal n, whether it had been told to stop, and for how many
+    seconds it had hung when it was killed for that."""
+    stopped, hung_s, kill_at = False, 0.0, 0.0
+    pulse = heart.Pulse()
     while True:
-        told = signal.sigwaitinfo({*_PASSED_ON, signal.SIGCHLD})
-        if told.si_signo == signal.SIGCHLD:
+        told = signal.sigtimedwait({*_PASSED_ON, signal.SIGCHLD}, heart.LOOK_S)
+        if told is not None and told.si_signo == signal.SIGCHLD:
             for pid, status in _ended():
                 if pid == main:
-                    return status, stopped
-            continue
-        stopped = stopped or told.si_signo != signal.SIGHUP
-        if told.si_code != _SI_KERNEL:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(main, told.si_signo)
+                    return status, stopped, hung_s
+        elif told is not None:
+            stopped = stopped or told.si_signo != signal.SIGHUP
+            if told.si_code != _SI_KERNEL:
+                _signal(main, told.si_signo)
+        now = time.monotonic()
+        if hung_s and now >= kill_at:
+            _signal(main, signal.SIGKILL)
+        elif not hung_s and not stopped and _hangs(pulse, main, now):
+            hung_s, kill_at = pulse.silent_s, now + _ABORT_S
+            print(f"the main process has given no sign of life for {hung_s:.0f} s: ending it", file=sys.stderr)
+            _signal(main, signal.SIGABRT)  # it writes down where it hangs
+
+
+def _hangs(pulse: heart.Pulse, main: int, now: float) -> bool:
+    look = heart.seen(main, pulse_of_main, now)
+    return look is not None and pulse.hangs(look)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _ended() -> list[tuple[int, int]]:
