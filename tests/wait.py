@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def until(condition: Callable[[], T | None], what: str, within_s: float = 10.0) -> T:
+async def until(condition: Callable[[], T | None], what: str, within_s: float = 30.0) -> T:
     """The condition's first true result; AssertionError that names what did not come."""
     deadline = asyncio.get_running_loop().time() + within_s
     while not (result := condition()):

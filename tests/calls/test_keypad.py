@@ -73,7 +73,7 @@ async def test_the_rest_is_not_pressed_when_the_leg_has_ended() -> None:
     pressing = asyncio.ensure_future(line.keypad.press("123", 50, 40))
     await asyncio.sleep(0.01)
     line.ended.set_result(None)  # type: ignore[arg-type]
-    await asyncio.wait_for(pressing, 1)
+    await asyncio.wait_for(pressing, 20)
     assert len(line.bodies) == 1
 
 
@@ -89,7 +89,7 @@ async def test_keys_of_another_leg_are_pressed_in_order_as_the_trunk_wants_them(
         line = Line(mode, [200] * 3)
         for digit in "12#":
             line.keypad.pass_on(digit, 0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(line.port.pressed) + len(line.bodies) < 3:
                 await asyncio.sleep(0.01)
         assert line.port.pressed == ([] if mode == "info" else ["1", "2", "#"])
@@ -106,6 +106,6 @@ async def test_so_many_keys_of_another_leg_wait_and_none_after_its_end() -> None
         Termination(disposition=Disposition.ANSWERED, cause=Cause.NORMAL, by=EndedBy.CALLER, sip_status=200)
     )
     assert line.keypad._passing is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await line.keypad._passing
     assert len(line.bodies) == 1

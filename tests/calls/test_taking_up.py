@@ -166,7 +166,7 @@ async def test_what_a_tool_did_in_the_lost_turn_is_known(tmp_path: Path, answers
 
 async def on_disk(folder: Path, status: str | None) -> SavedTalk:
     """The conversation, once its file has the tool with that status."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             for file in folder.glob("*.call"):
                 talk = msgspec.msgpack.decode(file.read_bytes(), type=SavedCall).talk

@@ -21,7 +21,7 @@ async def test_greets_listens_answers_and_hangs_up_after_goodbye():
     await scene.says()
     await scene.until_quiet()
     await scene.run(0.5)
-    outcome = await asyncio.wait_for(scene.task, 1)
+    outcome = await asyncio.wait_for(scene.task, 20)
 
     assert outcome.ending is Ending.HANGUP
     assert agent.asked == ["what time is it", "bye"]
@@ -154,7 +154,7 @@ async def test_silent_caller_is_prompted_twice_then_let_go():
         await scene.run(1.0)
         if scene.task.done():
             break
-    outcome = await asyncio.wait_for(scene.task, 1)
+    outcome = await asyncio.wait_for(scene.task, 20)
     assert outcome.ending is Ending.CALLER_SILENT
     assert [t.agent_text for t in scene.turns()] == ["Hello.", "Anyone?", "Anyone?", "Goodbye."]
 
@@ -212,7 +212,7 @@ async def test_a_voice_that_is_broken_for_good_ends_the_call():
     await scene.until_quiet()
     await scene.says()
     await scene.run(0.5)
-    outcome = await asyncio.wait_for(scene.task, 1)
+    outcome = await asyncio.wait_for(scene.task, 20)
     assert outcome.ending is Ending.FAILED
 
 
@@ -238,7 +238,7 @@ async def test_an_error_in_the_agent_is_not_swallowed():
     await scene.says()
     await scene.run(0.2)
     with pytest.raises(ExceptionGroup):
-        await asyncio.wait_for(scene.task, 1)
+        await asyncio.wait_for(scene.task, 20)
 
 
 async def test_words_said_just_before_the_call_ends_are_recorded():
@@ -320,7 +320,7 @@ async def test_noise_does_not_keep_a_silent_caller_on_the_line():
         await scene.run(0.6)
         if scene.task.done():
             break
-    outcome = await asyncio.wait_for(scene.task, 1)
+    outcome = await asyncio.wait_for(scene.task, 20)
     assert outcome.ending is Ending.CALLER_SILENT
 
 

@@ -183,5 +183,5 @@ async def test_goodbye_is_said_and_meant_though_it_was_begun_early():
     await scene.says()
     await scene.until_quiet()
     await scene.run(0.5)
-    outcome = await asyncio.wait_for(scene.task, 1)
+    outcome = await asyncio.wait_for(scene.task, 20)
     assert outcome.ending is Ending.HANGUP

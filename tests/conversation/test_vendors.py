@@ -124,7 +124,7 @@ class Caller:
             await asyncio.sleep(0.001)
 
     async def until(self, wanted: object) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not any(wanted(words) for words in self.words):  # type: ignore[operator]
                 await asyncio.sleep(0.005)
 

@@ -32,7 +32,7 @@ async def test_a_conversation_at_16_khz():
         await scene.says()
     await scene.until_quiet()
     await scene.run(0.5)
-    outcome = await asyncio.wait_for(scene.task, 1)
+    outcome = await asyncio.wait_for(scene.task, 20)
     assert outcome.ending is Ending.HANGUP
     assert [turn.heard_text for turn in scene.turns()] == ["Hello.", "You said what time is it.", "You said bye."]
     assert {len(frame) for frame in scene.wire.frames} == {320}

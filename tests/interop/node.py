@@ -145,7 +145,7 @@ class Node:
         await self.event("LegAnswered", call_id=call_id)
         return self.live(call_id)
 
-    async def event(self, name: str, *, since: int = 0, within_s: float = 10.0, **wanted: object):
+    async def event(self, name: str, *, since: int = 0, within_s: float = 30.0, **wanted: object):
         """The first such event from the position `since` in ``events`` on."""
 
         def matches(event: Event) -> bool:
@@ -173,11 +173,11 @@ class Node:
                 found = [message.text for message in queries.sip_messages(call_id)]
                 return found if len(found) >= count else None
 
-            return await until(enough, f"{count} SIP messages on record", 5)
+            return await until(enough, f"{count} SIP messages on record", 20)
         finally:
             queries.close()
 
-    async def ended(self, call_id: str, within_s: float = 15.0) -> FullCall:
+    async def ended(self, call_id: str, within_s: float = 30.0) -> FullCall:
         """The call's record, once it is complete."""
         return await self._recorded(call_id, lambda found: found.call.ended_at is not None, within_s)
 

@@ -116,7 +116,7 @@ class Listener:
     def flags(self) -> list[int]:
         return [int(flag) for batch in self.batches for flag in batch.flags]
 
-    async def until(self, condition: Callable[[], bool], limit_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], limit_s: float = 20.0) -> None:
         """Looks again whenever audio came."""
         async with asyncio.timeout(limit_s):
             while not condition():

@@ -107,7 +107,7 @@ class Rig:
             port.on_silent = lambda _, far=far: setattr(far, "silent", far.silent + 1)
             port.connect(host, own, 0, 101, rtcp_port=own + 1, rtcp_host=host)
             self.fars.append(far)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await learned.wait()
         await asyncio.sleep(1)
         return self

@@ -41,12 +41,12 @@ class Ami:
         lines += [f"Variable: {variable}" for variable in variables]
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             response: Block = await answer
         assert response["Response"] in ("Success", "Goodbye"), f"{name}: {response}"
         return response
 
-    async def event(self, name: str, *, since: int = 0, within_s: float = 10.0, **wanted: str) -> Block:
+    async def event(self, name: str, *, since: int = 0, within_s: float = 30.0, **wanted: str) -> Block:
         """The first such event from the position ``since`` in ``events`` on."""
 
         def found() -> Block | None:

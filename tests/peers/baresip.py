@@ -126,12 +126,12 @@ class Baresip:
         """What it says to a command of its menu (`dial`, `hangup`, `hold`, `resume`, `transfer`, ...)."""
         text = json.dumps({"command": name, "params": parameters})
         self._writer.write(f"{len(text)}:{text},".encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             answer = await self._answers.get()
         assert answer["ok"], answer
         return str(answer["data"])
 
-    async def event(self, kind: str, *, since: int = 0, within_s: float = 10.0) -> dict[str, Any]:
+    async def event(self, kind: str, *, since: int = 0, within_s: float = 30.0) -> dict[str, Any]:
         return await until(
             lambda: next((event for event in self.events[since:] if event["type"] == kind), None),
             f"{kind} of baresip",

@@ -108,12 +108,12 @@ class Agent:
     def all(self, kind: type[T], call: int | None = None) -> list[T]:
         return [fact for fact in self.facts if isinstance(fact, kind) and call in (None, getattr(fact, "call", None))]
 
-    async def fact(self, kind: type[T], *, call: int | None = None, nth: int = 1, within_s: float = 5.0) -> T:
+    async def fact(self, kind: type[T], *, call: int | None = None, nth: int = 1, within_s: float = 20.0) -> T:
         """The nth fact of this kind (of this call), as soon as it is there."""
         await self.until(lambda: len(self.all(kind, call)) >= nth, f"{kind.__name__} #{nth}", within_s)
         return self.all(kind, call)[nth - 1]
 
-    async def until(self, condition: Callable[[], bool], what: str, within_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
         try:
             async with asyncio.timeout(within_s):
                 while not condition():
@@ -124,7 +124,7 @@ class Agent:
         except TimeoutError:
             raise AssertionError(f"no {what} within {within_s} s; heard: {self.facts[-8:]} {self.results}") from None
 
-    async def ended(self, call: int, within_s: float = 5.0) -> Ended:
+    async def ended(self, call: int, within_s: float = 20.0) -> Ended:
         return await self.fact(Ended, call=call, within_s=within_s)
 
     def _incoming(self, fact: IncomingCall) -> None:

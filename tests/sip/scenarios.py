@@ -76,7 +76,7 @@ class Play:
     def calls(self) -> list[IncomingCall]:
         return [call for call in self.agent.all(IncomingCall) if call.to_user == self.name]
 
-    async def fact(self, kind: type[T], nth: int = 1, within_s: float = 10.0) -> T:
+    async def fact(self, kind: type[T], nth: int = 1, within_s: float = 30.0) -> T:
         if not self.call:
             await self.incoming()
         return await self.agent.fact(kind, call=self.call, nth=nth, within_s=within_s)
@@ -84,7 +84,7 @@ class Play:
     def all(self, kind: type[T]) -> list[T]:
         return self.agent.all(kind, self.call)
 
-    async def ended(self, within_s: float = 10.0) -> Ended:
+    async def ended(self, within_s: float = 30.0) -> Ended:
         return await self.fact(Ended, within_s=within_s)
 
     # --- what the lane may do ---

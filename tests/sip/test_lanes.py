@@ -205,5 +205,5 @@ async def test_close_leaves_no_process() -> None:
         processes = [psutil.Process(pid) for pid in agent.lane.pids.values()]
         processes += [child for process in processes for child in process.children(recursive=True)]
     assert len(processes) > 6
-    _, alive = psutil.wait_procs(processes, timeout=3)
+    _, alive = psutil.wait_procs(processes, timeout=15)
     assert not alive

@@ -111,7 +111,7 @@ async def test_a_number_used_again_is_not_taken_for_the_dead_lane(monkeypatch: p
     ours.setblocking(False)
     killed: list[int] = []
     monkeypatch.setattr("sipagent.sip.nursery.os.kill", lambda pid, _: killed.append(pid))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         client = Nursery()
         client._process = await asyncio.create_subprocess_exec("sleep", "60")
         client._control = ours
@@ -178,7 +178,7 @@ async def test_main_killed_hangs_up_and_leaves_nothing_behind() -> None:
         main.kill()
         await main.wait()
         (await caller.wait()).check()
-    _, alive = psutil.wait_procs(processes, timeout=3)
+    _, alive = psutil.wait_procs(processes, timeout=15)
     assert not alive
 
 

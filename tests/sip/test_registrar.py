@@ -39,7 +39,7 @@ def is_in(agent: Agent, name: str, state: State) -> bool:
     return agent.registrar.states[name].state is state
 
 
-async def in_state(agent: Agent, name: str, state: State, within_s: float = 5.0) -> None:
+async def in_state(agent: Agent, name: str, state: State, within_s: float = 20.0) -> None:
     await agent.until(lambda: is_in(agent, name, state), f"{name} {state}", within_s)
 
 
@@ -82,10 +82,10 @@ async def test_registrar_goes_away_and_comes_back(kamailio: Kamailio) -> None:
         agent.registrar.start()
         await in_state(agent, "kam", State.REGISTERED)
         await kamailio.stop()
-        await in_state(agent, "kam", State.UNREACHABLE, 12)  # at the refresh, at once over TCP
+        await in_state(agent, "kam", State.UNREACHABLE, 30)  # at the refresh, at once over TCP
         assert "does not answer" in agent.registrar.states["kam"].sentence
         await kamailio.start()
-        await in_state(agent, "kam", State.REGISTERED, 15)
+        await in_state(agent, "kam", State.REGISTERED, 30)
 
 
 async def test_call_on_the_registered_contact_and_call_out_by_digest(kamailio: Kamailio) -> None:

@@ -69,7 +69,7 @@ class Party:
         at = np.arange(int(seconds * 50) * rate // 50)
         leg.port.write((8000 * np.sin(2 * np.pi * self.hertz / rate * at)).astype(np.int16))
 
-    async def hears(self, other: "Party", within_s: float = 10.0) -> None:
+    async def hears(self, other: "Party", within_s: float = 30.0) -> None:
         """Returns once half a second of the other's tone came in from now on."""
         self.heard.clear()
         async with asyncio.timeout(within_s):

@@ -75,7 +75,7 @@ class Watched:
     def state(self, name: str) -> TrunkState:
         return self.trunks.states[name].state
 
-    async def becomes(self, name: str, state: TrunkState, within_s: float = 8.0) -> None:
+    async def becomes(self, name: str, state: TrunkState, within_s: float = 30.0) -> None:
         await self.agent.until(lambda: self.state(name) is state, f"{name} {state}", within_s)
 
     async def registers_with(self, contact: str) -> None:

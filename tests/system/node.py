@@ -190,7 +190,7 @@ class Node:
         assert found is not None
         return found
 
-    async def ended(self, count: int, within_s: float = 15.0) -> list[FullCall]:
+    async def ended(self, count: int, within_s: float = 40.0) -> list[FullCall]:
         """The records of all calls, newest first, once so many have ended."""
 
         async def enough() -> bool:

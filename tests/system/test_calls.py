@@ -70,7 +70,7 @@ async def test_inbound_outbound_refused_and_transferred_calls():
             steps = [(message["sent"], message["status"] or message["method"]) for message in messages]
             return steps[:1] + steps[-2:] == [(True, "INVITE"), (False, 486), (True, "ACK")]
 
-        await node.until(acknowledged, 5)
+        await node.until(acknowledged, 30)
 
         # The API ends a call.
         async with Sipp("uas-outbound-answered.xml", timeout_s=30) as callee:
@@ -80,7 +80,7 @@ async def test_inbound_outbound_refused_and_transferred_calls():
                 async with node.http.get("/api/v1/live-calls") as response:
                     return any(call["answered_at"] for call in (await response.json())["data"])
 
-            await node.until(up, 10)
+            await node.until(up, 30)
             async with node.http.post(f"/api/v1/voice/calls/{call_id}/hangup", json={}) as response:
                 assert response.status == 200, await response.text()
             (await callee.wait()).check()
@@ -114,7 +114,7 @@ async def test_inbound_outbound_refused_and_transferred_calls():
         async def four() -> bool:
             return int((await node.health())["calls_active"]) == 4
 
-        await node.until(four, 5)
+        await node.until(four, 30)
         (await sipp.run("uac-inbound-over-limit-expect-486.xml", target=node.target, service="talk")).check()
         (await crowd.wait()).check()
         # The first was PJSIP's own refusal of a codec we do not speak.
@@ -130,7 +130,7 @@ async def test_ctrl_c_ends_calls_in_order():
         async def up() -> bool:
             return int((await node.health())["calls_active"]) == 1
 
-        await node.until(up, 10)
+        await node.until(up, 30)
         started = time.monotonic()
         assert await node.stop(signal.SIGINT) == 0
         assert time.monotonic() - started < 12

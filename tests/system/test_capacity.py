@@ -65,7 +65,7 @@ async def test_calls_over_lanes_a_lane_that_dies_and_an_end_without_warning():
         async def replaced() -> bool:
             return (await node.pids()).get("lane-1", lane) != lane
 
-        await node.until(replaced, 10)
+        await node.until(replaced, 30)
         await callers.wait()
         calls = [call.call for call in await node.ended(WANTED)]
         lost = [call for call in calls if call.cause == "lane_died"]
@@ -94,7 +94,7 @@ async def test_calls_over_lanes_a_lane_that_dies_and_an_end_without_warning():
         async def gone() -> bool:
             return not alive(children)
 
-        await node.until(gone, 8)
+        await node.until(gone, 30)
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             with socket.socket(socket.AF_INET, kind) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind is socket.SOCK_STREAM))

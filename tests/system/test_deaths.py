@@ -86,7 +86,7 @@ async def _lane_dies(node: Node) -> None:
     async def new_lane() -> bool:
         return (await node.pids()).get("lane", lane) != lane
 
-    await node.until(new_lane, 10)
+    await node.until(new_lane, 30)
     await _next_call_works(node, 6)
 
 
@@ -107,7 +107,7 @@ async def test_nothing_is_left_however_the_node_ends(how):
         async def on_record() -> bool:  # the record is written in batches, up to 200 ms behind the call
             return bool(node.calls() and node.calls()[0].answered_at)
 
-        await node.until(on_record, 5)
+        await node.until(on_record, 30)
         main = (await node.pids())["main"]
         if how == "all at once":  # who could start another main dies as well: lane and media process wait in vain
             assert node.process is not None

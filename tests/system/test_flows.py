@@ -267,7 +267,7 @@ async def comes_back_from_a_transfer(site: Site) -> None:
                 async with node.http.get("/api/v1/live-calls") as response:
                     return any(call["answered_at"] for call in (await response.json())["data"])
 
-            await node.until(answered, 10)
+            await node.until(answered, 30)
             transfer = {
                 "target": {"kind": "sip", "uri": busy.uri},
                 "via": "bridge",

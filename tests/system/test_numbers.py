@@ -49,7 +49,7 @@ async def test_a_number_goes_to_its_app_as_soon_as_the_api_says_so() -> None:
             async def up() -> bool:
                 return len((await asked(node, "GET", "/live-calls"))["data"]) == 1
 
-            await node.until(up, 10)
+            await node.until(up, 30)
             (await sipp.run("uac-inbound-over-limit-expect-486.xml", target=node.target, service="+49302")).check()
             (await one.wait()).check()
 

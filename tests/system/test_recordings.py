@@ -91,7 +91,7 @@ class World:
             found[:] = [one["id"] for one in live if one["id"] not in before and (one["answered_at"] or not answered)]
             return bool(found)
 
-        await self.node.until(there, 10)
+        await self.node.until(there, 30)
         return call, found[0]
 
     async def recording(self, call_id: str, state: str = "done") -> dict[str, Any]:
@@ -160,7 +160,7 @@ async def _both_sides(it: World) -> None:
     # Two beeps that are exactly a second apart; then the file; then a beep that nobody hears.
     await call.play(np.concatenate([tone(1000, 0.4), silence(0.6), tone(1000, 0.4), silence(0.2)]), RATE)
     played = await it.post(f"{CALLS}/{call_id}/play", {"media_url": "tone.wav", "loop": 2})
-    await it.node.until(lambda: _length(call, 440, 1.9), 10)
+    await it.node.until(lambda: _length(call, 440, 1.9), 30)
 
     if not leg:
         leg = (await it.get(f"{CALLS}/{call_id}/legs"))["data"][0]["id"]
@@ -199,7 +199,7 @@ async def _both_sides(it: World) -> None:
     # A playback that a key ends, one that cannot be had, one that the guard refuses.
     body = {"media_url": "tone.wav", "loop": 50, "on_dtmf": "stop"}
     stopped = await it.post(f"{CALLS}/{call_id}/play", body)
-    await it.node.until(lambda: _length(call, 440, 2.5), 10)
+    await it.node.until(lambda: _length(call, 440, 2.5), 30)
     await call.press("1")
     await it.post(f"{CALLS}/{call_id}/play", {"media_url": "none.wav"})
     await it.post(f"{CALLS}/{call_id}/play", {"media_url": f"http://127.0.0.1:{it.node.api_port}/healthz"})
@@ -217,7 +217,7 @@ async def _both_sides(it: World) -> None:
     assert any("none.wav" in reason for reason in reasons.values())
     assert any("[web] allow" in reason for reason in reasons.values())
     await call.hang_up()
-    await it.node.until(lambda: _over(it), 10)
+    await it.node.until(lambda: _over(it), 30)
     legs = it.node.record(call_id).call.legs
     assert legs[0].recordings == [about["id"]]
 
@@ -240,7 +240,7 @@ async def _keys_and_words(it: World) -> None:
     async def arrived() -> bool:
         return "".join(pressed) == "47#"
 
-    await it.node.until(arrived, 10)
+    await it.node.until(arrived, 30)
     await it.post(f"{CALLS}/{call_id}/dtmf", {"digits": "x"}, 422)
 
     asking = asyncio.create_task(it.post(f"{CALLS}/{call_id}/gather", {"digits": {"most": 4}, "first_s": 15}))
@@ -274,9 +274,9 @@ async def _keys_and_words(it: World) -> None:
         new = call.tape.heard[before:]
         return bool(new) and bool(abs(np.concatenate(new).astype(int)).max() > 2000)
 
-    await it.node.until(said, 10)
+    await it.node.until(said, 30)
     await call.hang_up()
-    await it.node.until(lambda: _over(it), 10)
+    await it.node.until(lambda: _over(it), 30)
     turns = it.node.record(call_id).turns
     assert {"Who is calling?", "Somebody will be with you soon."} <= {turn.agent_text for turn in turns}
 
@@ -296,7 +296,7 @@ async def _answered_and_refused(it: World) -> None:
     await it.post(f"{CALLS}/{call_id}/reject", {"status": 486, "reason": "Busy Here"})
     end = await asyncio.wait_for(asyncio.shield(call.leg.ended), 10)
     assert end.sip_status == 486
-    await it.node.until(lambda: _over(it), 10)
+    await it.node.until(lambda: _over(it), 30)
     assert it.node.record(call_id).call.disposition == "rejected"
     await call.hang_up()
 

@@ -47,7 +47,7 @@ async def test_two_hundred_calls_leave_no_trace_in_memory_files_or_threads():
         async def idle() -> bool:
             return int((await node.health())["calls_active"]) == 0
 
-        await node.until(idle, 10)
+        await node.until(idle, 30)
         after = await footprint(node)
         print()
         for name, (memory, files, threads) in after.items():

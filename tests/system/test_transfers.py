@@ -144,7 +144,7 @@ async def test_orders_by_the_api() -> None:
         # Hold and resume by re-INVITE.
         async with Sipp("uas-outbound-hold-resume.xml", timeout_s=30) as callee:
             call_id = await originate(node, callee.uri, "talk")
-            await node.until(lambda: answered(1), 10)
+            await node.until(lambda: answered(1), 30)
             assert await ordered(node, call_id, "resume", {}) == 409
             assert await ordered(node, call_id, "hold", {}) == 200
             await asyncio.sleep(1.0)
@@ -159,7 +159,7 @@ async def test_orders_by_the_api() -> None:
         boss = Sipp("uas-outbound-answered.xml", timeout_s=40)
         async with one, boss:
             first = await originate(node, one.uri, "talk")
-            await node.until(lambda: answered(1), 10)
+            await node.until(lambda: answered(1), 30)
             guest = {"to_number": boss.uri, "part": "listen"}
             assert await ordered(node, first, "participants", guest) == 200
 
@@ -167,10 +167,10 @@ async def test_orders_by_the_api() -> None:
                 legs = node.record(first).call.legs
                 return len(legs) == 2 and legs[1].answered_at is not None
 
-            await node.until(three_legs, 10)
+            await node.until(three_legs, 30)
             async with other:
                 second = await originate(node, other.uri, "talk")
-                await node.until(lambda: answered(2), 10)
+                await node.until(lambda: answered(2), 30)
                 assert await ordered(node, first, "bridge", {"call_id": second}) == 200
                 (await other.wait()).check()
             (await one.wait()).check()
@@ -226,7 +226,7 @@ async def test_a_peer_sends_us_elsewhere_and_another_takes_its_place() -> None:
             async with node.http.get("/api/v1/live-calls") as response:
                 return any(call["answered_at"] for call in (await response.json())["data"])
 
-        await node.until(up, 10)
+        await node.until(up, 30)
         dialog = first.dialog()
         second = await sipp.run("uac-replaces.xml", target=node.target, args=["-key", "replaces", dialog], timeout_s=20)
         second.check()
