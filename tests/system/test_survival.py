@@ -72,6 +72,7 @@ async def test_calls_outlive_the_main_process() -> None:
         assert after.pop("main") != before.pop("main") and after == before, "the processes that carry calls have stayed"
         deaths = [event for event in node.events("ProcessEnded") if event["process"] == "main"]
         assert [(event["reason"], event["calls_affected"]) for event in deaths] == [
+            ("killed by SIGKILL", 3),
             ("killed by SIGKILL", 2),
         ]
         assert await node.stop() == 0
@@ -186,7 +187,11 @@ async def _what_operators_want_is_kept(node: Node) -> None:
         assert await order(second, "transfer", {"target": {"kind": "sip", "uri": "sip:a@b"}}) == 409
         assert node.record(first).call.legs[1].ended_at is None
         assert await order(on_hold, "resume", {}) == 200
-        await asyncio.sleep(0.5)  # for the callee's answer
+
+        async def on_no_more_hold() -> bool:
+            return await order(on_hold, "resume", {}) == 409
+
+        await node.until(on_no_more_hold, 30)
         for call_id in (on_hold, second):
             assert await order(call_id, "hangup", {}) == 200
         (await held.wait()).check()
