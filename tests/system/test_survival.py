@@ -159,13 +159,14 @@ async def _what_operators_want_is_kept(node: Node) -> None:
         async def taken() -> bool:  # not while the call is still being answered
             return await order(call_id, what, body) == 200
 
-        await node.until(taken, 20)
+        await node.until(taken, 40)
 
     async def legs_up(call_id: str, count: int) -> None:
         async def up() -> bool:
-            return sum(leg.answered_at is not None for leg in node.record(call_id).call.legs) == count
+            known = any(call.id == call_id for call in node.calls())
+            return known and sum(leg.answered_at is not None for leg in node.record(call_id).call.legs) == count
 
-        await node.until(up, 20)
+        await node.until(up, 40)
 
     callee = "uas-outbound-hold-resume.xml"
     held, one, other, boss = (Sipp(callee if n == 0 else "uas-outbound-answered.xml", timeout_s=60) for n in range(4))
