@@ -48,6 +48,8 @@ async def dial(call: "Call", step: DialStep) -> str | Instead:
         call.leg.answer()
         await call.leg.answered.wait()
         call.answered_at = call.answered_at or clock.now()
+    if step.record:
+        call.start_recording()
     await bridging.joined(call, other)
     return ""
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from yarl import URL
 
-from sipagent.dialplan.model import DialStep, HangupStep, Instead, PlayStep, Step, StreamStep, WebhookStep
+from sipagent.dialplan.model import DialStep, HangupStep, Instead, PlayStep, RecordStep, Step, StreamStep, WebhookStep
 from sipagent.dialplan.variables import kept
 from sipagent.web.client import parse_url
 
@@ -120,7 +120,8 @@ def steps_of(action: Action, flow_url: str, fallback_url: str) -> list[Step]:
         case Dial():
             return [_dial(action, flow_url)]
         case Stream():
-            return [_stream(action)]
+            recorded: list[Step] = [RecordStep(action="start")] if action.record else []
+            return [*recorded, _stream(action)]
         case Hangup():
             return [HangupStep()]
         case Continue():
@@ -142,6 +143,7 @@ def _dial(action: Dial, flow_url: str) -> DialStep:
         to=action.to,
         status_callback_url=url("status_callback_url", callback, flow_url) if callback else "",
         timeout_s=action.timeout,
+        record=bool(action.record),  # there is one kind: both sides, in stereo
         headers=action.custom_headers,
         music=music,
         confirm=confirm,

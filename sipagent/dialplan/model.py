@@ -117,6 +117,7 @@ class DialStep(_Part, frozen=True):
     whisper: str = ""  # told to whoever answers before the caller is joined
     confirm: str = ""  # a WAV file, as of `play`, that they hear before
     status_callback_url: str = ""  # is told how these legs go
+    record: bool = False  # both sides, from when they are joined
     on_busy: str | Instead = ""  # steps to take instead of all that are left
     on_no_answer: str | Instead = ""
     on_failure: str | Instead = ""  # for any reason, where there is no other word for it

@@ -7,7 +7,7 @@ import pytest
 from teler.flows import CallFlow
 
 from sipagent.dialplan.flow import FOREVER, MAX_ANSWER, BadAnswer, parse, steps_of
-from sipagent.dialplan.model import DialStep, HangupStep, Instead, PlayStep, Step, StreamStep, WebhookStep
+from sipagent.dialplan.model import DialStep, HangupStep, Instead, PlayStep, RecordStep, Step, StreamStep, WebhookStep
 
 ASKED = "https://bot.example/flows/first?key=1"
 FALLBACK = "https://bot.example/fallback"
@@ -29,6 +29,7 @@ def test_what_the_sdk_makes():
     dial = CallFlow.dial(
         "sip:desk@pbx.example",
         timeout=12,
+        record="stereo",
         custom_headers={"X-Order": "7"},
         ringback="suppress",
         confirm_sound={"action": "play", "media_url": sound},
@@ -39,6 +40,7 @@ def test_what_the_sdk_makes():
         DialStep(
             to="sip:desk@pbx.example",
             timeout_s=12,
+            record=True,
             headers={"X-Order": "7"},
             music="silence",
             confirm=sound,
@@ -52,7 +54,8 @@ def test_what_the_sdk_makes():
 
 
 def test_a_stream():
-    (short,) = steps(CallFlow.stream("wss://bot.example/media"))
+    record, short = steps(CallFlow.stream("wss://bot.example/media"))
+    assert record == RecordStep(action="start")
     assert short == StreamStep(url="wss://bot.example/media", dialect="teler", chunk_ms=400)
     (wide,) = steps(CallFlow.stream("wss://bot.example/media", sample_rate="16k", chunk_size=1990, record=False))
     assert wide == StreamStep(url="wss://bot.example/media", dialect="teler", sample_rate=16000, chunk_ms=1000)

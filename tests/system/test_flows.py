@@ -1,29 +1,46 @@
 """Calls that flow URLs treat, through the whole node: SIPp is the phone, a real web server the app."""
 
 import io
+import os
+import signal
 import wave
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from standardwebhooks import Webhook
 from teler.flows import CallFlow
 
 from sipagent.media import g711
 from sipagent.store.records import FullCall
+from tests.peers import sipp
 from tests.peers.sipp import Sipp
 from tests.system.node import DIALPLAN, Node
 from tests.system.wire import Capture
-from tests.web.receiver import Receiver, receiving
+from tests.web.receiver import Asked, Receiver, receiving
 
 pytestmark = [pytest.mark.peer, pytest.mark.models, pytest.mark.timeout(300)]
 
-EXTRA = """
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+APPS_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+EXTRA = f"""
 [web]
 allow = ["127.0.0.0/8"]
 flow_timeout_s = 1.0
 flow_steps = 5
-secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+secret = "{SECRET}"
+
+[[apps]]
+name = "crm"
+flow_url = "{{url}}/app"
+fallback_url = "{{url}}/app-fallback"
+webhook_url = "{{url}}/app-hook"
+webhook_secret = "{APPS_SECRET}"
+
+[[numbers]]
+number = "700"
+app = "crm"
 """
 
 
@@ -116,7 +133,7 @@ async def test_calls_do_what_the_app_says() -> None:
     async with receiving() as app:
         for path, hz in SOUNDS.items():
             app.answers[path] = tone(hz, 1.0)
-        async with Node(extra=EXTRA, dialplan=dialplan(app.url)) as node:
+        async with Node(extra=EXTRA.format(url=app.url), dialplan=dialplan(app.url)) as node:
             site = Site(node, app)
             await plays_then_asks_again(site)
             await rings_somebody(site)
@@ -126,6 +143,8 @@ async def test_calls_do_what_the_app_says() -> None:
             await asks_no_more_than_it_may(site)
             await decides_in_the_dialplan(site)
             await comes_back_from_a_transfer(site)
+            await an_app_takes_its_number(site)
+            await callbacks_survive_a_death(site)
             assert "10.1.2.3" not in node.log.read_text() and "low.wav" not in node.log.read_text()
             assert await node.stop() == 0
 
@@ -148,16 +167,14 @@ async def plays_then_asks_again(site: Site) -> None:
         "to_number": record.call.to_number,
         "direction": "outbound",
     }
-    verify(asked.body, asked.headers)
+    verify(asked, SECRET)
     assert len(app.of("/second")) == 1
 
 
-def verify(body: bytes, headers: dict[str, str]) -> None:
+def verify(asked: Asked, secret: str) -> None:
     """By the package of the specification's authors."""
-    from standardwebhooks import Webhook
-
-    wanted = {name.lower(): value for name, value in headers.items()}
-    Webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").verify(body.decode(), wanted)
+    headers = {name.lower(): value for name, value in asked.headers.items()}
+    Webhook(secret).verify(asked.body.decode(), headers)
 
 
 async def rings_somebody(site: Site) -> None:
@@ -285,3 +302,66 @@ async def comes_back_from_a_transfer(site: Site) -> None:
             (await phone.wait()).check()
     record = await site.ended(call_id)
     assert [str(step.state) for step in record.transfers][-1] == "failed"
+
+
+async def an_app_takes_its_number(site: Site) -> None:
+    """An inbound call: the app's flow URL, its fallback, its webhook, its secret."""
+    app, node = site.app, site.node
+    app.answers["/app"] = 503
+    app.answers["/app-fallback"] = CallFlow.play(f"{app.url}/low.wav")
+    (await sipp.run("uac-inbound-agent-hangs-up.xml", target=node.target, service="700", timeout_s=30)).check()
+    (asked,) = app.of("/app-fallback")
+    assert (asked.json["direction"], asked.json["to_number"]) == ("inbound", "700")
+    verify(asked, APPS_SECRET)
+
+    async def told() -> bool:
+        return bool(app.of("/app-hook")) and app.of("/app-hook")[-1].json["type"] == "call.ended"
+
+    await node.until(told, 15)
+    hooks = app.of("/app-hook")
+    for one in hooks:
+        verify(one, APPS_SECRET)
+    kinds = [one.json["type"] for one in hooks]
+    assert kinds[:2] == ["call.created", "leg.created"] and kinds[-2:] == ["leg.ended", "call.ended"]
+    assert {one.json["call_id"] for one in hooks} == {asked.json["call_id"]}
+
+
+async def callbacks_survive_a_death(site: Site) -> None:
+    """`kill -9` of the main process with webhooks that nobody has taken yet: all come, once each, in order."""
+    app, node = site.app, site.node
+    app.answers["/status"] = 503
+    async with callee() as phone:
+        call_id = await site.place(phone, dialplan="listen", status_callback_url=f"{app.url}/status")
+
+        async def tried() -> bool:
+            return bool(app.of("/status")) and node.record(call_id).call.answered_at is not None
+
+        await node.until(tried, 15)
+        main = (await node.pids())["main"]
+        os.kill(main, signal.SIGKILL)
+
+        async def another() -> bool:
+            try:
+                return (await node.pids())["main"] != main
+            except OSError:
+                return False
+
+        await node.until(another, 20)
+        await node.until(node.ready, 30)
+        app.answers["/status"] = 204
+        async with node.http.post(f"/api/v1/voice/calls/{call_id}/hangup", json={}) as response:
+            assert response.status == 200
+        (await phone.wait()).check()
+
+    async def all_taken() -> bool:
+        async with node.http.get(f"/api/v1/events?call_id={call_id}") as response:
+            page = (await response.json())["data"]
+        return (
+            bool(page) and page[0]["type"] == "call.ended" and {it["delivery_status"] for it in page} == {"delivered"}
+        )
+
+    await node.until(all_taken, 90)
+    taken = list(dict.fromkeys((one.json["id"], one.json["type"]) for one in app.of("/status")))
+    kinds = [kind for _, kind in taken]
+    assert kinds[0] == "call.created" and kinds[-3:] == ["leg.answered", "leg.ended", "call.ended"]
+    assert len(kinds) == len(set(kinds)), "each once"
