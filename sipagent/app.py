@@ -503,7 +503,9 @@ class Node:
             media_host=self.nat.media_towards,
         )
         self.registry = CallRegistry(services, dialplans, self._saver, directory)
-        self.webhooks = Webhooks(self._reads, self._writes, self.web, self._key_of)
+        to_receivers = WebClient(self.web.guard)  # calls wait for the other one
+        self._exit.push_async_callback(to_receivers.close)
+        self.webhooks = Webhooks(self._reads, self._writes, to_receivers, self._key_of)
         self._exit.push_async_callback(self.webhooks.close)
         self._hooks = Hooks(self._webhook_of, self._due)
         self.hub.subscribe(self._hooks.take)

@@ -22,8 +22,8 @@ from sipagent.web.signing import signed
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 32
-PER_URL = 4  # a slow receiver keeps nobody else waiting
+AT_ONCE = 64
+PER_HOST = 16  # a slow receiver keeps nobody else waiting
 TIMEOUT_S = 10.0
 MAX_ANSWER = 64 << 10  # bytes; nothing of it is used
 LOOK_EVERY_S = 2.0
@@ -50,7 +50,7 @@ class Webhooks:
         self._key_of = key_of
         self._schedule_s = schedule_s
         self._soon = asyncio.Event()
-        self._sending: dict[asyncio.Task[None], str] = {}  # to which URL
+        self._sending: dict[asyncio.Task[None], str] = {}  # to which host
         self._refusals: dict[str, int] = {}  # answers of 410 in a row, by URL
         self._watching: asyncio.Task[None] | None = None
 
@@ -109,10 +109,10 @@ class Webhooks:
         free = AT_ONCE - len(self._sending)
         if free <= 0:
             return
-        by_url, now = Counter(self._sending.values()), clock.now().wall
-        for delivery in await self._writes.run(lambda session: outbox.claim(session, now, by_url, free, PER_URL)):
+        by_host, now = Counter(self._sending.values()), clock.now().wall
+        for delivery in await self._writes.run(lambda session: outbox.claim(session, now, by_host, free, PER_HOST)):
             task = asyncio.create_task(self._send(delivery), name=f"webhook/{delivery.id}")
-            self._sending[task] = delivery.url
+            self._sending[task] = outbox.origin(delivery.url)
             task.add_done_callback(self._sent)
 
     def _sent(self, task: "asyncio.Task[None]") -> None:

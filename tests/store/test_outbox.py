@@ -37,8 +37,8 @@ async def told(url: str, *stories: tuple[Story, str]) -> list[str]:
 
 
 def claimed(session: Session, now: datetime = LATER, most: int = 10, **sending: int) -> list[str]:
-    by_url = {{"a": A, "b": B}[name]: count for name, count in sending.items()}
-    found = [one.id for one in outbox.claim(session, now, by_url, most, per_url=2)]
+    by_host = {f"https://{name}.example": count for name, count in sending.items()}
+    found = [one.id for one in outbox.claim(session, now, by_host, most, per_host=2)]
     session.commit()
     return found
 
