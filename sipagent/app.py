@@ -22,8 +22,10 @@ from sipagent.api.server import ApiServer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.calls import LiveCalls
 from sipagent.backend.erasures import LiveErasures
+from sipagent.backend.dialplans import LiveDialplans
 from sipagent.backend.mutations import LiveMutations
 from sipagent.backend.node import LiveNode
+from sipagent.backend.nodes import LiveNodes
 from sipagent.backend.recordings import LiveRecordings, kept_key
 from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
@@ -644,12 +646,23 @@ class Node:
         settings = self.config.api
         if not settings.key_hashes:
             settings = msgspec.structs.replace(settings, key_hashes=[local_key(self.state)[1]])
+        node = LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes)
+        nodes = LiveNodes(
+            self.config.node.name,
+            self._reads,
+            self._writes,
+            node,
+            lambda: self.api.url if self.api is not None else "",
+            self.registry.drain_only,
+        )
         backend = Backend(
             calls=LiveCalls(self.registry, self._reads),
             steering=LiveSteering(self.registry),
             mutations=LiveMutations(self.registry),
             recordings=LiveRecordings(self.registry, self._reads, self.recordings.folder, kept_key(self.state)),
-            node=LiveNode(self.registry, self.registrar, self.recorder, lambda: self.processes),
+            node=node,
+            nodes=nodes,
+            dialplans=LiveDialplans(self._dialplan_folder, MANNERS, lambda: self.registry.dialplans, self.reload),
             resources=self.resources,
             webhooks=self.webhooks,
             access=self._access,
@@ -659,6 +672,8 @@ class Node:
         self.api = ApiServer(settings, backend, self.hub)
         self._exit.push_async_callback(self.api.close)
         await self.api.start()
+        self._exit.push_async_callback(nodes.close)
+        nodes.start()
 
     async def close(self) -> None:
         """Calls are ended and written down first, then the processes, the record last. Idempotent."""

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from sipagent.api.access.backend import AccessBackend
 from sipagent.api.calls.backend import CallsBackend
 from sipagent.api.erasures.backend import ErasuresBackend
+from sipagent.api.dialplans.backend import DialplansBackend
 from sipagent.api.mutations.backend import MutationsBackend
 from sipagent.api.node.backend import NodeBackend
+from sipagent.api.nodes.backend import NodesBackend
 from sipagent.api.recordings.backend import RecordingsBackend
 from sipagent.api.reports.backend import ReportsBackend
 from sipagent.api.resources.backend import ResourcesBackend
@@ -22,6 +24,8 @@ class Backend:
     recordings: RecordingsBackend
     node: NodeBackend
     access: AccessBackend
+    dialplans: DialplansBackend
+    nodes: NodesBackend
     resources: ResourcesBackend
     webhooks: WebhooksBackend
     reports: ReportsBackend

@@ -5,10 +5,12 @@ from sipagent.api.access import handlers as access
 from sipagent.api.calls import handlers as calls
 from sipagent.api.dashboard import handlers as dashboard
 from sipagent.api.erasures import handlers as erasures
+from sipagent.api.dialplans import handlers as dialplans
 from sipagent.api.events import handlers as events
 from sipagent.api.metrics import handlers as metrics
 from sipagent.api.mutations import handlers as mutations
 from sipagent.api.node import handlers as node
+from sipagent.api.nodes import handlers as nodes
 from sipagent.api.recordings import handlers as recordings
 from sipagent.api.reports import handlers as reports
 from sipagent.api.resources import acls, apps, numbers, secrets, sip_calls, trunks
@@ -35,6 +37,8 @@ TOPICS: tuple[Topic, ...] = (
     Topic(twilio.TwilioHandlers, twilio.ROUTES),
     Topic(dashboard.DashboardHandlers, dashboard.ROUTES),
     Topic(erasures.ErasureHandlers, erasures.ROUTES),
+    Topic(dialplans.DialplanHandlers, dialplans.ROUTES),
+    Topic(nodes.NodesHandlers, nodes.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
     Topic(metrics.MetricsHandlers, metrics.ROUTES),
 )

@@ -222,6 +222,10 @@ class CallRegistry:
     def refuse_new(self) -> None:
         self.draining = True
 
+    def drain_only(self, on: bool) -> None:
+        """New calls are refused, those that are up go on; or new ones are taken again."""
+        self.draining = on
+
     async def watch(self) -> None:
         """Ends what should have ended, again and again: a call that stays on for ever costs money."""
         while True:

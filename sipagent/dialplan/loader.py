@@ -96,6 +96,11 @@ def load_file(path: Path, manners: Manners = ENGLISH) -> Dialplan:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    return load_text(path, raw, manners)
+
+
+def load_text(path: Path, raw: bytes, manners: Manners = ENGLISH) -> Dialplan:
+    """What the file at `path` would be with this content. Raises ConfigError naming file and line."""
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a dialplan is not")
     return _Loader(path, raw, manners).load()

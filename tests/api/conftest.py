@@ -81,7 +81,18 @@ async def node(tmp_path: Path, migrated: Path) -> AsyncIterator[Node]:
     reports.start()
     files = RecordingFiles(tmp_path / "recordings", "")
     erasures = LiveErasures(reads, writes, recorder, files)
-    node = Node(hub, recorder, reads, resources, access, webhooks, reports, erasures=erasures, folder=files.folder)
+    node = Node(
+        hub,
+        recorder,
+        reads,
+        resources,
+        access,
+        writes,
+        webhooks,
+        reports,
+        erasures=erasures,
+        folder=files.folder,
+    )
     yield node
     await reports.close()
     await webhooks.close()

@@ -13,6 +13,8 @@ from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.reports import LiveReports
+from sipagent.backend.dialplans import LiveDialplans
+from sipagent.backend.nodes import LiveNodes
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.webhooks import Webhooks
 from sipagent.core import clock
@@ -31,11 +33,15 @@ from sipagent.core.events import (
     TurnLatency,
 )
 from sipagent.core.ids import CallId, LegId, new_call_id, new_leg_id, new_turn_id
+from sipagent.core.resources import shipped_folder
 from sipagent.core.states import Direction, LegState, RegistrationState, TrunkState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
+from sipagent.dialplan.loader import ENGLISH, load_folder
+from sipagent.dialplan.model import Dialplan
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
 from sipagent.store.records import CallFilter, CallPage, FullCall, RecordingRecord, SipMessageRecord
+from sipagent.store.writing import StoreWrites
 
 MAX_CALLS = 40
 
@@ -55,6 +61,7 @@ class Node:
     reads: StoreReads
     resources: LiveResources | None = None
     access: LiveAccess | None = None
+    writes: StoreWrites | None = None
     webhooks: Webhooks | None = None
     reports: LiveReports | None = None
     status: str = "ok"
@@ -78,10 +85,26 @@ class Node:
             node=self,
             resources=self.resources,
             access=self.access,
+            dialplans=LiveDialplans(shipped_folder("dialplans"), ENGLISH, self._dialplans, self._reload),
+            nodes=self.nodes(),
             webhooks=self.webhooks,
             reports=self.reports,
             erasures=self.erasures,
         )
+
+    def nodes(self) -> LiveNodes:
+        assert self.writes is not None
+        return LiveNodes("test", self.reads, self.writes, self, lambda: "http://127.0.0.1:8080", self._drain)
+
+    def _drain(self, on: bool) -> None:
+        self.status = "draining" if on else "ok"
+
+    def _dialplans(self) -> list[Dialplan]:
+        return load_folder(shipped_folder("dialplans"))
+
+    async def _reload(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     async def originate(self, request: Originate) -> str:
         self.asked.append(request)

@@ -1,0 +1,1 @@
+"""Dialplans: what there is, whether a text is one, reading them again."""

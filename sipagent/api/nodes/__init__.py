@@ -1,0 +1,1 @@
+"""Nodes that share a database, and draining them."""
