@@ -6,6 +6,7 @@ from sipagent.api.calls import handlers as calls
 from sipagent.api.dashboard import handlers as dashboard
 from sipagent.api.erasures import handlers as erasures
 from sipagent.api.dialplans import handlers as dialplans
+from sipagent.api.docs import handlers as docs
 from sipagent.api.events import handlers as events
 from sipagent.api.metrics import handlers as metrics
 from sipagent.api.mutations import handlers as mutations
@@ -39,6 +40,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic(erasures.ErasureHandlers, erasures.ROUTES),
     Topic(dialplans.DialplanHandlers, dialplans.ROUTES),
     Topic(nodes.NodesHandlers, nodes.ROUTES),
+    Topic(docs.DocsHandlers, docs.ROUTES),
     Topic(node.NodeHandlers, node.ROUTES),
     Topic(metrics.MetricsHandlers, metrics.ROUTES),
 )

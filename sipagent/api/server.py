@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import ssl
 from functools import partial
 
 import msgspec
@@ -65,7 +67,8 @@ class ApiServer:
     def url(self) -> str:
         """Where the server listens, without a trailing slash; paths begin with ``/api/v1``."""
         host = self._settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        scheme = "https" if self._settings.tls_certificate else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self._port}"
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MAX_BODY, middlewares=[in_one_shape, self._no_way_past])
@@ -73,24 +76,26 @@ class ApiServer:
             handlers = topic.handlers(self._backend, self._shared)
             for route in topic.routes:
                 serve = self._serving(route, partial(route.handler, handlers))
+                path = only_its_own(route.path)
                 if route.method == "GET" and not route.streams:
-                    app.router.add_get(route.path, serve)  # and HEAD, which some health checks send
+                    app.router.add_get(path, serve)  # and HEAD, which some health checks send
                 else:
-                    app.router.add_route(route.method, route.path, serve)
+                    app.router.add_route(route.method, path, serve)
         app.on_response_prepare.append(_set_headers)
         app.on_shutdown.append(self._end_streams)
         return app
 
     async def start(self) -> None:
-        """Listen. Raises SetupError when the address cannot be had."""
+        """Listen. Raises SetupError when the address or the certificate cannot be had."""
         if not self._settings.key_hashes:
             log.warning("the API has no key: nobody can use it; make one with `sipagent key create`")
+        tls = tls_context(self._settings)
         # no access log: URLs of lists hold numbers
         self._runner = web.AppRunner(
             self.application(), access_log=None, shutdown_timeout=SHUTDOWN_S, logger=_connection_log
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
+        site = web.TCPSite(self._runner, self._settings.host, self._settings.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
@@ -146,6 +151,32 @@ class ApiServer:
 
     async def _end_streams(self, _app: web.Application) -> None:
         self._streams.close()
+
+
+def only_its_own(path: str) -> str:
+    """The route's path for aiohttp: a parameter at its end is none of the words that other routes have there."""
+    before, parameter, rest = path.rpartition("/{")
+    if not parameter:
+        return path
+    words = [route.path.removeprefix(f"{before}/") for route in ROUTES if route.path.startswith(f"{before}/")]
+    taken = "|".join(re.escape(word) for word in words if "/" not in word and "{" not in word)
+    return f"{before}/{{{rest[:-1]}:(?!(?:{taken})$)[^{{}}/]+}}" if taken and rest.endswith("}") else path
+
+
+def tls_context(settings: ApiSettings) -> ssl.SSLContext | None:
+    """None for a server without TLS. Raises SetupError."""
+    if not settings.tls_certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SetupError(
+            f"the API's certificate or key cannot be used ({error.strerror or error}): look at [api] tls_certificate"
+            " and tls_key"
+        ) from error
+    return context
 
 
 async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:

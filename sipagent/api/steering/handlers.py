@@ -22,6 +22,7 @@ from sipagent.api.steering.types import (
     TransferCall,
     TransferStarted,
 )
+from sipagent.core.ids import new_transfer_id
 from sipagent.dialplan import flow
 
 
@@ -47,19 +48,16 @@ class SteeringHandlers:
             other = self._steering.call_of_leg(body.target.leg_id)
             if not other:
                 raise field_error("target.leg_id", "is no leg of a call that is up on this node")
-            return await self._ordered(request, raw, lambda call_id: self._steering.bridge(call_id, other))
+
+            async def join(call_id: str) -> bytes:
+                joined = await self._steering.bridge(call_id, other)
+                return _started(call_id, new_transfer_id(), body) if joined else b""
+
+            return await self._ordered(request, raw, join)
 
         async def start(call_id: str) -> bytes:
             transfer_id = await self._steering.transfer(call_id, wanted)
-            started = TransferStarted(
-                id=transfer_id,
-                call_id=call_id,
-                status="requested",
-                target_leg_id=None,
-                mode=body.mode,
-                request_id=request_id(),
-            )
-            return msgspec.json.encode(started) if transfer_id else b""
+            return _started(call_id, transfer_id, body) if transfer_id else b""
 
         return await self._ordered(request, raw, start)
 
@@ -100,6 +98,18 @@ class SteeringHandlers:
             raise ApiError(409, "this call is not up any more")
 
         return await self._shared.done_once(request, raw, work)
+
+
+def _started(call_id: str, transfer_id: str, body: TransferCall) -> bytes:
+    started = TransferStarted(
+        id=transfer_id,
+        call_id=call_id,
+        status="requested",
+        target_leg_id=body.target.leg_id or None,
+        mode=body.mode,
+        request_id=request_id(),
+    )
+    return msgspec.json.encode(started)
 
 
 def _transfer(body: TransferCall) -> Transfer:

@@ -1,0 +1,1 @@
+"""The page on which the API can be looked through and tried."""
