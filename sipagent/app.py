@@ -21,8 +21,8 @@ from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.calls import LiveCalls
-from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.dialplans import LiveDialplans
+from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.mutations import LiveMutations
 from sipagent.backend.node import LiveNode
 from sipagent.backend.nodes import LiveNodes

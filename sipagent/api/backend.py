@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sipagent.api.access.backend import AccessBackend
 from sipagent.api.calls.backend import CallsBackend
-from sipagent.api.erasures.backend import ErasuresBackend
 from sipagent.api.dialplans.backend import DialplansBackend
+from sipagent.api.erasures.backend import ErasuresBackend
 from sipagent.api.mutations.backend import MutationsBackend
 from sipagent.api.node.backend import NodeBackend
 from sipagent.api.nodes.backend import NodesBackend

@@ -11,10 +11,10 @@ from sipagent.api.node.backend import Health
 from sipagent.api.node.types import RegistrationOut, TrunkOut, TrunkServerOut
 from sipagent.api.steering.backend import Guest, Transfer
 from sipagent.backend.access import LiveAccess
-from sipagent.backend.erasures import LiveErasures
-from sipagent.backend.reports import LiveReports
 from sipagent.backend.dialplans import LiveDialplans
+from sipagent.backend.erasures import LiveErasures
 from sipagent.backend.nodes import LiveNodes
+from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.webhooks import Webhooks
 from sipagent.core import clock

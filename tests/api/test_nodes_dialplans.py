@@ -64,7 +64,7 @@ async def test_dialplans_are_listed_and_read_again(http: Http, node: Node) -> No
         ("routes: [{steps: a}]\nsteps: {a: [answer, hangup]}\n", True, None),
         ("routes: [{steps: a}]\nsteps:\n  a: [answer, hang]\n", False, 3),
         ("routes: [", False, 1),
-        ("[" * 5000, False, None),
+        ("[" * 600, False, None),
     ],
 )
 async def test_a_text_is_checked_as_a_dialplan(http: Http, text: str, valid: bool, line: int | None) -> None:
