@@ -148,22 +148,27 @@ def our_number(call: CallDetail) -> str:
 def joined(parts: Sequence[Columns]) -> Columns:
     """All calls of all parts, in their order."""
     words: dict[str, int] = {"": 0}
-    calls, legs, turns = [], [], []
-    before = 0
-    for part in parts:
-        place = np.fromiter((words.setdefault(text, len(words)) for text in part.words), "<i4", len(part.words))
-        calls.append(_with_words(part.calls, place))
-        legs.append(_with_words(part.legs, place))
-        turns.append(part.turns.copy())
-        for table in (legs[-1], turns[-1]):
-            table["call"] += before
-        before += len(part.calls)
-    return Columns(
-        tuple(words),
-        np.concatenate([*calls, np.empty(0, CALL)]),
-        np.concatenate([*legs, np.empty(0, LEG)]),
-        np.concatenate([*turns, np.empty(0, TURN)]),
-    )
+    place = np.array([words.setdefault(text, len(words)) for part in parts for text in part.words], "<i4")
+    words_before = _before([len(part.words) for part in parts])
+    calls_before = _before([len(part.calls) for part in parts])
+    tables = []
+    for name, kind in (("calls", CALL), ("legs", LEG), ("turns", TURN)):
+        found = [getattr(part, name) for part in parts]
+        sizes = [len(table) for table in found]
+        table = np.concatenate([*found, np.empty(0, kind)])
+        shift = np.repeat(words_before, sizes)
+        for field in kind.names or ():
+            if field.startswith("word_"):
+                table[field] = place[table[field] + shift]
+        if name != "calls":
+            table["call"] += np.repeat(calls_before, sizes)
+        tables.append(table)
+    return Columns(tuple(words), *tables)
+
+
+def _before(sizes: list[int]) -> Array:
+    """How many stand before each part."""
+    return np.cumsum([0, *sizes])[:-1].astype("<i4")
 
 
 def pack(columns: Columns) -> bytes:
@@ -208,11 +213,3 @@ def _us(at: datetime | None) -> int:
 
 def _small(count: int) -> int:
     return min(max(count, 0), 65535)
-
-
-def _with_words(table: Array, place: Array) -> Array:
-    table = table.copy()
-    for name in table.dtype.names or ():
-        if name.startswith("word_"):
-            table[name] = place[table[name]]
-    return table
