@@ -29,7 +29,7 @@ class PriceSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
     # the agent spoke, "llm_prompt_token", "llm_answer_token", "tool_call"
     of: PRICED
     price: Annotated[float, Meta(ge=0, le=1e6)]  # of `per` units
-    per: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
+    per: Annotated[float, Meta(gt=0, le=1e9)] = 1.0  # so many units
     trunk: Name = ""  # only legs by this trunk; "" is any
     direction: Literal["", "inbound", "outbound"] = ""  # only such legs; "" is both
     prefix: Name = ""  # only numbers that begin so: of the price of legs the longest that fits counts
