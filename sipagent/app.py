@@ -509,7 +509,7 @@ class Node:
         self._exit.push_async_callback(to_receivers.close)
         self.webhooks = Webhooks(self._reads, self._writes, to_receivers, self._key_of)
         self._exit.push_async_callback(self.webhooks.close)
-        self._hooks = Hooks(self._webhook_of, self._due)
+        self._hooks = Hooks(self._webhook_of, self._due, redactor(self.config.redaction))
         self.hub.subscribe(self._hooks.take)
         self.webhooks.start()
         self.registrar = Registrar(trunks, self.lane, self.hub)

@@ -62,9 +62,15 @@ class _Watched:
 class Hooks:
     """``webhook_of``: where an app wants the events of its calls, "" for nowhere. ``emit`` is told what is due."""
 
-    def __init__(self, webhook_of: Callable[[str], str], emit: Callable[[WebhookDue], None]) -> None:
+    def __init__(
+        self,
+        webhook_of: Callable[[str], str],
+        emit: Callable[[WebhookDue], None],
+        redact: Callable[[Event], Event] | None = None,
+    ) -> None:
         self._webhook_of = webhook_of
         self._emit = emit
+        self._redact = redact  # what stands in the record is also what is sent
         self._calls: dict[CallId, _Watched] = {}
 
     def take(self, event: Event) -> None:
@@ -109,6 +115,7 @@ class Hooks:
         if leg_of(event) in receiver.without:
             return
         delivery = new_id("evt")
+        shown = self._redact(event) if self._redact is not None else event
         self._emit(
             WebhookDue(
                 at=event.at,
@@ -119,7 +126,7 @@ class Hooks:
                 place=place,
                 delivery_id=delivery,
                 url=receiver.url,
-                payload=msgspec.json.encode(_payload(delivery, kind, event, event_data(event))).decode(),
+                payload=msgspec.json.encode(_payload(delivery, kind, event, event_data(shown))).decode(),
             )
         )
 

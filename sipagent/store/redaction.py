@@ -1,7 +1,7 @@
 """What is blacked out on its way into the record: keys, card numbers, digits, and what patterns find.
 
-Party numbers stay, since calls are found by them; `store.erasure` takes a caller out altogether. So do live events and
-webhooks: they show what happens now.
+Party numbers stay, since calls are found by them; `store.erasure` takes a caller out altogether. So do live events: they
+show what happens now. Webhooks stand in the record until they are taken, and longer: they are made of what is redacted.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
-from sipagent.core.events import EVENT_TYPES, DigitReceived, Event, SipMessages
+from sipagent.core.events import EVENT_TYPES, DigitReceived, Event, SipMessages, WebhookDue
 from sipagent.store.settings import RedactionSettings
 
 BLACK = "x"
@@ -33,6 +33,8 @@ def redactor(settings: RedactionSettings) -> Callable[[Event], Event] | None:
     def redact(event: Event) -> Event:
         if isinstance(event, DigitReceived):
             return replace(event, digit=BLACK) if settings.keys else event
+        if isinstance(event, WebhookDue):
+            return event
         if isinstance(event, SipMessages):
             return _without_signals(event) if settings.keys else event
         names = _words(type(event).__name__)

@@ -5,6 +5,8 @@ import json
 from sipagent.calls.hooks import MOST_RECEIVERS, Hooks
 from sipagent.core.events import CallbackWanted, CallCreated, Event, LegCreated, WebhookDue
 from sipagent.core.states import Direction
+from sipagent.store.redaction import redactor
+from sipagent.store.settings import RedactionSettings
 from tests.store.story import Story
 
 APP = "https://crm.example/hooks"
@@ -83,3 +85,17 @@ async def test_receivers_of_a_call_are_bounded() -> None:
     for number in range(3 * MOST_RECEIVERS):
         outbox.told(CallbackWanted(at=story.at(number), call_id=story.call_id, url=f"{CALLBACK}/{number}", later=False))
     assert len(outbox.due) == MOST_RECEIVERS
+
+
+async def test_what_the_record_may_not_keep_is_not_sent_either() -> None:
+    story = Story()
+    redact = redactor(RedactionSettings(digits=3))
+    due: list[WebhookDue] = []
+    hooks = Hooks(lambda _app: APP, due.append, redact)
+    for event in (created(story, "app_1"), *story.turn(2, said="my code is 123456")):
+        hooks.take(event)
+    assert redact is not None
+    turn = next(redact(one) for one in due if one.event_type == "call.turn")
+    assert isinstance(turn, WebhookDue)
+    read = json.loads(turn.payload)
+    assert read["data"]["caller_text"] == "my code is xxxxxx" and read["id"] == turn.delivery_id
