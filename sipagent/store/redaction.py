@@ -1,7 +1,7 @@
 """What is blacked out on its way into the record: keys, card numbers, digits, and what patterns find.
 
-Party numbers stay, since calls are found by them; `store.erasure` takes a caller out altogether. So do live events: they
-show what happens now. Webhooks stand in the record until they are taken, and longer: they are made of what is redacted.
+Party numbers stay, since calls are found by them; `store.erasure` takes a caller out altogether. So do live events:
+they show what happens now. Webhooks stand in the record, too: they are made of what is redacted.
 """
 
 import re
