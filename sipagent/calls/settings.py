@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -24,9 +25,11 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     # keys, and applications hang up with it as they do at Twilio.
     auth_token: str = ""
     account_sid: str = "AC00000000000000000000000000000000"  # Twilio's dialect: which account applications are told
-    buffer_s: float = 120.0  # of an application's audio that waits to be played; what comes on top is dropped
-    connect_s: float = 5.0  # for one connection to be made
-    reconnect_s: float = 10.0  # an application that is lost is tried again for so long, then the stream has failed
+    # of an application's audio that waits to be played; what comes on top is dropped
+    buffer_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 120.0
+    connect_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0  # for one connection to be made
+    # an application that is lost is tried again for so long, then the stream has failed
+    reconnect_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 10.0
 
 
 class WaitingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_LISTENERS = 4  # at one call
+MAX_PRESSING = 32  # keys of an application that wait; more are left out
 ACCOUNT = "default"
 _TRACKS = {"caller": (CALLER,), "agent": (AGENT,), "both": (CALLER, AGENT)}
 DIALECTS: dict[str, Callable[[Facts], Dialect]] = {"teler": Teler, "twilio": Twilio, "audiosocket": AudioSocket}
@@ -144,11 +145,22 @@ def _made(call: "Call", leg: Leg, step: StreamStep, stream_id: StreamId) -> Stre
         reconnect_s=settings.reconnect_s,
     )
 
+    pressing = 0
+
     async def press(digits: str) -> None:
+        nonlocal pressing
         try:
             await leg.press(digits)
         except (DigitsRefused, ValueError) as error:
-            _problem(call, str(error))
+            _problem(call, str(error) if isinstance(error, DigitsRefused) else "what the application presses is no key")
+        finally:
+            pressing -= 1
+
+    def pressed(digits: str) -> None:
+        nonlocal pressing
+        if pressing < MAX_PRESSING:
+            pressing += 1
+            call.beside(press(digits), "press")
 
     return Stream(
         terms,
@@ -156,7 +168,7 @@ def _made(call: "Call", leg: Leg, step: StreamStep, stream_id: StreamId) -> Stre
         call.services.streams,
         leg.port,
         clock.mono_ns,
-        lambda digits: call.beside(press(digits), "press"),
+        pressed,
         lambda what: _problem(call, what),
     )
 

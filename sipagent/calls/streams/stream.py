@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 BEHIND_S = 2.0
 FIRST_WAIT_S, MOST_WAIT_S = 0.25, 2.0  # between two tries to connect
+STEADY_S = 2.0  # a connection that has lasted longer was well
 MAX_SAID = 1000  # messages that are no audio and wait beside it
 MAX_MALFORMED = 20  # messages; whoever sends more does not speak the dialect
 STUCK_S = 10.0  # an application that takes nothing for so long is lost
@@ -62,6 +63,21 @@ class Terms:
     both_ways: bool
     buffer_s: float
     reconnect_s: float
+
+
+class Patience:
+    """How long an application is tried again that cannot be reached, or is lost as soon as it is. Times in seconds."""
+
+    def __init__(self, limit_s: float, now: float) -> None:
+        self._limit_s = limit_s
+        self._since, self._wait_s = now, FIRST_WAIT_S
+
+    def wait_s(self, connected_at: float | None, now: float) -> float | None:
+        """Before the next try, None when there is none; ``connected_at``: when the last one succeeded, if it did."""
+        if connected_at is not None and now - connected_at > STEADY_S:
+            self._since, self._wait_s = now, FIRST_WAIT_S
+        wait_s, self._wait_s = self._wait_s, min(self._wait_s * 2, MOST_WAIT_S)
+        return wait_s if now + wait_s - self._since <= self._limit_s else None
 
 
 class _Track:
@@ -161,33 +177,24 @@ class Stream:
     async def run(self, started: Callable[[], None]) -> None:
         """Until the application is through. Raises StreamFailed when it cannot be reached, or no longer."""
         loop = asyncio.get_running_loop()
-        lost_at, wait_s = loop.time(), FIRST_WAIT_S
+        patience = Patience(self._terms.reconnect_s, loop.time())
         while True:
+            began = None
             try:
                 wire = await self._connector.connect(self._terms.url, self._terms.headers)
-            except StreamFailed as error:
-                if not error.again or loop.time() + wait_s - lost_at > self._terms.reconnect_s:
-                    raise
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, MOST_WAIT_S)
-                continue
-            self._connections += 1
-            began = loop.time()
-            started()
-            try:
+                self._connections += 1
+                began = loop.time()
+                started()
                 await self._converse(wire)
                 return
             except StreamFailed as error:
-                self._lost = True
-                if not error.again:
+                wait_s = patience.wait_s(began, loop.time())
+                if not error.again or wait_s is None:
                     raise
-                self._trouble(str(error))
-            if loop.time() - began > self._terms.reconnect_s:  # it was well in between
-                lost_at, wait_s = loop.time(), FIRST_WAIT_S
-            elif loop.time() - lost_at > self._terms.reconnect_s:
-                raise StreamFailed("the application is lost again and again", again=False)
+                if began is not None:
+                    self._lost = True
+                    self._trouble(str(error))
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, MOST_WAIT_S)
 
     async def played(self) -> None:
         """Until what the application has sent has been played."""
