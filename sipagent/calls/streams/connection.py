@@ -119,8 +119,10 @@ class Websocket:
                 data: Message = message.data
                 return data
             case aiohttp.WSMsgType.CLOSE | aiohttp.WSMsgType.CLOSING | aiohttp.WSMsgType.CLOSED:
-                code = self._ws.close_code
-                if message.type is aiohttp.WSMsgType.CLOSE and code in _MEANT:
+                closed = message.type is aiohttp.WSMsgType.CLOSE
+                # The message's own: where the application is gone before our answer, `close_code` is of that.
+                code = message.data if closed else self._ws.close_code
+                if closed and code in _MEANT:
                     return None
                 raise StreamFailed(f"the application has closed the connection ({code})", again=True)
             case _:
