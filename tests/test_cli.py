@@ -77,14 +77,19 @@ def test_a_key_is_shown_once_with_its_hash():
     assert re.search(r"\b[0-9a-f]{64}\b", output)
 
 
+def test_a_caller_is_erased_and_the_proof_shown(tmp_path):
+    environment = {"SIPAGENT_NODE_STATE_DIR": str(tmp_path)}
+    erased = CliRunner().invoke(cli, ["db", "erase", "+4930123456", "--yes", "--json"], env=environment)
+    assert erased.exit_code == 0 and json.loads(erased.stdout)["counts"] == {}
+    refused = CliRunner().invoke(cli, ["db", "erase", "ab", "--yes"], env=environment)
+    assert refused.exit_code == 2 and "3 digits" in refused.output
+
+
 def test_the_database_goes_up_and_down(tmp_path):
     environment = {"SIPAGENT_NODE_STATE_DIR": str(tmp_path)}
     assert run("db", "current", **environment).stdout.strip() == "none"
     assert run("db", "upgrade", **environment).returncode == 0
     assert run("db", "current", **environment).stdout.strip() == NEWEST
-    erased = run("db", "erase", "+4930123456", "--yes", "--json", **environment)
-    assert erased.returncode == 0 and json.loads(erased.stdout)["counts"] == {}
-    assert run("db", "erase", "ab", "--yes", **environment).returncode == 2
     assert run("calls", **environment).stdout.strip() == "no calls on record yet"
     assert json.loads(run("calls", "--json", **environment).stdout) == []
 
