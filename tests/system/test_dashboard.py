@@ -82,6 +82,7 @@ async def test_calls_are_seen_and_steered() -> None:
     complaints: list[str] = []
     callee = Sipp("uas-outbound-answered.xml", timeout_s=90)
     async with callee, Node(dialplan=PLAN) as node, phone() as caller, browser() as shown:
+        await _nothing_else_runs(node)
         page = await shown.new_page(viewport={"width": 1200, "height": 900})
         await opened(page, node, complaints)
         await expect(page.get_by_text("No call is up on this node.")).to_be_visible()
@@ -176,6 +177,16 @@ async def _other_pages(page: Page) -> None:
     await shoot(page, "calls")
     await nav.get_by_role("link", name="Trunks").click()
     await expect(page.get_by_text("This node has no trunk.")).to_be_visible(timeout=LIMIT_MS)
+    await nav.get_by_role("link", name="Reports").click()
+    await expect(page.locator(".tile").first).to_contain_text("1", timeout=LIMIT_MS)
+    await expect(page.locator(".chart rect").first).to_be_attached(timeout=LIMIT_MS)
+    await page.get_by_label("By").select_option("agent")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.locator("tbody tr td").first).to_have_text("desk", timeout=LIMIT_MS)
+    await shoot(page, "reports")
+    async with page.expect_download(timeout=LIMIT_MS) as download:
+        await page.get_by_role("button", name="As CSV").click()
+    assert (await download.value).suggested_filename == "report.csv"
 
 
 async def _on_a_phone_at_night(shown: Browser, page: Page, node: Node, complaints: list[str]) -> None:
@@ -189,7 +200,7 @@ async def _on_a_phone_at_night(shown: Browser, page: Page, node: Node, complaint
         await expect(small.locator(".talk .agent .words")).to_contain_text("this is the desk", timeout=LIMIT_MS)
         assert await small.locator("article img").count() == 0
         await shoot(small, "phone-live")
-        for name in ("Live", "Calls", "Trunks"):
+        for name in ("Live", "Calls", "Trunks", "Reports"):
             await small.get_by_role("navigation").get_by_role("link", name=name).click()
             await small.wait_for_timeout(300)
             wide = await small.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -203,21 +214,20 @@ async def _on_a_phone_at_night(shown: Browser, page: Page, node: Node, complaint
         await small.close()
 
 
-async def test_the_page_lets_nothing_else_run() -> None:
-    """Policy, types, and no file outside of the folder; no node with calls is needed for it."""
-    async with Node() as node:
-        async with node.http.get("/") as response:
-            policy = response.headers["Content-Security-Policy"]
-            assert response.status == 200 and response.content_type == "text/html"
-            text = await response.text()
-        assert "default-src 'none'" in policy and "unsafe" not in policy
-        assert "<script>" not in text and "http://" not in text and "style=" not in text
-        for file in re.findall(r"/dashboard/[\w.]+", text):
-            async with node.http.get(file) as response:
-                assert response.status == 200, file
-        for path in ("/dashboard/%2e%2e/handlers.py", "/dashboard/nothing.js"):
-            async with node.http.get(path) as response:
-                assert response.status == 404, path
+async def _nothing_else_runs(node: Node) -> None:
+    """Policy, types, and no file outside of the folder."""
+    async with node.http.get("/") as response:
+        policy = response.headers["Content-Security-Policy"]
+        assert response.status == 200 and response.content_type == "text/html"
+        text = await response.text()
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert "<script>" not in text and "http://" not in text and "style=" not in text
+    for file in re.findall(r"/dashboard/[\w.]+", text):
+        async with node.http.get(file) as response:
+            assert response.status == 200, file
+    for path in ("/dashboard/%2e%2e/handlers.py", "/dashboard/nothing.js"):
+        async with node.http.get(path) as response:
+            assert response.status == 404, path
 
 
 def test_no_file_makes_markup_of_texts() -> None:

@@ -36,6 +36,17 @@ export async function post(path, body = {}) {
   return (await ask(`${V1}${path}`, options)).json();
 }
 
+// A document of the API as a file of the browser's user.
+export async function save(path, query, name) {
+  const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value));
+  const url = URL.createObjectURL(await (await ask(`${V1}${path}?${asked}`)).blob());
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
 export const call = (id, path = "") => `/voice/calls/${encodeURIComponent(id)}${path}`;
 
 export const health = async () => (await ask("/healthz")).json();

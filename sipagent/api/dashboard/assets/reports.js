@@ -19,7 +19,9 @@ export class Reports {
       el("p", {}, el("label", { htmlFor: "begin" }, "From"), el("input", { id: "begin", name: "from", type: "date", value: today, required: true })),
       el("p", {}, el("label", { htmlFor: "end" }, "To"), el("input", { id: "end", name: "to", type: "date" })),
       el("p", {}, el("label", { htmlFor: "by" }, "By"), el("select", { id: "by", name: "by" }, BY.map(([value, name]) => el("option", { value }, name)))),
-      el("button", { type: "submit" }, "Show"));
+      el("button", { type: "submit" }, "Show"),
+      el("button", { type: "button", className: "quiet", onclick: () => this.save("csv") }, "As CSV"),
+      el("button", { type: "button", className: "quiet", onclick: () => this.save("html") }, "To print"));
     show(main, el("h1", {}, "Reports"), this.form, this.out);
     this.ready = this.look();
   }
@@ -28,8 +30,16 @@ export class Reports {
 
   take() {}
 
+  asked() {
+    return { zone: Intl.DateTimeFormat().resolvedOptions().timeZone, ...Object.fromEntries(new FormData(this.form)) };
+  }
+
+  save(kind) {
+    api.save(`/reports.${kind}`, this.asked(), `report.${kind}`).catch((error) => say(error.message, true));
+  }
+
   async look() {
-    const asked = { zone: Intl.DateTimeFormat().resolvedOptions().timeZone, ...Object.fromEntries(new FormData(this.form)) };
+    const asked = this.asked();
     let report;
     try {
       report = await api.get("/reports", asked);
