@@ -72,11 +72,12 @@ function chart(report, field, name, digits) {
   if (!values.some((value) => known(value) && value > 0)) return null;
   const top = Math.max(...values.filter(known));
   const width = WIDTH / rows.length;
+  const thick = Math.max(Math.min(width * 0.8, 60), 1);
   return el("figure", { className: "chart" }, el("figcaption", {}, name, el("span", {}, ` up to ${top.toFixed(digits)}`)),
     svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", preserveAspectRatio: "none",
       "aria-label": `${name}: ${rows.map((one) => `${one.key} ${number(one[field])}`).join(", ")}` },
       rows.map((one, index) => known(one[field]) && svg("rect", {
-        x: index * width + width * 0.1, width: Math.max(Math.min(width * 0.8, 60), 1), y: HEIGHT - (one[field] / top) * (HEIGHT - 4),
+        x: index * width + (width - thick) / 2, width: thick, y: HEIGHT - (one[field] / top) * (HEIGHT - 4),
         height: (one[field] / top) * (HEIGHT - 4), class: "bar",
       }, svg("title", {}, `${one.key}: ${number(one[field])}`)))),
     el("div", { className: "ends", "aria-hidden": "true" }, el("span", {}, rows[0].key), rows.length > 1 && el("span", {}, rows.at(-1).key)));
