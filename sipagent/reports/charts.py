@@ -7,7 +7,7 @@ from html import escape
 import msgspec
 
 WIDTH, HEIGHT = 720, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 12, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 8, 12, 26
 
 Values = Sequence[float | None]
 
@@ -21,7 +21,7 @@ class Series(msgspec.Struct, frozen=True):
 def bars(labels: Sequence[str], series: Sequence[Series], unit: str = "") -> str:
     """Stacked bars, one for each label."""
     totals = [sum(one.values[at] or 0 for one in series) for at in range(len(labels))]
-    top = _nice(max(totals, default=0) or 1)
+    top = max(4.0, _nice(max(totals, default=0) or 1))  # they count things
     slot = (WIDTH - _LEFT - _RIGHT) / max(1, len(labels))
     marks = []
     for at, text in enumerate(labels):

@@ -160,7 +160,7 @@ def _charts(times: Report) -> str:
             "Response latency",
             lines(labels, [series("p50", "latency_p50_ms", "a"), series("p95", "latency_p95_ms", "c")], " ms"),
         ),
-        ("MOS", lines(labels, [series("p50", "mos_p50", "a"), series("p5", "mos_p5", "c")], "", 4.5)),
+        ("MOS", lines(labels, [series("p50", "mos_p50", "a"), series("p5", "mos_p5", "c")], "", 4.8)),
         (
             "Abandoned and contained",
             lines(
