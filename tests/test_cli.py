@@ -85,6 +85,17 @@ def test_a_caller_is_erased_and_the_proof_shown(tmp_path):
     assert refused.exit_code == 2 and "3 digits" in refused.output
 
 
+def test_a_key_in_the_database_is_listed_and_revoked(tmp_path):
+    environment = {"SIPAGENT_NODE_STATE_DIR": str(tmp_path)}
+    made = run("key", "create", "--name", "ci", "--scope", "read", "--days", "3", **environment)
+    assert made.returncode == 0, made.stderr
+    [key_id] = re.findall(r"key_[0-9a-z]{26}", made.stdout)
+    assert re.search(rf"{key_id}  read  ci  until \d{{4}}-", run("key", "list", **environment).stdout)
+    assert run("key", "revoke", key_id, **environment).returncode == 0
+    assert "revoked" in run("key", "list", **environment).stdout
+    assert run("key", "revoke", "key_none", **environment).returncode == 2
+
+
 def test_the_database_goes_up_and_down(tmp_path):
     environment = {"SIPAGENT_NODE_STATE_DIR": str(tmp_path)}
     assert run("db", "current", **environment).stdout.strip() == "none"
