@@ -145,6 +145,7 @@ class World:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         engine._rings, engine._outgoing, engine._lines, engine._hot = self.rings, self.outgoing, self.lines, self.hot
         engine._sockets, engine._wake = cast(CallSockets, self.sockets), self._wake
+        engine._flushed = False
         return engine
 
     def close(self) -> None:

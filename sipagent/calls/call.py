@@ -231,8 +231,16 @@ class Call:
         """Work that goes on beside the steps, at most until the call ends."""
         task = asyncio.create_task(work, name=f"{self.id}/{name}")
         self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        task.add_done_callback(self._beside_over)
         return task
+
+    def _beside_over(self, task: "asyncio.Task[None]") -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("work beside the steps of a call failed", extra={"error": errors.where(error)})
+            self.services.events.emit(
+                Problem(at=clock.now(), call_id=self.id, where="beside", what=type(error).__name__)
+            )
 
     def progressed(self) -> None:
         """What it is at has changed, and no event tells of it."""

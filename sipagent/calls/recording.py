@@ -5,8 +5,10 @@ Nothing of it stands in the way of a call: some times a second what lies in the 
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +25,8 @@ from sipagent.core.events import EventSink, RecordingEnded, RecordingStarted
 from sipagent.core.ids import CallId, LegId, RecordingId, new_recording_id
 from sipagent.core.resample import convert
 from sipagent.media.port import Stretch
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 0.25  # between two looks at the rings, which hold 2.5 s of a wideband line
 FRAMES_PER_S = 50
@@ -192,8 +196,9 @@ class Recordings:
         """What has come until now belongs to it; idempotent."""
         if recording.ended:
             return
-        recording.pull()
         recording.ended, recording.detail = True, detail
+        with suppress(Exception):  # what is missing at the end is no reason to keep the call
+            recording.pull()
         self._closing[recording.id] = self._running.pop(recording.id)
         self._tape.end(recording.id, recording.samples)
 
@@ -210,13 +215,22 @@ class Recordings:
 
     def _pull_all(self) -> None:
         most = self._settings.max_minutes * 60 * FRAMES_PER_S
-        for recording in list(self._running.values()):
-            recording.pull()
-            if recording.frames >= most:
-                self.end(recording, f"it has lasted [recordings] max_minutes, {self._settings.max_minutes}")
         self._timer = None
+        for recording in list(self._running.values()):
+            if self._pull(recording) and recording.frames >= most:
+                self.end(recording, f"it has lasted [recordings] max_minutes, {self._settings.max_minutes}")
         if self._running:
             self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._pull_all)
+
+    def _pull(self, recording: Recording) -> bool:
+        """False when it fails, which ends this one and no other."""
+        try:
+            recording.pull()
+        except Exception as error:
+            log.exception("a recording failed")
+            self.end(recording, f"the audio could not be read: {type(error).__name__}")
+            return False
+        return True
 
     def _over(self, recording_id: str, written: Written) -> None:
         """The file is closed: it has ended, or cannot be written any more."""

@@ -83,7 +83,8 @@ def _parse(source: BinaryIO, name: str, rate: int) -> Pcm:
             )
             if width != 2 or recorded not in RATES or count > MAX_SECONDS * recorded:
                 raise ConfigError(f"{name}: needs 16-bit samples, 4 to 192 kHz and at most {MAX_SECONDS} s")
-            pcm = np.frombuffer(file.readframes(count), "<i2")[::channels]
+            data = file.readframes(count)  # fewer bytes than the header says where it was cut off
+            pcm = np.frombuffer(data[: len(data) // 2 * 2], "<i2")[::channels]
     except (EOFError, wave.Error) as error:
         raise _unreadable(name, error) from error
     sound = convert(pcm.astype(np.int16), recorded, rate)

@@ -15,6 +15,7 @@ from sipagent.conversation.speaker import Speaker, Utterance
 from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError
 from sipagent.core.events import Problem
+from sipagent.media.port import Frames
 
 if TYPE_CHECKING:
     from sipagent.calls.call import Call
@@ -110,10 +111,14 @@ async def speak(call: "Call", utterance: Utterance, text: str) -> None:
 
 @contextmanager
 def mouth(call: "Call", leg: Leg) -> Iterator[Speaker]:
-    """Moved on by the leg's own frames, which nobody else gets meanwhile."""
+    """Moved on by the leg's own frames, beside whoever else hears them: several may be at one leg."""
     speaker = Speaker(leg.port, call.services.conversation.ahead_ms)
-    leg.port.on_frames = lambda _frames: speaker.tick()
+
+    def tick(_frames: Frames) -> None:
+        speaker.tick()
+
+    leg.port.taps.append(tick)
     try:
         yield speaker
     finally:
-        leg.port.on_frames = None
+        leg.port.taps.remove(tick)

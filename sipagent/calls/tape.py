@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,7 +156,8 @@ class Tape:
     def _close(self, name: str) -> None:
         file = self._files.pop(name, None)
         if file is not None:
-            file.close()
+            with suppress(OSError):  # of a disk that fails; what it has of the file stays
+                file.close()
 
     def _tell(self, name: str, written: Written) -> None:
         assert self._loop is not None

@@ -273,7 +273,10 @@ class MediaPort:
         ring = (self._rings.rx_wide if wide else self._rings.rx_pcm)[self.slot]
         start = max(position, head - len(ring) + 2)  # the engine may be writing the frame after the newest one
         places = np.arange(start, head) % len(ring)
-        return Stretch(start, ring[places], self._rings.beside(self.slot, places))
+        received, sent = ring[places], self._rings.beside(self.slot, places)
+        if sent is not None and sent.shape != received.shape:  # the rate has changed just now
+            sent = None
+        return Stretch(start, received, sent)
 
     @property
     def queued(self) -> int:

@@ -185,3 +185,22 @@ def test_a_line_that_stood_still_is_put_where_the_clock_is() -> None:
     assert timeline.place(50, 50, 2 * S + S // 4) == 50, "a little late is only late"
     assert timeline.place(100, 50, 10 * S) == 450
     assert timeline.end == 500
+
+
+async def test_one_that_fails_ends_and_no_other(tmp_path: Path, now: dict[str, int]) -> None:
+    class Broken(Line):
+        def since(self, position: int) -> Stretch | None:
+            raise ValueError("a line that has changed just now")
+
+    events, line = Sink(), Line()
+    recordings = Recordings(RecordingSettings(min_free_mb=0), tmp_path, events)
+    recordings.begin(CALL, LEG, Broken())
+    whole = recordings.begin(CallId("call_2"), LEG, line)
+    recordings._pull_all()
+    line.received, now["now"] = 3, 3 * S // 50
+    recordings._pull_all()
+    assert recordings._timer is not None
+    recordings.end(whole)
+    await recordings.close()
+    ended = {event.call_id: event for event in events if isinstance(event, RecordingEnded)}
+    assert "ValueError" in ended[CALL].detail and ended[CallId("call_2")].ms == 60

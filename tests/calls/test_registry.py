@@ -49,6 +49,7 @@ class Port:
         self.rate = 8000
         self.written = self.played = self.queued = 0
         self.on_frames = self.on_silent = self.on_lost = None
+        self.taps: list[object] = []
         self.hears: tuple[Port, ...] = ()
         self.hears_said: tuple[Port, ...] = ()
         self.pressed: list[str] = []

@@ -61,3 +61,12 @@ def test_both_sides_in_one_file(tmp_path):
     with wave.open(str(tmp_path / "a.wav"), "rb") as file:
         assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (16_000, 2, 640)
     assert read_wav(tmp_path / "a.wav", 16_000).tolist() == [5] * 320 + [0] * 320
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 401])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_file_that_was_cut_off_is_played_as_far_as_it_goes(tmp_path, cut, channels):
+    path = tmp_path / "a.wav"
+    write(path, 8000, channels=channels)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert 4000 - 201 <= len(read_wav(path, 8000)) <= 4000

@@ -1,6 +1,7 @@
 """What the steps of a dialplan say, and by which voice."""
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,13 +14,16 @@ from tests.conversation.scenario import Voice, Wire
 class Line(Wire):
     """A port that plays whatever is queued, as fast as it is asked."""
 
-    on_frames: Any = None
+    def __init__(self, now: Callable[[], int], rate: int) -> None:
+        super().__init__(now, rate)
+        self.taps: list[Callable[[Any], None]] = []
 
-    async def play(self, until: asyncio.Task[None]) -> None:
+    async def play(self, until: "asyncio.Future[Any]") -> None:
         while not until.done():
-            if self.on_frames is not None:
+            if self.taps:
                 self.tick()
-                self.on_frames(None)
+            for tap in list(self.taps):
+                tap(None)
             await asyncio.sleep(0)
 
 
@@ -64,3 +68,11 @@ async def test_a_voice_that_fails_is_a_problem_and_no_more() -> None:
     assert await call.say("Good day.") == ""
     [problem] = call.events
     assert isinstance(problem, Problem) and problem.where == "tts"
+
+
+async def test_two_may_speak_on_one_line_and_each_comes_to_its_end() -> None:
+    call = FakeCall((), Voice())
+    both = asyncio.gather(*(asyncio.create_task(say(cast(Any, call), text)) for text in ("Good day.", "One moment.")))
+    await asyncio.wait_for(call.leg.port.play(both), 10)
+    await both
+    assert call.leg.port.taps == []
