@@ -44,6 +44,8 @@ def read_parameters(request: web.Request, kind: type[_Type]) -> _Type:
         raise invalid(error) from error
     for name in kind.__struct_fields__:
         value = getattr(parameters, name)
+        if value is None and name in given:  # msgspec reads the word "null" so, which is no value of any parameter
+            raise field_error(name, "may not be null: leave it out")
         if isinstance(value, datetime) and value.tzinfo is None:
             parameters = msgspec.structs.replace(parameters, **{name: value.replace(tzinfo=UTC)})
     return parameters

@@ -102,6 +102,8 @@ async def test_only_json_and_only_so_much(http: Http) -> None:
         "cursor_after=",
         "cursor_after=" + "x" * 65,
         "state=alive",
+        "state=null",
+        "limit=NULL",
         "created_after=yesterday",
         "colour=red",
         "from_number=" + "1" * 513,

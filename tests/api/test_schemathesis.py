@@ -25,8 +25,8 @@ SECONDS = 25
 
 @pytest.mark.timeout(180)
 async def test_what_the_document_tells_is_so(node: Node, tmp_path: Path) -> None:
+    node._drain = lambda on: None  # type: ignore[method-assign]  # before the backend has it
     server = ApiServer(ApiSettings(port=0, key_hashes=[KEY_HASH], rate_per_s=0.0), node.backend, node.hub)
-    node._drain = lambda on: None  # type: ignore[method-assign]
     server._gate._failures = Failures(limit=1_000_000)  # it leaves the key out again and again
     await server.start()
     config = tmp_path / "schemathesis.toml"
