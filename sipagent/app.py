@@ -505,7 +505,7 @@ class Node:
             media_host=self.nat.media_towards,
         )
         self.registry = CallRegistry(services, dialplans, self._saver, directory)
-        to_receivers = WebClient(self.web.guard)  # calls wait for the other one
+        to_receivers = WebClient(Guard(self.config.web.allow, "[web] allow"))  # calls wait for the other one's threads
         self._exit.push_async_callback(to_receivers.close)
         self.webhooks = Webhooks(self._reads, self._writes, to_receivers, self._key_of)
         self._exit.push_async_callback(self.webhooks.close)

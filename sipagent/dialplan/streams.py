@@ -1,11 +1,9 @@
 """What a stream may be: where it goes, in which dialect, at which rate."""
 
-from urllib.parse import urlsplit
-
 from sipagent.core.templates import names
 from sipagent.dialplan.model import StreamStep
+from sipagent.web.client import parse_url
 
-MAX_URL = 2048
 MAX_PARAMETERS = 32
 MAX_PARAMETER = 500  # characters of a name and its value
 PLACES = frozenset({"call_id", "from_number", "to_number"})
@@ -14,17 +12,12 @@ PLACES = frozenset({"call_id", "from_number", "to_number"})
 def problem(step: StreamStep) -> str:
     """What is wrong with it, as one sentence; "" when nothing is."""
     try:
-        url = urlsplit(step.url)
-        host, port = url.hostname, url.port
-    except ValueError:
-        return "`url` of the stream is no URL"
-    if len(step.url) > MAX_URL:
-        return f"`url` of the stream is longer than {MAX_URL} characters"
-    if url.scheme not in ("ws", "wss", "tcp") or not host:
-        return "`url` of the stream begins with wss://, ws:// or tcp:// and has a host"
+        url = parse_url(step.url, ("tcp", "ws", "wss"))
+    except ValueError as error:
+        return f"`url` of the stream {error}: it begins with wss://, ws:// or tcp:// and has a host"
     if (url.scheme == "tcp") != (step.spoken == "audiosocket"):
         return "`dialect: audiosocket` and a tcp:// URL belong together"
-    if url.scheme == "tcp" and not port:
+    if url.scheme == "tcp" and not url.port:
         return "`url` of the stream needs a port, as in tcp://host:9092"
     if step.spoken == "twilio" and step.sample_rate != 8000:
         return "`sample_rate` of a stream in Twilio's dialect is 8000"

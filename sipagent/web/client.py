@@ -8,7 +8,7 @@ import aiohttp
 from yarl import URL
 
 from sipagent.core.errors import NotAllowed, SipagentError
-from sipagent.web.guard import Guard, GuardedResolver
+from sipagent.web.guard import Guard, GuardedConnector
 
 MAX_URL = 2048  # characters
 MAX_REDIRECTS = 3
@@ -54,12 +54,9 @@ class WebClient:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """For what is no plain request, such as a websocket: names lead where the guard lets them, but the host of a
-        URL must go through `Guard.check_literal` first. It keeps no cookies and asks no proxy."""
+        """It leads where the guard lets it, keeps no cookies and asks no proxy."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(
-                resolver=GuardedResolver(self.guard), limit=MAX_CONNECTIONS, limit_per_host=PER_HOST
-            )
+            connector = GuardedConnector(self.guard, MAX_CONNECTIONS, PER_HOST)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
@@ -95,7 +92,6 @@ class WebClient:
     ) -> Answer:
         """Redirects are followed here, so that each place is looked at before it is asked."""
         for _ in range(MAX_REDIRECTS + 1):
-            self.guard.check_literal(url.host or "")
             async with self.session.request(
                 method, url, data=body, headers=headers, allow_redirects=False, skip_auto_headers=("User-Agent",)
             ) as response:

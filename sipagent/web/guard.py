@@ -8,12 +8,20 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from sipagent.core.errors import ConfigError, NotAllowed
 
+if TYPE_CHECKING:
+    from aiohttp.tracing import Trace
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+MAX_LOOKUPS = 8  # at once; further ones wait, which counts to their time
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 
 
@@ -23,6 +31,8 @@ class Guard:
         self.setting = setting
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._names: set[str] = set()
+        # Not the event loop's threads: a name server that is slow to answer must not keep calls from their sounds.
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="lookup")
         for entry in allow:
             try:
                 self._networks.append(ipaddress.ip_network(entry))
@@ -48,6 +58,8 @@ class Guard:
         except ValueError:
             if _is_old_ipv4(host):
                 raise NotAllowed("its address is not written as four decimal numbers") from None
+            if ":" in host:
+                raise NotAllowed("its address is no IPv6 address") from None
             return
         if not self.admits(host, host):
             raise NotAllowed(f"its address is not public and not in the operator's `{self.setting}`")
@@ -56,12 +68,16 @@ class Guard:
         """What the name resolves to, or the address itself. Raises NotAllowed if any of it may not be reached, OSError
         if there is none."""
         self.check_literal(host)
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
+        found = await self.look_up(host, 0, type=socket.SOCK_STREAM, family=socket.AF_UNSPEC)
         addresses = list(dict.fromkeys(str(to[0]) for *_, to in found))
         if not all(self.admits(host, address) for address in addresses):
             raise NotAllowed(f"an address of it is not public and not in the operator's `{self.setting}`")
         return addresses
+
+    async def look_up(self, host: str, port: int, **more: int) -> list[Any]:
+        """What `socket.getaddrinfo` finds, admitted or not. Raises OSError."""
+        look = partial(socket.getaddrinfo, host, port, **more)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
 
 def _is_old_ipv4(host: str) -> bool:
@@ -86,7 +102,8 @@ def _meant(address: Address) -> Address:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    inside = isinstance(address, ipaddress.IPv6Address) and address.is_site_local
+    return address.is_global and not (address.is_multicast or address.is_reserved or inside)
 
 
 class GuardedResolver(AbstractResolver):
@@ -99,8 +116,9 @@ class GuardedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """Raises OSError when the name has no address that may be reached."""
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+        found = await self._guard.look_up(
+            host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+        )
         admitted = [
             ResolveResult(
                 hostname=host, host=str(to[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
@@ -114,3 +132,21 @@ class GuardedResolver(AbstractResolver):
 
     async def close(self) -> None:
         pass
+
+
+class GuardedConnector(aiohttp.TCPConnector):
+    """Looks at the host of every request, those of redirects too: an address in a URL is not resolved."""
+
+    def __init__(self, guard: Guard, limit: int = 100, limit_per_host: int = 0) -> None:
+        super().__init__(resolver=GuardedResolver(guard), limit=limit, limit_per_host=limit_per_host)
+        self._guard = guard
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's
+    ) -> aiohttp.connector.Connection:
+        """Raises NotAllowed."""
+        self._guard.check_literal(req.url.host or "")
+        return await super().connect(req, traces, timeout)

@@ -140,14 +140,14 @@ async def test_a_connection_goes_where_the_name_was_checked_to_lead(monkeypatch)
 def resolving(monkeypatch: pytest.MonkeyPatch, answers: dict[str, list[str]]) -> list[str]:
     """Names lead to these addresses; returns those that are asked for."""
     asked: list[str] = []
-    real = asyncio.get_running_loop().getaddrinfo
+    real = socket.getaddrinfo
 
-    async def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
+    def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
         if host not in answers:
-            return await real(host, *args, **more)
+            return real(host, *args, **more)
         asked.append(host)
         kinds = {True: socket.AF_INET6, False: socket.AF_INET}
         return [(kinds[":" in to], socket.SOCK_STREAM, 6, "", (to, 0)) for to in answers[host]]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked

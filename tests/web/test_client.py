@@ -1,14 +1,17 @@
+import asyncio
 import io
+import threading
 import wave
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import web
 
 from sipagent.calls.sounds import fetch_wav
-from sipagent.core.errors import ConfigError
+from sipagent.core.errors import ConfigError, NotAllowed
 from sipagent.web.client import WebClient, WebError, parse_url
-from sipagent.web.guard import Guard
+from sipagent.web.guard import Guard, GuardedResolver
 
 from .receiver import Receiver, Responder, receiving
 
@@ -56,6 +59,28 @@ async def test_redirects_that_are_not_followed(client, receiver, where, why):
     with pytest.raises(WebError) as caught:
         await client.post(receiver.url + "/round", b"", {}, timeout_s=5, max_bytes=100)
     assert why in str(caught.value)
+
+
+async def test_a_redirect_that_nobody_looks_at_leads_nowhere_inside(receiver):
+    receiver.answers["/old"] = see_other(302, receiver.url + "/inside")
+    client = WebClient(Guard(("localhost",)))
+    with pytest.raises(NotAllowed):
+        await client.session.get(receiver.url.replace("127.0.0.1", "localhost") + "/old")
+    await client.close()
+    assert [one.path for one in receiver.asked] == ["/old"]
+
+
+async def test_names_are_looked_up_while_the_loops_own_threads_are_busy():
+    over = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    busy = asyncio.get_running_loop().run_in_executor(None, over.wait, 20)
+    guard = Guard(("localhost",))
+    try:
+        async with asyncio.timeout(10):
+            assert await guard.addresses("localhost") and await GuardedResolver(guard).resolve("localhost", 80)
+    finally:
+        over.set()
+        await busy
 
 
 async def test_a_post_does_not_become_a_get(client, receiver):

@@ -5,20 +5,21 @@ import contextlib
 import socket
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
 from sipagent.calls.streams.dialect import Message
 from sipagent.core.errors import NotAllowed, SipagentError
-from sipagent.web.guard import Guard, GuardedResolver
+from sipagent.web.client import parse_url
+from sipagent.web.guard import Guard, GuardedConnector
 
 MAX_MESSAGE = 4 << 20  # bytes: a minute of wideband audio at once, in base64
 PING_S = 20.0  # a websocket on which nothing comes back for half of that is dead
 CLOSE_S = 1.0  # for an application to say goodbye: a call's end waits for it
 READ = 65_536
 _MEANT = (None, 0, 1000, 1005)  # codes of a websocket that the application has closed because it was through
-_FOR_GOOD = range(400, 500)
+_FOR_GOOD = range(300, 500)
 _MAY_PASS = (408, 425, 429)
 
 
@@ -52,7 +53,8 @@ class Connector:
         """Raises StreamFailed."""
         try:
             async with asyncio.timeout(self._limit_s):
-                return await (self._tcp(url) if url.startswith("tcp:") else self._websocket(url, headers))
+                where = parse_url(url, ("ws", "wss", "tcp"))
+                return await (self._tcp(where) if where.scheme == "tcp" else self._websocket(where, headers))
         except TimeoutError:
             raise StreamFailed(f"the application was not reached within {self._limit_s:g} s", again=True) from None
         except NotAllowed as error:
@@ -67,12 +69,14 @@ class Connector:
         if self._session is not None:
             await self._session.close()
 
-    async def _websocket(self, url: str, headers: Mapping[str, str]) -> "Wire":
-        self._guard.check_literal(urlsplit(url).hostname or "")
+    async def _websocket(self, url: URL, headers: Mapping[str, str]) -> "Wire":
         if self._session is None:
             # Without the limits of a client of requests: a stream lasts as long as its call.
-            connector = aiohttp.TCPConnector(resolver=GuardedResolver(self._guard), limit=0)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                connector=GuardedConnector(self._guard, limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                middlewares=(_not_elsewhere,),
+            )
         return Websocket(
             await self._session.ws_connect(
                 url,
@@ -84,19 +88,27 @@ class Connector:
             )
         )
 
-    async def _tcp(self, url: str) -> "Wire":
-        where = urlsplit(url)
-        assert where.hostname is not None
+    async def _tcp(self, url: URL) -> "Wire":
         last: OSError | None = None
-        for address in await self._guard.addresses(where.hostname):
+        for address in await self._guard.addresses(url.host or ""):
             try:
-                reader, writer = await asyncio.open_connection(address, where.port)
+                reader, writer = await asyncio.open_connection(address, url.port)
             except OSError as error:
                 last = error
                 continue
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return Tcp(reader, writer)
         raise last or OSError("no address")
+
+
+async def _not_elsewhere(request: aiohttp.ClientRequest, ask: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """The protocol lets a client follow redirects of the handshake (RFC 6455, 4.1); we follow none: they would lead
+    the call's audio, and what signs the handshake, to somebody else."""
+    response = await ask(request)
+    if 300 <= response.status < 400:
+        response.close()
+        raise aiohttp.WSServerHandshakeError(response.request_info, response.history, status=response.status)
+    return response
 
 
 class Websocket:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+
+from yarl import URL
 
 from sipagent.calls.keypad import DigitsRefused
 from sipagent.calls.leg import Leg
@@ -31,7 +32,6 @@ MAX_PRESSING = 32  # keys of an application that wait; more are left out
 ACCOUNT = "default"
 _TRACKS = {"caller": (CALLER,), "agent": (AGENT,), "both": (CALLER, AGENT)}
 DIALECTS: dict[str, Callable[[Facts], Dialect]] = {"teler": Teler, "twilio": Twilio, "audiosocket": AudioSocket}
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,7 @@ async def _streamed(call: "Call", step: StreamStep) -> StreamOutcome:
         nonlocal told
         if not told:
             told = True
-            url = urlsplit(step.url)
-            host = f"{url.hostname}:{url.port or _DEFAULT_PORTS.get(url.scheme, 0)}"
+            url = URL(step.url)
             call.services.events.emit(
                 StreamStarted(
                     at=clock.now(),
@@ -73,7 +72,7 @@ async def _streamed(call: "Call", step: StreamStep) -> StreamOutcome:
                     stream_id=stream_id,
                     dialect=step.spoken,
                     direction=step.direction,
-                    host=host,
+                    host=f"{url.host}:{url.port}",
                 )
             )
 

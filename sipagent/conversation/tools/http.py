@@ -12,7 +12,7 @@ from yarl import URL
 from sipagent.conversation.tools.tool import Circumstances, ToolFailed, as_result
 from sipagent.core import templates
 from sipagent.core.errors import NotAllowed
-from sipagent.web.guard import Guard, GuardedResolver
+from sipagent.web.guard import Guard, GuardedConnector
 
 MAX_REDIRECTS = 3
 MAX_LIST = 50  # elements of a list that the model sees
@@ -39,8 +39,7 @@ class Request(Protocol):
 
 def guarded_session(guard: Guard) -> aiohttp.ClientSession:
     """For all tools of a node. It keeps no cookies: they would lead from one caller's data to another's."""
-    connector = aiohttp.TCPConnector(resolver=GuardedResolver(guard), limit=64)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(connector=GuardedConnector(guard, 64), cookie_jar=aiohttp.DummyCookieJar())
 
 
 class HttpTool:
