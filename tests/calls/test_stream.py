@@ -150,6 +150,29 @@ async def test_what_was_said_to_a_lost_connection_is_counted_and_the_next_starts
     await running
 
 
+async def test_no_connection_stays_open_behind_an_error(monkeypatch):
+    async def lost():
+        raise ConnectionError
+
+    def fails():
+        raise RuntimeError
+
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 0.01)
+    first, second = Wire(), Wire()
+    first.reads.set()
+    stream, _ = made(first, second)
+    monkeypatch.setattr(stream._playout, "clear", lost)
+    first.says.put_nowait(LOST)
+    with pytest.raises(ConnectionError):
+        await stream.run(lambda: None)
+    assert first.closed and second.closed
+    third = Wire()
+    stream, _ = made(third)
+    with pytest.raises(RuntimeError):
+        await stream.run(fails)
+    assert third.closed
+
+
 async def test_what_another_try_cannot_mend_fails_at_once():
     stream, _ = made(StreamFailed("the application answered 403", again=False))
     with pytest.raises(StreamFailed, match="403"):

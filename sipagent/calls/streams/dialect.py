@@ -8,7 +8,7 @@ from sipagent.conversation.interfaces import Pcm
 
 Message = str | bytes
 CALLER, AGENT = "inbound", "outbound"  # the tracks, in Twilio's words
-MAX_MARK = 256  # characters of a mark's name
+MAX_MARK = 256  # characters of a mark's name, and of a chunk's
 
 
 class Malformed(ValueError):

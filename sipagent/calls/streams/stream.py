@@ -184,8 +184,7 @@ class Stream:
                 wire = await self._connector.connect(self._terms.url, self._terms.headers)
                 self._connections += 1
                 began = loop.time()
-                started()
-                await self._converse(wire)
+                await self._converse(wire, started)
                 return
             except StreamFailed as error:
                 wait_s = patience.wait_s(began, loop.time())
@@ -204,14 +203,15 @@ class Stream:
                     self._quiet.clear()  # what has just come is not in it yet
                     await self._quiet.wait()
 
-    async def _converse(self, wire: Wire) -> None:
+    async def _converse(self, wire: Wire, started: Callable[[], None]) -> None:
         """One connection, to its end."""
-        if self._connections > 1:  # it knows nothing of what an earlier one was told or asked
-            self._dialect = self._make_dialect()
-            await self._playout.clear()
-        self._waiting.clear()
         tasks: list[asyncio.Task[None]] = []
         try:
+            started()
+            if self._connections > 1:  # it knows nothing of what an earlier one was told or asked
+                self._dialect = self._make_dialect()
+                await self._playout.clear()
+            self._waiting.clear()
             for message in self._dialect.opening():
                 await wire.send(message)
             self._connected = True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from sipagent.calls.streams.dialect import Audio, Clear, Facts, FromApp, Interrupt, Malformed, Message
+from sipagent.calls.streams.dialect import MAX_MARK, Audio, Clear, Facts, FromApp, Interrupt, Malformed, Message
 from sipagent.calls.streams.json_messages import base64, decoded, from_base64, linear, text
 from sipagent.conversation.interfaces import Pcm
 
@@ -72,6 +72,8 @@ class Teler:
         nested = said.data or _Data()
         chunk_id = nested.chunk_id if nested.chunk_id is not None else said.chunk_id
         chunk = "" if chunk_id is None else str(chunk_id)
+        if len(chunk) > MAX_MARK:
+            raise Malformed(f"a `chunk_id` is longer than {MAX_MARK} characters")
         match said.type:
             case "audio":
                 yield Audio(linear(from_base64(nested.audio_b64 or said.audio_b64)), self._facts.rate, chunk)
