@@ -52,11 +52,20 @@ async def run(call: "Call") -> None:
     turnoffs = 0
     while call.todo and not call.ended.done():
         call.progressed()
-        instead = await _step(call, call.todo[0])
-        if instead is not None and turnoffs < MAX_TURNOFFS:
+        step = call.todo[0]
+        instead = await _step(call, step)
+        if instead is None:
+            del call.todo[:1]
+        elif isinstance(step, WebhookStep):  # which has a limit of its own: `[web] flow_steps`
+            call.todo = list(instead)
+        elif turnoffs < MAX_TURNOFFS:
             turnoffs += 1
             call.todo = list(instead)
         else:
+            if turnoffs == MAX_TURNOFFS:
+                turnoffs += 1
+                what = f"steps led to other steps {MAX_TURNOFFS} times in this call, and lead to none any more"
+                call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="steps", what=what))
             del call.todo[:1]
 
 

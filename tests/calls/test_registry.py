@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from sipagent.calls import flows
 from sipagent.calls.recording import Recordings
 from sipagent.calls.registry import CallRegistry
 from sipagent.calls.services import Services
 from sipagent.calls.settings import LimitSettings, RecordingSettings
+from sipagent.calls.steps import MAX_TURNOFFS
 from sipagent.calls.streams.connection import Connector
 from sipagent.conversation.prosody import NoJudge
 from sipagent.conversation.settings import ConversationSettings
@@ -30,7 +32,17 @@ from sipagent.core.events import (
     TransferChanged,
 )
 from sipagent.core.rate import RateLimit
-from sipagent.dialplan.model import AnswerStep, Dialplan, HangupStep, PlayStep, RejectStep, RouteSpec, TransferStep
+from sipagent.dialplan.model import (
+    AnswerStep,
+    Dialplan,
+    GotoStep,
+    HangupStep,
+    PlayStep,
+    RejectStep,
+    RouteSpec,
+    TransferStep,
+    WebhookStep,
+)
 from sipagent.sip import digest, protocol, sdes, sdp
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.sip.trunk_watch import learn_peers
@@ -300,6 +312,32 @@ async def test_a_failing_step_is_reported_once_and_ends_the_call():
     await settle(0.5)
     assert len(world.of(Problem)) == 1
     assert (world.termination().cause, world.termination().by) == ("error", "system")
+
+
+async def test_a_flow_may_be_asked_more_often_than_steps_may_name_each_other(monkeypatch):
+    asked = []
+
+    async def answers(_call, step):
+        asked.append(step)
+        return [step] if len(asked) <= 2 * MAX_TURNOFFS else []
+
+    monkeypatch.setattr(flows, "ask", answers)
+    world = World([WebhookStep(url="http://a.test/")])
+    world.rings()
+    async with asyncio.timeout(10):
+        while not world.of(CallEnded):
+            await settle()
+    assert len(asked) == 2 * MAX_TURNOFFS + 1 and not world.of(Problem)
+
+
+async def test_steps_that_go_round_in_circles_are_a_problem_and_come_to_an_end():
+    world = World([GotoStep(steps="s"), GotoStep(steps="s")])
+    world.rings()
+    async with asyncio.timeout(10):
+        while not world.of(CallEnded):
+            await settle()
+    (problem,) = world.of(Problem)
+    assert problem.where == "steps" and str(MAX_TURNOFFS) in problem.what
 
 
 async def test_the_end_is_when_it_was_decided_not_when_it_was_written():
