@@ -547,7 +547,7 @@ class Node:
         self.registrar.start()
         self._exit.push_async_callback(self.trunks.close)
         self.trunks.start()
-        self.resources.follow_trunks = lambda made: self.apply_trunks([*self.config.trunks, *made])
+        self.resources.follow_trunks = self.apply_trunks
         self._exit.push_async_callback(self._end_applying)
         self._reports = LiveReports(database_url(self.config, self.state), self.config.reports, self.config.prices)
         self._exit.push_async_callback(self._reports.close)
@@ -682,15 +682,19 @@ class Node:
     async def reload(self, config: Config | None = None) -> None:
         """Reads the dialplans again, and takes the trunks of the configuration, where one is given; what else it says
         waits for the next start. Calls that are up keep what they have. Raises ConfigError and changes nothing."""
-        trunks = [*config.trunks, *self.more_trunks()] if config is not None else None
-        if trunks is not None:
-            self._check_trunks(trunks)
+        if config is not None:
+            self._check_trunks([*config.trunks, *self.more_trunks()])
         dialplans = load_folder(self._dialplan_folder, MANNERS)
-        await self._prepare_dialplans(dialplans)
+        await self._prepare_dialplans(dialplans)  # takes its time, in which trunks are made over the API
+        if config is not None:
+            before, self.config = self.config, msgspec.structs.replace(self.config, trunks=config.trunks)
+            try:
+                await self.apply_trunks()
+            except ConfigError:
+                self.config = before
+                raise
         self.registry.dialplans = dialplans
-        if trunks is not None and config is not None:
-            await self.apply_trunks(trunks)
-            self.config = msgspec.structs.replace(self.config, trunks=config.trunks)
+        if config is not None:
             await self.resources.configure(self._configured())
 
     def waits_for_a_start(self, config: Config) -> list[str]:
@@ -698,13 +702,12 @@ class Node:
         ours, theirs = (msgspec.structs.asdict(each) for each in (self.config, config))
         return [table for table in ours if table != "trunks" and ours[table] != theirs[table]]
 
-    async def apply_trunks(self, trunks: Sequence[TrunkSettings]) -> TrunkChanges:
-        """These, and no others, are the node's trunks from now on. Who is the same notices nothing; calls of a trunk
-        that is gone go on to their end. Returns when new ones have been looked up in DNS, as far as that gives them
-        within some seconds. Raises ConfigError and changes nothing.
+    async def apply_trunks(self) -> TrunkChanges:
+        """Those of the configuration and of the API, and no others, are the node's trunks from now on. Who is the same
+        notices nothing; calls of a trunk that is gone go on to their end. Returns when new ones have been looked up in
+        DNS, as far as that gives them within some seconds. Raises ConfigError and changes nothing.
         """
-        self._check_trunks(trunks)
-        work = asyncio.create_task(self._follow_trunks(tuple(trunks)), name="apply-trunks")
+        work = asyncio.create_task(self._follow_trunks(), name="apply-trunks")
         self._applying.add(work)
         work.add_done_callback(self._applying.discard)
         return await asyncio.shield(work)  # whoever asked may leave
@@ -713,8 +716,10 @@ class Node:
         check_trunks(trunks, self.config.sip)
         check_room(trunks, self.lane.registrations)
 
-    async def _follow_trunks(self, trunks: Sequence[TrunkSettings]) -> TrunkChanges:
+    async def _follow_trunks(self) -> TrunkChanges:
         async with self._one_after_another:
+            trunks = (*self.config.trunks, *self.more_trunks())  # as they are when it is our turn
+            self._check_trunks(trunks)
             changes = compare(self.registry.trunks.settings, trunks)
             if not changes and trunks == self.registry.trunks.settings:
                 return changes
@@ -722,8 +727,10 @@ class Node:
             for name in changes.removed:
                 self.nat.forget(name)
             self.registrar.leave(trunks)
-            await self.trunks.follow(changes)
-            await self.registrar.follow(trunks)
+            try:
+                await self.trunks.follow(changes)
+            finally:  # trying again finds nothing that has changed
+                await self.registrar.follow(trunks)
             names = {kind: sorted(getattr(changes, kind)) for kind in ("added", "changed", "removed")}
             log.info("trunks are others now", extra=names)
             return changes

@@ -32,7 +32,7 @@ class LiveResources:
     """`api.resources.backend.ResourcesBackend` on a live node. What is changed takes effect before it is answered.
 
     `check_trunks` raises ConfigError for trunks made over the API that cannot be beside the configuration's;
-    `follow_trunks`, once it is set, makes them the node's.
+    `follow_trunks`, once it is set, makes those of `made_trunks` the node's.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LiveResources:
         self._guard = guard
         self._seal = seal
         self.check_trunks: Callable[[Sequence[TrunkSettings]], None] = lambda trunks: None
-        self.follow_trunks: Callable[[Sequence[TrunkSettings]], Awaitable[object]] | None = None
+        self.follow_trunks: Callable[[], Awaitable[object]] | None = None
         self._following: asyncio.Task[None] | None = None
         self._version: tuple[Any, ...] | None = None
         self._whole_at = 0
@@ -134,13 +134,13 @@ class LiveResources:
     def _follow(self) -> None:
         if self.follow_trunks is None:
             return
-        follow, before, trunks = self.follow_trunks, self._following, self.made_trunks
+        follow, before = self.follow_trunks, self._following
 
         async def following() -> None:
             if before is not None:
                 await asyncio.wait({before})
             try:
-                await follow(trunks)
+                await follow()
             except Exception as error:
                 log.error("trunks of the API could not be taken into use", extra={"error": where(error)})
 

@@ -264,6 +264,11 @@ def _check(trunk: TrunkSettings) -> None:
     where = f"trunk `{trunk.name}`: "
     if not trunk.name or len(trunk.name) > 64 or not trunk.name.isprintable() or "/" in trunk.name:
         raise ValueError("a trunk's `name` needs 1 to 64 printable characters without `/`")
+    addresses = {"registrar": trunk.registrar, "domain": trunk.domain, "outbound_proxy": trunk.outbound_proxy}
+    hosts = {field: [message.parse_address(f"<{_as_uri(address)}>").host] for field, address in addresses.items()}
+    for field, names in (hosts | {"peers": trunk.peers}).items():
+        if not all(_may_be_host(name) for name in names):
+            raise ValueError(f"{where}`{field}` has a host name with an empty label, or one beyond 63 characters")
     if not 10 <= trunk.expires_s <= 86400:
         raise ValueError(f"{where}`expires_s` must be from 10 to 86400")
     if trunk.country_code and not (trunk.country_code.isdigit() and len(trunk.country_code) <= 3):
@@ -306,6 +311,15 @@ def _as_uri(address: str) -> str:
     if not address or address.lower().startswith(("sip:", "sips:")):
         return address
     return f"sip:{address}"
+
+
+def _may_be_host(name: str) -> bool:
+    """Whether it can be asked for: no label of it is empty or too long (RFC 1035 section 2.3.4)."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return "\0" not in name
 
 
 def _bare_host(address: str) -> str:

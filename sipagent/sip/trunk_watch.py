@@ -274,7 +274,7 @@ async def learn_peers(trunks: Trunks) -> bool:
             try:
                 entries = await loop.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
                 addresses = {str(entry[4][0]) for entry in entries}
-            except OSError:
+            except (OSError, ValueError):  # ValueError: what can be no name, such as one with an empty label
                 if not trunks.health[trunk.name].servers():  # SRV may know the name where A does not
                     log.warning("a trunk's address cannot be looked up", extra={"trunk": trunk.name})
                     complete = False

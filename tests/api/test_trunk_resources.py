@@ -54,11 +54,13 @@ async def test_settings_of_the_configuration_are_checked_as_there(http: Http) ->
 async def test_trunks_are_in_use_as_they_are_changed(http: Http, node: Node) -> None:
     used: list[list[Any]] = []
 
-    async def follow(trunks: Any) -> None:
-        used.append(list(trunks))
+    resources = node.resources
+    assert resources is not None
 
-    assert node.resources is not None
-    node.resources.follow_trunks = follow
+    async def follow() -> None:
+        used.append(resources.made_trunks)
+
+    resources.follow_trunks = follow
     acl = (await http.post(ACLS, {"name": "peers", "addresses": [{"address": "203.0.113.7"}]})).body
     made = (await http.post(TRUNKS, {**TRUNK, "authentication_type": "IP", "ip_acl_id": acl["id"]})).body
     assert [(trunk.name, trunk.peers, trunk.accept) for trunk in used[-1]] == [("pbx", ["203.0.113.7"], "address")]

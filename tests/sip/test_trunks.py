@@ -12,6 +12,7 @@ from sipagent.sip.protocol import IncomingCall
 from sipagent.sip.servers import Server
 from sipagent.sip.settings import SipSettings, TrunkSettings
 from sipagent.sip.trunk_changes import check_room, check_trunks
+from sipagent.sip.trunk_watch import learn_peers
 from sipagent.sip.trunks import Known, Refusal, Trunks, Unproven, out_of_reach
 from tests.sip.test_digest import Caller
 
@@ -177,6 +178,14 @@ def test_trunks_that_cannot_be(settings: list[dict[str, Any]], words: str) -> No
         check_trunks(msgspec.convert(settings, list[TrunkSettings]), SipSettings())
 
 
+async def test_a_name_that_cannot_be_looked_up_does_not_keep_others_from_it() -> None:
+    odd = TrunkSettings(name="odd")
+    msgspec.structs.force_setattr(odd, "registrar", "sip..provider.example")  # one kept from before such were refused
+    trunks = Trunks([odd, TrunkSettings(name="good", registrar="localhost")])
+    assert not await learn_peers(trunks)
+    assert trunks.addresses_of("good") and not trunks.addresses_of("odd")
+
+
 def test_there_is_room_for_so_many_registrations() -> None:
     trunks = [TrunkSettings(name=f"t{i}", registrar="pbx.test") for i in range(8)]
     check_room(trunks[:7], 7)
@@ -196,6 +205,10 @@ def test_there_is_room_for_so_many_registrations() -> None:
         ({"max_calls": -1}, "cannot be negative"),
         ({"expires_s": 1}, "expires_s"),
         ({"transport": "sctp"}, "Invalid enum value"),
+        ({"registrar": "sip..provider.example"}, "`registrar` has a host name with an empty label"),
+        ({"domain": ".provider.example:5060"}, "`domain` has a host name"),
+        ({"outbound_proxy": "sip:" + 64 * "a" + ".example;lr"}, "`outbound_proxy` has a host name"),
+        ({"peers": ["192.0.2.0/24", "a..example"]}, "`peers` has a host name"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(settings: dict[str, object], words: str) -> None:
