@@ -5,6 +5,7 @@ be sent without. Derived from the same events again, after a crash, they are the
 """
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,13 @@ class _Receiver:
     url: str
     app_id: str = ""  # "" for a callback, which gets `CALLBACKS` only
     without: frozenset[str] = frozenset()  # legs
+    times: int = 0  # that it was a receiver of this call before, for other legs
+
+    @property
+    def place(self) -> int:
+        """Tells its deliveries from those of the call's others: made of what stands however the others change."""
+        what = f"{self.app_id} {self.times} {self.url}".encode("utf-8", "replace")
+        return int.from_bytes(hashlib.blake2b(what, digest_size=6).digest())
 
 
 @dataclass(slots=True)
@@ -94,8 +102,8 @@ class Hooks:
         if isinstance(event, LegCreated):
             watched.legs.add(event.leg_id)
         if watched.receivers and (kind := TYPES.get(type(event).__name__)):
-            for place in range(len(watched.receivers)):
-                self._send(watched, place, event, kind)
+            for receiver in watched.receivers:
+                self._send(receiver, event, kind)
 
     def _callback(self, event: CallbackWanted) -> None:
         watched = self._calls.get(event.call_id)
@@ -104,12 +112,14 @@ class Hooks:
         if len(watched.receivers) >= MOST_RECEIVERS:
             log.warning("a call has as many receivers of webhooks as it may", extra={"call_id": event.call_id})
             return
-        watched.receivers.append(_Receiver(event.url, without=frozenset(watched.legs if event.later else ())))
+        without = frozenset(watched.legs if event.later else ())
+        times = sum(one.url == event.url and not one.app_id for one in watched.receivers)
+        receiver = _Receiver(event.url, without=without, times=times)
+        watched.receivers.append(receiver)
         if not event.later:
-            self._send(watched, len(watched.receivers) - 1, watched.created, TYPES["CallCreated"])
+            self._send(receiver, watched.created, TYPES["CallCreated"])
 
-    def _send(self, watched: _Watched, place: int, event: CallEvent, kind: str) -> None:
-        receiver = watched.receivers[place]
+    def _send(self, receiver: _Receiver, event: CallEvent, kind: str) -> None:
         if not receiver.app_id and kind not in CALLBACKS:
             return
         if leg_of(event) in receiver.without:
@@ -123,7 +133,7 @@ class Hooks:
                 event_id=event_id(event),
                 event_type=kind,
                 app_id=receiver.app_id,
-                place=place,
+                place=receiver.place,
                 delivery_id=delivery,
                 url=receiver.url,
                 payload=msgspec.json.encode(_payload(delivery, kind, event, event_data(shown))).decode(),

@@ -10,20 +10,24 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from heapq import merge
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sipagent.calls import saved
+from sipagent.calls.hooks import MOST_RECEIVERS
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedStep, SavedTalk, SavedTool, SavedTurn
 from sipagent.core import clock
 from sipagent.core.events import (
     AgentSpeaking,
+    CallbackWanted,
     CallCreated,
     CallEnded,
     CallerSaid,
     CallEvent,
     CallQuality,
     Event,
+    LegCreated,
     PartialTranscript,
     SipMessages,
     ToolCalled,
@@ -42,6 +46,7 @@ AFTER_S = 0.05  # between a change and its writing
 AGAIN_S = 0.25  # between two writings of one call
 FIRST_EVENTS = 8  # of each call: without them the record has nothing that the others belong to
 LAST_EVENTS = 32
+MOST_LEGS = 64  # the last ones, of which it is known which webhooks they are in
 LAST_NS = 3_000_000_000  # the record is 0.2 s behind, as a rule
 KEPT_AFTER_END_S = 1.0  # by then the record has the call's end
 MOST_TEXT = 64  # entries of the history
@@ -57,7 +62,11 @@ class _Notes:
     def __init__(self) -> None:
         self.call: Call | None = None
         self.first: list[SavedEvent] = []
-        self.last: deque[tuple[int, SavedEvent]] = deque(maxlen=LAST_EVENTS)  # with their time, in ns
+        self.last: deque[tuple[int, int, SavedEvent]] = deque(maxlen=LAST_EVENTS)  # with number, and time in ns
+        # Who gets webhooks of what, which another main has to know; with their numbers.
+        self.callbacks: list[tuple[int, SavedEvent]] = []
+        self.legs: deque[tuple[int, SavedEvent]] = deque(maxlen=MOST_LEGS)
+        self.seen = 0  # events
         self.steps: list[SavedStep] | None = None
         self.saved_at = 0.0
         self.turn: SavedTurn | None = None
@@ -69,10 +78,15 @@ class _Notes:
 
     def add(self, event: Event) -> None:
         kept = SavedEvent.of(event)
+        self.seen += 1
         if len(self.first) < FIRST_EVENTS:
             self.first.append(kept)
+        elif isinstance(event, CallbackWanted) and len(self.callbacks) < MOST_RECEIVERS:
+            self.callbacks.append((self.seen, kept))
+        elif isinstance(event, LegCreated):
+            self.legs.append((self.seen, kept))
         else:
-            self.last.append((event.at.mono, kept))
+            self.last.append((self.seen, event.at.mono, kept))
 
     def called(self, event: ToolCalled) -> None:
         self.tools[event.tool_call_id] = SavedTool(name=event.name)
@@ -86,7 +100,9 @@ class _Notes:
             self.tools[event.tool_call_id].status = event.status
 
     def events(self, now: int) -> list[SavedEvent]:
-        return [*self.first, *(kept for at, kept in self.last if now - at < LAST_NS)]
+        last = ((number, kept) for number, at, kept in self.last if now - at < LAST_NS)
+        in_order = merge(self.callbacks, self.legs, last, key=lambda numbered: numbered[0])
+        return [*self.first, *(kept for _, kept in in_order)]
 
 
 class Saver:

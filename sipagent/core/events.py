@@ -424,7 +424,7 @@ class WebhookDue(CallEvent):
     event_id: str  # of the other
     event_type: str  # as receivers know it, such as "call.ended"
     app_id: str  # "" for a callback
-    place: int  # which of the call's receivers
+    place: int  # tells the call's receivers apart
     delivery_id: str = field(metadata=APART)
     url: str = field(metadata=APART)
     payload: str = field(metadata=APART, repr=False)  # JSON
