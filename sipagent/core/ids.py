@@ -43,7 +43,7 @@ def _new(prefix: str) -> str:
 
 def first_id(prefix: str, at: datetime) -> str:
     """What ids of this kind that were made before `at` are less than, and later ones are not."""
-    return f"{prefix}_{_encode(int(at.timestamp() * 1000), 10)}"
+    return f"{prefix}_{_encode(max(0, int(at.timestamp() * 1000)), 10)}"  # no id is older than 1970
 
 
 def new_call_id() -> CallId:

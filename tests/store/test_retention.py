@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
@@ -98,6 +99,30 @@ async def test_old_calls_go_with_all_that_is_theirs(url: str, writes: StoreWrite
     assert [call.id for call in queries.list_calls().calls] == [young.call_id]
     queries.close()
     assert await retention.sweep(NOW, no_pause) == {}
+
+
+async def test_the_longest_retention_keeps_everything(url: str, writes: StoreWrites, tmp_path: Path) -> None:
+    await record(url, Story())
+    longest = 36_500  # days: before 1970, where times of ids begin
+    names = ("calls", "turns", "tool_calls", "sip_messages", "quality", "events", "recordings", "webhook_deliveries")
+    settings = msgspec.convert({f"{name}_days": longest for name in names}, RetentionSettings)
+    assert await Retention(settings, writes, RecordingFiles(tmp_path, "")).sweep(NOW, no_pause) == {}
+
+
+async def test_what_goes_wrong_with_one_table_costs_no_other(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writes, old = StoreWrites(sqlite_url), Story(NOW - timedelta(days=40))
+    await record(sqlite_url, old)
+
+    def broken(*_: object) -> int:
+        raise RuntimeError("nobody thought of it")
+
+    monkeypatch.setattr("sipagent.store.retention._old_recordings", broken)
+    settings = RetentionSettings(recordings_days=30, calls_days=30, webhook_deliveries_days=0)
+    assert await Retention(settings, writes, RecordingFiles(tmp_path, "")).sweep(NOW, no_pause) == {"calls": 1}
+    assert "old rows could not be deleted" in caplog.messages
+    await writes.close()
 
 
 async def test_calls_that_are_up_and_calls_recorded_elsewhere_stay(
