@@ -56,9 +56,9 @@ class Segment:
         self.waiting += 1
         self.head = start + len(body)
 
-    def records(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Those from `start` to the head, each with where it ends."""
-        while start < self.head:
+    def records(self, start: int, head: int) -> Iterator[tuple[int, bytes]]:
+        """Those from `start` to `head`, each with where it ends."""
+        while start < head:
             length, checksum = _RECORD.unpack_from(self.memory, start)
             body = self.memory[start + _RECORD.size : start + _RECORD.size + length]
             start += _RECORD.size + length
@@ -66,9 +66,10 @@ class Segment:
                 yield start, body
 
     def finish(self, position: int, count: int) -> None:
-        self.done = position
+        before, self.done = self.done, position
         self.waiting -= count
         _DONE.pack_into(self.memory, _DONE_AT, position)
+        self.memory[before:position] = bytes(position - before)  # what was said stays no longer than it has to
 
     def drop(self) -> None:
         self.memory.close()
@@ -162,16 +163,17 @@ class Journal:
         with self._lock:
             self._drop_finished()
             segment = next((segment for segment in self._segments if segment.done < segment.head), None)
+            head = segment.head if segment is not None else 0  # who appends moves it on
         if segment is None:
             return None
         batch = Batch(segment, end=segment.done)
-        for end, body in segment.records(segment.done):
+        for end, body in segment.records(segment.done, head):
             batch.bodies.append(body)
             batch.end = end
             if len(batch.bodies) == most:
                 break
         else:
-            batch.end = segment.head
+            batch.end = head
         return batch
 
     def finish(self, batch: Batch) -> None:
@@ -265,6 +267,7 @@ def _reopen(path: Path) -> Segment | None:
     segment = Segment(memory, path, left=True)
     (done,) = _DONE.unpack_from(memory, _DONE_AT)
     segment.done = segment.head = done if _START <= done <= len(memory) else _START
+    memory[_START : segment.done] = bytes(segment.done - _START)  # the process may have ended before it did
     while True:
         start = segment.head + _RECORD.size
         if start > len(memory):

@@ -94,6 +94,42 @@ def test_what_a_process_left_comes_first_at_the_next_start(tmp_path: Path) -> No
     assert second.close() == (0, 0)
 
 
+def test_what_is_done_cannot_be_read_any_more(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    for body in (b"said in confidence", b"and this, too"):
+        assert journal.append(body)
+
+    def in_files() -> bytes:
+        return b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+    batch = journal.next_batch(1)
+    assert batch is not None and b"confidence" in in_files()
+    journal.finish(batch)
+    assert b"confidence" not in in_files() and b"and this" in in_files()
+    leave(journal)
+    journal._segments[0].memory[32:42] = b"confidence"  # killed before it was taken away
+    again = opened(tmp_path)
+    assert list(read(again)) == [b"and this, too"]
+    assert b"confidence" not in in_files() and b"and this" not in in_files()
+    again.close()
+
+
+def test_what_is_appended_while_a_batch_is_read_is_in_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, records = opened(tmp_path), journal_module.Segment.records
+    assert journal.append(b"one")
+
+    def meanwhile(segment: journal_module.Segment, *where: int) -> Iterator[tuple[int, bytes]]:
+        yield from records(segment, *where)
+        monkeypatch.undo()
+        assert journal.append(b"two")
+
+    monkeypatch.setattr(journal_module.Segment, "records", meanwhile)
+    assert list(read(journal)) == [b"one", b"two"]
+    assert journal.close() == (0, 0)
+
+
 def test_a_record_that_was_cut_off_or_damaged_costs_only_itself(tmp_path: Path) -> None:
     first = opened(tmp_path)
     for body in bodies(1, 2, 3):
