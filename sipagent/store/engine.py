@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, OperationalError
 
 from sipagent.core.errors import ConfigError, SetupError
 from sipagent.core.resources import shipped_folder
@@ -126,7 +126,7 @@ class OpenConnections:
 def describe(error: Exception) -> str:
     """The error without any value of a row: PostgreSQL quotes those in integrity and data errors."""
     if isinstance(error, DBAPIError):
-        if isinstance(error, OperationalError):
+        if isinstance(error, OperationalError) or type(error) is DatabaseError:  # the latter: SQLite's file is broken
             return str(error.orig).strip().partition("\n")[0]
         return f"{type(error.orig).__name__} {getattr(error.orig, 'sqlstate', None) or ''}".strip()
     return type(error).__name__

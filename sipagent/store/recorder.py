@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from sipagent.core import clock as system_clock
 from sipagent.core.clock import Stamp
@@ -46,13 +46,8 @@ CLAIM_LIMIT_S = 3.0
 CLAIM_EVERY_S = 0.1
 
 READ_ONLY = "25006"  # the server we are connected to is not, or no longer, the primary
-# Besides OperationalError; each can be put right while we wait.
-PASSING = {
-    READ_ONLY,
-    "42501",  # insufficient privilege: somebody has yet to grant it
-    "42P01",  # undefined table: somebody has yet to migrate
-    "42703",  # undefined column: likewise
-}
+# What our own code raises on a value that it cannot handle, or by mistake: it will do so again.
+MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 
 # The lock ends with the server's session. The server itself must notice within seconds, not hours, that a machine went
 # without a word: its next start is to have the name again.
@@ -336,7 +331,8 @@ class Recorder:
             log.warning("calls left open by a crash were closed", extra={"calls": closed})
 
     def _persist(self, work: Callable[[Connection], None]) -> None:
-        """Do the work in one transaction, again and again while the database is locked, full or away."""
+        """Do the work in one transaction, again and again until the database takes it: locked, full, away, not migrated
+        yet or broken, it can be put right meanwhile. Raises what another try would meet again."""
         delay = RETRY_FIRST_S
         while True:
             try:
@@ -346,12 +342,12 @@ class Recorder:
                         work(connection)
                 self._last_error = ""
                 return
-            except DBAPIError as error:
-                if not _may_pass(error):
+            except Exception as error:
+                if _is_final(error):
                     raise
-                self._complain("the database does not take events", describe(error))
-                if _sqlstate(error) == READ_ONLY:
-                    self._engine.dispose()  # the next connection may find the primary
+                self._complain("the database does not take events", _told(error))
+                if _sqlstate(error) == READ_ONLY or not isinstance(error, OperationalError):
+                    self._engine.dispose()  # the next connection may find the primary, or a file that was put back
             if self._abandon.wait(delay * random.uniform(0.75, 1.25)):
                 raise _Abandoned
             delay = min(2 * delay, RETRY_LONGEST_S)
@@ -384,15 +380,15 @@ def _told(error: Exception) -> str:
     return describe(error) if isinstance(error, DBAPIError) else where(error)
 
 
-def _may_pass(error: DBAPIError) -> bool:
-    """Whether waiting can help: locked, full, away, not migrated yet. A value it refuses, it will refuse again."""
-    sqlstate = _sqlstate(error)
-    if sqlstate.startswith("54"):  # PostgreSQL's "program limit exceeded": the value is too large, now and later
-        return False
-    if isinstance(error, OperationalError) or error.connection_invalidated:
+def _is_final(error: Exception) -> bool:
+    """Whether waiting cannot help, since it is the value that is refused and not the database that is in trouble."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, MISTAKES)
+    if _sqlstate(error).startswith("54"):  # PostgreSQL's "program limit exceeded": the value is too large
         return True
-    return sqlstate in PASSING
+    # the last is what SQLite's driver says of a value that is of no type it knows
+    return isinstance(error, DataError | IntegrityError) or "binding parameter" in str(error.orig)
 
 
-def _sqlstate(error: DBAPIError) -> str:
-    return getattr(error.orig, "sqlstate", None) or ""
+def _sqlstate(error: Exception) -> str:
+    return getattr(error.orig, "sqlstate", None) or "" if isinstance(error, DBAPIError) else ""

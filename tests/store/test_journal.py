@@ -114,9 +114,7 @@ def test_what_is_done_cannot_be_read_any_more(tmp_path: Path) -> None:
     again.close()
 
 
-def test_what_is_appended_while_a_batch_is_read_is_in_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_appended_while_a_batch_is_read_is_in_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, records = opened(tmp_path), journal_module.Segment.records
     assert journal.append(b"one")
 

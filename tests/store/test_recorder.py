@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
@@ -369,6 +370,53 @@ async def test_a_database_not_yet_migrated_is_waited_for(empty_url: str) -> None
     await recorder.flush()
     assert await recorder.close() == 0
     assert count(empty_url, "events") == len(stored(told))
+
+
+async def wait_for_complaint(recorder: Recorder, words: str) -> None:
+    deadline = time.monotonic() + 10
+    while words not in recorder.statistics.last_error and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert words in recorder.statistics.last_error
+
+
+@pytest.mark.parametrize(("broken_from", "told"), [(0, "not a database"), (100, "malformed")])
+async def test_a_broken_database_is_waited_for_until_it_is_put_back(
+    sqlite_url: str, broken_from: int, told: str
+) -> None:
+    file, story = Path(sqlite_url.removeprefix("sqlite:///")), Story()
+    sound = file.read_bytes()
+    file.write_bytes(sound[:broken_from] + b"\xa5" * (len(sound) - broken_from))
+    recorder = Recorder(sqlite_url)
+    recorder.start()
+    for item in story.whole():
+        recorder.emit(item)
+    await wait_for_complaint(recorder, told)
+    statistics = recorder.statistics
+    assert (statistics.written, statistics.refused, statistics.backlog) == (0, 0, len(stored(story.whole())))
+    for left in file.parent.glob(f"{file.name}-*"):
+        left.unlink()
+    file.write_bytes(sound)
+    await recorder.flush()
+    assert await recorder.close() == 0
+    assert (recorder.statistics.refused, recorder.statistics.last_error) == (0, "")
+    assert count(sqlite_url, "events") == len(stored(story.whole()))
+
+
+async def test_a_machine_without_memory_costs_no_event(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    recorder = Recorder(sqlite_url)
+    recorder.start()
+    await recorder.flush()
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder_module, "known_events", none_left)
+        for item in Story().arrives():
+            recorder.emit(item)
+        await wait_for_complaint(recorder, "MemoryError")
+        assert recorder.statistics.backlog == 3
+    assert await recorder.close() == 0
+    assert (recorder.statistics.refused, count(sqlite_url, "events")) == (0, 3)
 
 
 async def test_calls_left_open_by_a_crash_are_closed_at_the_next_start(url: str, queries: Queries) -> None:
