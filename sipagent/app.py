@@ -75,6 +75,7 @@ from sipagent.core.events import (
 )
 from sipagent.core.ids import CallId
 from sipagent.core.ipc import frame
+from sipagent.core.kept import kept
 from sipagent.core.program import fingerprint
 from sipagent.core.resources import shipped_folder
 from sipagent.dialplan import tools
@@ -144,7 +145,7 @@ def recordings_folder(config: Config, state: Path) -> Path:
 def local_key(state: Path) -> tuple[str, str]:
     """The API key of a node for which none is configured, and its hash: made once, kept in the state folder for the
     commands of the same user."""
-    plain = _kept(state / "api.key", lambda: new_key()[0])
+    plain = kept(state / "api.key", lambda: new_key()[0])
     return plain, hash_key(plain)
 
 
@@ -152,23 +153,11 @@ def hook_key(secret: str, state: Path) -> bytes:
     """What signs webhooks, and what is asked of flow URLs. Without a secret one is made once, and kept in the state
     folder. Raises ConfigError."""
     if not secret:
-        secret = _kept(state / "webhook.key", new_secret)
+        secret = kept(state / "webhook.key", new_secret)
     try:
         return key_of(secret)
     except ValueError as error:
         raise ConfigError(f"[web] secret: {error}") from error
-
-
-def _kept(file: Path, make: Callable[[], str]) -> str:
-    """What the file says, which only its owner may read; made when it is not there."""
-    try:
-        return file.read_text("utf-8").strip()
-    except FileNotFoundError:
-        plain = make()
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(plain + "\n")
-    return plain
 
 
 def dismiss(state: Path) -> None:

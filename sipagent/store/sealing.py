@@ -3,12 +3,12 @@
 Nodes that share a database need the same key: [store] seal_key.
 """
 
-import os
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 
 from sipagent.core.errors import ConfigError, SetupError, SipagentError
+from sipagent.core.kept import kept
 
 KEY_FILE = "seal.key"
 
@@ -49,14 +49,6 @@ def seal_of(state: Path, configured: str) -> Seal:
         return Seal(configured)
     file = state / KEY_FILE
     try:
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return Seal(file.read_text("ascii").strip())
-        with os.fdopen(descriptor, "w") as out:
-            out.write(Fernet.generate_key().decode() + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        return Seal(file.read_text("ascii").strip())
+        return Seal(kept(file, lambda: Fernet.generate_key().decode()))
     except OSError as error:
         raise SetupError(f"{file}: cannot be read or made ({error.strerror})") from error

@@ -91,6 +91,11 @@ async def test_passwords_and_secrets_lie_sealed_in_the_database(http: Http, node
         assert secret["secret_value"] not in str((await http.get(path)).body)
 
 
+def test_a_key_file_that_was_left_empty_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / KEY_FILE).touch()
+    assert seal_of(tmp_path, "").open(seal_of(tmp_path, "").close("hidden")) == "hidden"
+
+
 def test_a_seal_opens_what_it_closed_and_nothing_else(tmp_path: Path) -> None:
     seal = seal_of(tmp_path, "")
     assert seal_of(tmp_path, "").open(seal.close("hidden")) == "hidden"
