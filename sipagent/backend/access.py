@@ -31,7 +31,8 @@ class LiveAccess:
         self._by_hash: dict[str, ApiKeyRecord] = {}
         self._used: dict[str, datetime] = {}
         self._audit: list[AuditRecord] = []
-        self.audit_dropped = 0
+        self._audit_dropped = 0
+        self._failing = False
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -58,7 +59,9 @@ class LiveAccess:
 
     def audit(self, key_id: str, action: str, resource: str, status: int) -> None:
         if len(self._audit) >= MAX_AUDIT:
-            self.audit_dropped += 1
+            if not self._audit_dropped:
+                log.error("audit rows are dropped: too many wait for the database", extra={"waiting": MAX_AUDIT})
+            self._audit_dropped += 1
             return
         self._audit.append(
             AuditRecord(
@@ -111,11 +114,16 @@ class LiveAccess:
         self._audit, self._used = [], {}
 
         try:
-            await self._writes.run(lambda session: access.write_down(session, audit, used))
+            refused = await self._writes.run(lambda session: access.write_down(session, audit, used))
         except BaseException:
             self._audit = audit + self._audit
             self._used = used | self._used
             raise
+        for row in refused:
+            log.error("an audit row is refused by the database", extra={"action": row.action, "key": row.key_id})
+        if self._audit_dropped:
+            log.error("audit rows were dropped", extra={"dropped": self._audit_dropped})
+            self._audit_dropped = 0
 
     async def _watch(self) -> None:
         while True:
@@ -123,7 +131,13 @@ class LiveAccess:
             try:
                 await self._look()
                 await self._write_down()
-            except SipagentError as error:
-                log.debug("keys could not be read or audit rows not written", extra={"error": str(error)})
+                self._failing = False
             except Exception as error:
-                log.error("keys could not be read or audit rows not written", extra={"error": where(error)})
+                self._complain(str(error) if isinstance(error, SipagentError) else where(error))
+
+    def _complain(self, error: str) -> None:
+        """An error once, while it goes on."""
+        level = logging.DEBUG if self._failing else logging.ERROR
+        self._failing = True
+        what = {"error": error, "waiting": len(self._audit)}
+        log.log(level, "keys could not be read or audit rows not written", extra=what)

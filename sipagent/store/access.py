@@ -1,17 +1,20 @@
 """Who may use the API, what they changed, and what they asked for once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Table, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InterfaceError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
 from sipagent.store.resource_models import ApiKey, AuditRow, IdempotencyKey, Node
 
 KEEP_ANSWERS = timedelta(hours=24)
 UNFINISHED = 0  # the status of what was begun
+_AUDIT = cast(Table, AuditRow.__table__)
 
 
 class ApiKeyRecord(msgspec.Struct, kw_only=True, frozen=True):
@@ -89,13 +92,27 @@ def used_keys(session: Session, used: Mapping[str, datetime]) -> None:
 # --- audit ----------------------------------------------------------------------------------------------------
 
 
-def add_audit(session: Session, rows: Iterable[AuditRecord]) -> None:
-    session.add_all(AuditRow(**msgspec.structs.asdict(row)) for row in rows)
-
-
-def write_down(session: Session, rows: Iterable[AuditRecord], used: Mapping[str, datetime]) -> None:
-    add_audit(session, rows)
+def write_down(session: Session, rows: Sequence[AuditRecord], used: Mapping[str, datetime]) -> list[AuditRecord]:
+    """Returns the rows that the database does not take: they keep no others from being written."""
+    refused = [] if _add_audit(session, rows) else [row for row in rows if not _add_audit(session, [row])]
     used_keys(session, used)
+    return refused
+
+
+def _add_audit(session: Session, rows: Sequence[AuditRecord]) -> bool:
+    """All of them, or none. False where the database refuses one; raises what is the database's own failure."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    # a commit that we did not hear of has written them before
+    statement = insert(_AUDIT).on_conflict_do_nothing()
+    try:
+        with session.begin_nested():
+            if rows:
+                session.execute(statement, [msgspec.structs.asdict(row) for row in rows])
+    except (OperationalError, InterfaceError):
+        raise
+    except StatementError:
+        return False
+    return True
 
 
 def audit_page(session: Session, limit: int, after: str | None) -> list[AuditRecord]:

@@ -1,14 +1,17 @@
 """API keys that were made: what each may do and how often, until when; who changed what; what was asked once."""
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+import pytest
 
 from sipagent.api.auth import Rates
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
+from sipagent.backend import access as live_access
 from sipagent.backend.access import LiveAccess
 from sipagent.store.records import RecordUnavailable
 
@@ -90,6 +93,44 @@ async def test_what_is_changed_is_on_record_with_whose_key_it_was(http: Http) ->
     assert [(row["action"], row["status"]) for row in rows["data"]] == [("hangup", 404), ("create_key", 201)]
     assert rows["data"][0]["key_id"] == key["id"] and rows["data"][0]["resource"].endswith("/call_none/hangup")
     assert rows["data"][0]["node"] == "test" and not rows["has_more"]
+
+
+async def test_a_commit_that_was_not_heard_of_keeps_no_audit_from_being_written(
+    http: Http, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert node.writes is not None
+    really = node.writes.run
+
+    async def unheard(work: Any) -> Any:
+        await really(work)
+        raise RecordUnavailable("the connection broke")
+
+    monkeypatch.setattr(node.writes, "run", unheard)
+    await http.post(f"{CALLS}/call_none/hangup", {})
+    assert (await http.get("/api/v1/audit")).status == 503
+    monkeypatch.undo()
+    await http.post(f"{CALLS}/%00/hangup", {})
+    rows = (await http.get("/api/v1/audit")).body["data"]
+    hung_up = [row["resource"] for row in rows if row["action"] == "hangup"]
+    assert hung_up == [f"{CALLS}/\ufffd/hangup", f"{CALLS}/call_none/hangup"]
+
+
+async def test_audit_that_cannot_be_written_is_an_error_once(
+    http: Http, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert node.access is not None
+
+    async def away(_work: Any) -> Any:
+        raise RecordUnavailable("the database is away")
+
+    monkeypatch.setattr(live_access, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(node.access._writes, "run", away)
+    await http.post(f"{CALLS}/call_none/hangup", {})
+    caplog.set_level(logging.DEBUG)
+    async with asyncio.timeout(20):
+        while len(told := [it for it in caplog.records if "audit rows not written" in it.message]) < 3:
+            await asyncio.sleep(0.02)
+    assert [it.levelno for it in told[:3]] == [logging.ERROR, logging.DEBUG, logging.DEBUG]
 
 
 class TestIdempotencyAcrossRestarts:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sipagent.store import access, resources
-from sipagent.store.access import UNFINISHED, ApiKeyRecord
+from sipagent.store.access import UNFINISHED, ApiKeyRecord, AuditRecord
 from sipagent.store.queries import Queries
 from sipagent.store.records import AlreadyThere
 from sipagent.store.resources import Add, Alter, Remove, VoiceAppRecord
@@ -43,5 +43,27 @@ def test_resources_keys_and_answers(url: str) -> None:
     kept = writes.run(lambda session: access.begin(session, "a", "k", "print", AT))
     assert kept is not None and (kept.status, kept.body) == (201, "{}")
     assert writes.run(lambda session: access.begin(session, "a", "k", "print", AT + timedelta(hours=25))) is None
+    reads.close()
+    writes.close()
+
+
+def test_an_audit_row_that_is_refused_keeps_no_others_from_being_written(url: str) -> None:
+    writes, reads = Writes(url), Queries(url)
+
+    def row(index: int, at: datetime = AT, resource: str = "/x") -> AuditRecord:
+        return AuditRecord(
+            id=f"audit_{index}", at=at, key_id="key_1", node="n", action="hangup", resource=resource, status=200
+        )
+
+    rows = [row(1), row(2, at=AT.replace(tzinfo=None)), row(3, resource="/voice/calls/\0/hangup\ud800")]
+    refused = writes.run(lambda session: access.write_down(session, rows, {}))
+    assert refused == [rows[1]]
+    assert writes.run(lambda session: access.write_down(session, [*rows, row(4)], {})) == [rows[1]]
+    page = reads.ask(lambda session: access.audit_page(session, 10, None))
+    assert [(it.id, it.resource) for it in page][:2] == [
+        ("audit_4", "/x"),
+        ("audit_3", "/voice/calls/\ufffd/hangup\ufffd"),
+    ]
+    assert len(page) == 3
     reads.close()
     writes.close()
