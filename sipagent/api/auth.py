@@ -75,10 +75,10 @@ class Rates:
         return wait
 
 
-def key_of(request: web.Request) -> str:
-    """The header, or the password of Basic authentication, by which clients made for Twilio come; "" for none."""
+def key_of(request: web.Request, basic: bool) -> str:
+    """The header, or where `basic` the password of Basic authentication; "" for none."""
     given, (kind, _, encoded) = request.headers.get(HEADER, ""), request.headers.get("Authorization", "").partition(" ")
-    if not given and kind == "Basic":
+    if basic and not given and kind == "Basic":
         with contextlib.suppress(ValueError):
             given = base64.b64decode(encoded, validate=True).decode().partition(":")[2]
     return given
@@ -94,14 +94,14 @@ class Gate:
         self._failures = Failures()
         self._rates = Rates()
 
-    def check(self, request: web.Request, scope: str = "read") -> Grant:
+    def check(self, request: web.Request, scope: str = "read", *, basic: bool = False) -> Grant:
         """Raises 401, 403 for a key that may not do this, or 429 for one that asks too often or an address that failed
         too often.
 
         A right key passes however often its address failed before: behind a proxy everybody has one address, and one
         bad client must not lock out the others. 256-bit keys cannot be guessed meanwhile.
         """
-        given = key_of(request)
+        given = key_of(request, basic)
         grant = self._grant(given) if given else None
         now = mono_ns()
         if grant is None:
@@ -112,6 +112,10 @@ class Gate:
         if not grant.allows(scope):
             raise ApiError(403, f"this key may not do that: it lacks the scope {scope}")
         return grant
+
+    def holds(self, request: web.Request) -> bool:
+        """Whether the key in the header of a request that was let in would be let in still."""
+        return self._grant(key_of(request, basic=False)) is not None
 
     def _failed(self, address: str, now: int) -> None:
         wait_s = self._failures.wait_s(address, now)

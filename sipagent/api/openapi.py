@@ -34,7 +34,10 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": KEY_HEADER}},
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": KEY_HEADER},
+                "basic": {"type": "http", "scheme": "basic", "description": "a key is the password"},
+            },
         },
     }
 
@@ -60,7 +63,7 @@ def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:
         "responses": _responses(route, schemas),
     }
     if route.needs_key:
-        operation["security"] = [{"key": []}]
+        operation["security"] = [{"key": []}, {"basic": []}] if route.basic else [{"key": []}]
     if route.body is not None:
         # required only when some field of the body is
         required = any(field.required for field in msgspec.structs.fields(route.body))

@@ -24,6 +24,7 @@ class Route:
     query: type[msgspec.Struct] = NoParameters
     body: type[msgspec.Struct] | None = None
     needs_key: bool = True
+    basic: bool = False  # a key may come as the password of Basic authentication, too
     admin: bool = False  # else keys may read, and those for control may do the rest
     idempotent: bool = False  # takes Idempotency-Key
     media: str = "application/json"  # of an answer that is a document of its own

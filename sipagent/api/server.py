@@ -54,7 +54,9 @@ class ApiServer:
     def __init__(self, settings: ApiSettings, backend: Backend, hub: EventHub) -> None:
         self._settings = settings
         self._gate = Gate(settings.key_hashes, backend.access, settings.rate_per_s)
-        self._streams = EventStreams(hub, heartbeat_s=settings.heartbeat_s, max_clients=settings.max_streams)
+        self._streams = EventStreams(
+            hub, self._gate.holds, heartbeat_s=settings.heartbeat_s, max_clients=settings.max_streams
+        )
         figures = Figures(backend.node)
         hub.subscribe(figures.count)
         self._shared = Shared(self._gate, self._streams, figures, msgspec.json.encode(document(ROUTES)), backend.access)
@@ -119,7 +121,7 @@ class ApiServer:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             began = mono_ns()
-            grant = self._gate.check(request, route.scope) if route.needs_key else None
+            grant = self._gate.check(request, route.scope, basic=route.basic) if route.needs_key else None
             if grant is not None:
                 request[KEY_ID] = grant.key_id
             limit = None if route.streams else self._settings.request_timeout_s

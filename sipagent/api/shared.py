@@ -5,12 +5,10 @@ from typing import Any
 
 from aiohttp import web
 
-from sipagent.api.auth import HEADER as KEY_HEADER
 from sipagent.api.auth import Gate
 from sipagent.api.events.stream import EventStreams
 from sipagent.api.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sipagent.api.idempotency import Answer, IdempotencyTable, KeptAnswers
-from sipagent.api.keys import hash_key
 from sipagent.api.metrics.figures import Figures
 from sipagent.core.clock import mono_ns
 
@@ -34,6 +32,6 @@ class Shared:
 
     async def done_once(self, request: web.Request, raw: bytes, work: Work) -> web.Response:
         """The answer of `work`, done once for each Idempotency-Key; `raw` is the request's body."""
-        scope = f"{hash_key(request.headers[KEY_HEADER])} {request.path}"
+        scope = f"{request[KEY_ID]} {request.path}"
         answer = await self._once.once(scope, request.headers.get(IDEMPOTENCY_HEADER), raw, mono_ns(), work)
         return web.json_response(body=answer.body, status=answer.status)

@@ -13,9 +13,10 @@ from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
 from sipagent.backend import access as live_access
 from sipagent.backend.access import LiveAccess
+from sipagent.core.ids import new_call_id
 from sipagent.store.records import RecordUnavailable
 
-from .conftest import KEY_HASH, Http
+from .conftest import KEY, KEY_HASH, Http
 from .node import Node
 
 KEYS, CALLS, APPS = "/api/v1/keys", "/api/v1/voice/calls", "/api/v1/voice/apps"
@@ -131,6 +132,24 @@ async def test_audit_that_cannot_be_written_is_an_error_once(
         while len(told := [it for it in caplog.records if "audit rows not written" in it.message]) < 3:
             await asyncio.sleep(0.02)
     assert [it.levelno for it in told[:3]] == [logging.ERROR, logging.DEBUG, logging.DEBUG]
+
+
+async def test_an_event_stream_ends_with_its_key(http: Http, node: Node) -> None:
+    key = await made(http, "read")
+    headers = {"x-api-key": key["key"]}
+    async with (
+        http.session.get(http.url + "/api/v1/events/stream", headers=headers) as lines,
+        http.session.ws_connect(http.url + "/api/v1/events/ws", headers=headers) as socket,
+        http.session.get(http.url + "/api/v1/events/stream", headers={"x-api-key": KEY}) as other,
+    ):
+        await http.post(f"{KEYS}/{key['id']}/revoke")
+        async with asyncio.timeout(20):
+            assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            assert await lines.content.read()
+        node.begins(new_call_id(), "1", "2", "front-desk")
+        async with asyncio.timeout(20):
+            while b"CallCreated" not in await other.content.readline():
+                pass
 
 
 class TestIdempotencyAcrossRestarts:

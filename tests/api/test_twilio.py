@@ -5,7 +5,7 @@ import aiohttp
 from sipagent.api.calls.backend import Originate
 from sipagent.calls.streams.twilio import sid
 
-from .conftest import KEY, Http
+from .conftest import KEY, OTHER_KEY, Http
 from .node import Node
 
 
@@ -33,3 +33,14 @@ async def test_a_call_is_ended_by_the_sid_that_its_stream_was_told(http: Http, n
         assert call_id not in node.live
     async with http.session.post(url, headers=headers, data={"Status": "completed"}) as answer:
         assert answer.status == 404
+
+
+async def test_basic_authentication_is_for_twilios_path_and_metrics_alone(http: Http, node: Node) -> None:
+    async with http.session.get(f"{http.url}/metrics", headers=basic("prometheus", KEY)) as answer:
+        assert answer.status == 200
+    place = f"{http.url}/api/v1/voice/calls/initiate"
+    for key, header in ((KEY, {}), (KEY, {"x-api-key": ""}), (OTHER_KEY, {"x-api-key": ""})):
+        headers = {**basic("AC1", key), **header, "Idempotency-Key": "k"}
+        async with http.session.post(place, headers=headers, json={"to_number": "100"}) as answer:
+            assert answer.status == 401
+    assert not node.asked

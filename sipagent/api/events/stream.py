@@ -38,6 +38,13 @@ class _Client:
             log.warning("slow client of the event stream disconnected")
             self.disconnect()
 
+    def end(self) -> None:
+        """After what is queued."""
+        try:
+            self.queue.put_nowait(None)
+        except asyncio.QueueFull:
+            self.disconnect()
+
     def disconnect(self) -> None:
         if self.request.transport is not None:
             self.request.transport.abort()
@@ -46,8 +53,14 @@ class _Client:
 class EventStreams:
     """Hands events on to the connected clients; each is encoded once, and not at all while nobody watches."""
 
-    def __init__(self, hub: EventHub, *, heartbeat_s: float, max_clients: int) -> None:
+    def __init__(
+        self, hub: EventHub, holds: Callable[[web.Request], bool], *, heartbeat_s: float, max_clients: int
+    ) -> None:
+        """``holds``: whether a request's key is one still; a stream ends within a heartbeat of its key."""
         self._hub = hub
+        self._holds = holds
+        self._look_s = max(heartbeat_s, LOOK_S)
+        self._looking: asyncio.TimerHandle | None = None
         self._heartbeat_ns = int(heartbeat_s * 1e9)
         self._max_clients = max_clients
         self._clients: set[_Client] = set()
@@ -99,10 +112,7 @@ class EventStreams:
         """End every stream after what is queued for it."""
         self._closing = True
         for client in tuple(self._clients):
-            try:
-                client.queue.put_nowait(None)
-            except asyncio.QueueFull:
-                client.disconnect()
+            client.end()
 
     async def _pump(self, client: _Client, response: web.StreamResponse) -> None:
         last_sent = mono_ns()
@@ -127,12 +137,21 @@ class EventStreams:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.get_ident()
             self._unsubscribe = self._hub.subscribe(self._on_event)
+            self._looking = self._loop.call_later(self._look_s, self._look_at_keys)
 
     def _remove(self, client: _Client) -> None:
         self._clients.discard(client)
         if not self._clients and self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+            if self._looking is not None:
+                self._looking.cancel()
+
+    def _look_at_keys(self) -> None:
+        for client in tuple(self._clients):
+            if not self._holds(client.request):
+                client.end()
+        self._looking = asyncio.get_running_loop().call_later(self._look_s, self._look_at_keys)
 
     def _on_event(self, event: Event) -> None:
         """The hub's subscriber: from any thread, neither waits nor raises."""

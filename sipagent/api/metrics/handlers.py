@@ -27,6 +27,7 @@ ROUTES = (
         path="/metrics",
         handler=MetricsHandlers.metrics,
         summary="Calls, turns, providers, media, trunks and the record, as Prometheus reads them",
+        basic=True,
         answers={200: None},
         media="text/plain",
         refusals=(422,),

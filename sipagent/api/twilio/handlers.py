@@ -69,6 +69,7 @@ ROUTES = (
         path="/2010-04-01/Accounts/{account_sid}/Calls/{call_sid}.json",
         handler=TwilioHandlers.end_twilio_call,
         summary="End a call as at Twilio: a form with Status=completed; a key is the password of Basic authentication",
+        basic=True,
         answers={200: TwilioCall},
         refusals=(400, 404, 413, 415, 422, 503, 504),
     ),
