@@ -24,6 +24,7 @@ KEEP_NS = 24 * 3600 * 1_000_000_000
 class Answer:
     status: int
     body: bytes
+    kept: bytes | None = None  # in the database in place of the body, where that holds what a caller has given
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ class IdempotencyTable:
                 await self._tell(self._answers.forget(scope, key))
             raise
         if kept:
-            await self._tell(self._answers.finish(scope, key, answer.status, answer.body))
+            await self._tell(
+                self._answers.finish(scope, key, answer.status, answer.body if answer.kept is None else answer.kept)
+            )
         return answer
 
     async def _tell(self, work: Coroutine[Any, Any, None]) -> None:

@@ -4,12 +4,13 @@ A row of `erasures` proves it without the number: it holds a hash that whoever k
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import ColumnElement, Table, case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, case, delete, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from sipagent.core.ids import new_id
@@ -21,7 +22,8 @@ from sipagent.store.resource_models import Erasure, IdempotencyKey, WebhookDeliv
 GONE = "erased"  # in place of a number
 SHORTEST = 3  # digits of a number
 SHORTEST_IN_TEXT = 6  # characters of one that is looked for within texts: a shorter one would be found anywhere
-CHUNK = 500  # calls in one statement
+CHUNK = 500  # rows in one statement
+_CALL_ID = re.compile(r"\bcall_[0-9a-z]+")
 _WEBHOOKS = cast(Table, WebhookDelivery.__table__)
 _IDEMPOTENCY = cast(Table, IdempotencyKey.__table__)
 
@@ -54,7 +56,7 @@ def erase_caller(session: Session, number: str, files: RecordingFiles, by: str, 
     for start in range(0, len(over), CHUNK):
         for name, count in _erase_calls(session, over[start : start + CHUNK], written, files).items():
             counts[name] = counts.get(name, 0) + count
-    counts["idempotency_keys"] = _erase_mentions(session, written)
+    counts["idempotency_keys"] = _erase_answers(session, frozenset(over), written)
     erasure_id = new_id("erasure")
     proof = ErasureRecord(
         id=erasure_id,
@@ -121,12 +123,18 @@ def _erase_recordings(session: Session, ids: Sequence[str], files: RecordingFile
     return {"recordings": len(ours), "files": erased, "recordings_elsewhere": len(elsewhere)}
 
 
-def _erase_mentions(session: Session, numbers: Sequence[str]) -> int:
-    """Kept answers that name the number."""
-    bare = min(numbers, key=len)
-    if len(bare) < SHORTEST_IN_TEXT:
-        return 0
-    return _count(session.execute(delete(_IDEMPOTENCY).where(_IDEMPOTENCY.c.body.contains(bare, autoescape=True))))
+def _erase_answers(session: Session, ids: frozenset[str], numbers: Sequence[str]) -> int:
+    """Kept answers of these calls, and those that name the number."""
+    bare, kept = min(numbers, key=len), _IDEMPOTENCY.c
+    rows = session.execute(select(kept.scope, kept.key, kept.body).execution_options(yield_per=CHUNK))
+    gone = [
+        (scope, key)
+        for scope, key, body in rows
+        if (len(bare) >= SHORTEST_IN_TEXT and bare in body) or not ids.isdisjoint(_CALL_ID.findall(f"{scope} {body}"))
+    ]
+    for start in range(0, len(gone), CHUNK):
+        session.execute(delete(_IDEMPOTENCY).where(tuple_(kept.scope, kept.key).in_(gone[start : start + CHUNK])))
+    return len(gone)
 
 
 def _of(table: Table, ids: Sequence[str]) -> ColumnElement[bool]:

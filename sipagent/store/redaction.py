@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
-from sipagent.core.events import EVENT_TYPES, DigitReceived, Event, SipMessages, WebhookDue
+from sipagent.core.events import EVENT_TYPES, DigitReceived, Event, Gathered, SipMessages, WebhookDue
 from sipagent.store.settings import RedactionSettings
 
 BLACK = "x"
@@ -33,6 +33,8 @@ def redactor(settings: RedactionSettings) -> Callable[[Event], Event] | None:
     def redact(event: Event) -> Event:
         if isinstance(event, DigitReceived):
             return replace(event, digit=BLACK) if settings.keys else event
+        if isinstance(event, Gathered) and settings.keys:
+            event = replace(event, digits=BLACK * len(event.digits))
         if isinstance(event, WebhookDue):
             return event
         if isinstance(event, SipMessages):

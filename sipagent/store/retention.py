@@ -13,9 +13,10 @@ from sipagent.core import clock
 from sipagent.core.errors import where
 from sipagent.core.ids import first_id
 from sipagent.core.states import LegState
+from sipagent.store.access import KEEP_ANSWERS
 from sipagent.store.changes import CALLS, EVENTS, QUALITY, SIP_MESSAGES, TOOL_CALLS, TURNS
 from sipagent.store.recording_files import ERASED, OVER, RECORDINGS, RecordingFiles
-from sipagent.store.resource_models import AuditRow, WebhookDelivery
+from sipagent.store.resource_models import AuditRow, IdempotencyKey, WebhookDelivery
 from sipagent.store.settings import RetentionSettings
 from sipagent.store.writing import StoreWrites
 
@@ -26,6 +27,7 @@ CALLS_CHUNK = 50  # each with some hundred rows of others
 PAUSE_S = 0.1  # between two transactions
 EVERY_S = 3600.0
 _WEBHOOKS = cast(Table, WebhookDelivery.__table__)
+_KEPT = cast(Table, IdempotencyKey.__table__)
 
 Step = Callable[[Session], int]  # takes away some rows, returns how many; 0 when there are no more
 
@@ -54,6 +56,7 @@ def steps(settings: RetentionSettings, now: datetime, files: RecordingFiles) -> 
         if days:
             table = cast(Table, model.__table__)
             found[table.name] = _deletes(table, table.c[column] < old(days))
+    found[_KEPT.name] = _deletes(_KEPT, _KEPT.c.at < now - KEEP_ANSWERS)
     if settings.recordings_days:
         cutoff = old(settings.recordings_days)
         found["recordings"] = lambda session: _old_recordings(session, cutoff, files)

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from sipagent.api.auth import Rates
+from sipagent.api.calls.backend import Originate
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
 from sipagent.backend import access as live_access
@@ -153,7 +154,7 @@ async def test_an_event_stream_ends_with_its_key(http: Http, node: Node) -> None
 
 
 class TestIdempotencyAcrossRestarts:
-    async def again(self, node: Node, body: dict[str, Any], status: int) -> Any:
+    async def again(self, node: Node, body: dict[str, Any], status: int, path: str = f"{CALLS}/initiate") -> Any:
         """The same request to a node that was started anew."""
         assert node.access is not None
         fresh = LiveAccess(node.access._reads, node.access._writes, "test")
@@ -163,9 +164,7 @@ class TestIdempotencyAcrossRestarts:
         await server.start()
         try:
             async with aiohttp.ClientSession() as session:
-                answer = await Http(server.url, session).post(
-                    f"{CALLS}/initiate", body, headers={"Idempotency-Key": "k1"}
-                )
+                answer = await Http(server.url, session).post(path, body, headers={"Idempotency-Key": "k1"})
         finally:
             await server.close()
             await fresh.close()
@@ -212,3 +211,11 @@ class TestIdempotencyAcrossRestarts:
         answers = [await http.post(f"{CALLS}/initiate", body, headers={"Idempotency-Key": "k1"}) for _ in range(2)]
         assert [answer.status for answer in answers] == [201, 201]
         assert answers[0].body == answers[1].body and len(node.asked) == 1
+
+    async def test_what_a_caller_has_answered_is_not_kept(self, http: Http, node: Node) -> None:
+        call_id = await node.originate(Originate(to_number="100"))
+        path, body = f"{CALLS}/{call_id}/gather", {"digits": {}}
+        answers = [await http.post(path, body, headers={"Idempotency-Key": "k1"}) for _ in range(2)]
+        assert [answer.body["digits"] for answer in answers] == ["42", "42"] and len(node.ordered) == 1
+        again = await self.again(node, body, 200, path)
+        assert (again["by"], again["digits"], again["text"]) == ("digits", "", "") and len(node.ordered) == 1

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from sipagent.core.events import CallerSaid, DigitReceived, Event, SipMessages, ToolCalled, TurnEnded
+from sipagent.core.events import CallerSaid, DigitReceived, Event, Gathered, SipMessages, ToolCalled, TurnEnded
 from sipagent.store.queries import Queries
 from sipagent.store.recorder import Recorder
 from sipagent.store.redaction import luhn, redactor
@@ -48,6 +48,13 @@ def test_check_digits() -> None:
     assert not luhn([7, 9, 9, 2, 7, 3, 9, 8, 7, 1, 0])
 
 
+def test_keys_given_as_an_answer_are_keys() -> None:
+    redact = redactor(RedactionSettings(keys=True))
+    assert redact is not None
+    [gathered] = [redact(event) for event in Story().whole() if isinstance(event, Gathered)]
+    assert isinstance(gathered, Gathered) and gathered.digits == "xx"
+
+
 def test_no_policy_is_no_work() -> None:
     assert redactor(RedactionSettings()) is None
 
@@ -75,6 +82,8 @@ async def test_nothing_of_it_reaches_the_record(url: str) -> None:
                 event = replace(event, arguments=f'{{"card": "{card}"}}')
             case DigitReceived():
                 event = replace(event, digit="7")
+            case Gathered():
+                event = replace(event, digits=pin)
             case SipMessages():
                 info = f"INFO sip:a@b SIP/2.0\r\n\r\nSignal={pin[0]}\r\nDuration=160\r\n"
                 messages = tuple(replace(message, text=info) for message in event.messages)
@@ -93,6 +102,7 @@ async def test_nothing_of_it_reaches_the_record(url: str) -> None:
     assert card not in everything and pin not in everything
     assert "xxxx xxxx xxxx" in full.turns[0].caller_text
     assert [row.data["digit"] for row in full.events if row.type == "DigitReceived"] == ["x"]
+    assert [row.data["digits"] for row in full.events if row.type == "Gathered"] == ["xxxx"]
     assert all("Signal=x\r\nDuration=160" in message.text for message in queries.sip_messages(story.call_id))
     assert full.call.from_number == story.from_number  # calls are found by it
     queries.close()

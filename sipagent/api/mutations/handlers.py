@@ -131,6 +131,9 @@ class MutationHandlers:
 
         async def work() -> Answer:
             answer = await order(call_id)
+            if isinstance(answer, GatherOut):
+                kept = msgspec.structs.replace(answer, digits="", text="")
+                return Answer(200, msgspec.json.encode(answer), msgspec.json.encode(kept))
             if answer is not None:
                 return Answer(200, msgspec.json.encode(answer))
             if await self._calls.get_call(call_id) is None:
