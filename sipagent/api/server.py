@@ -59,7 +59,8 @@ class ApiServer:
         )
         figures = Figures(backend.node)
         hub.subscribe(figures.count)
-        self._shared = Shared(self._gate, self._streams, figures, msgspec.json.encode(document(ROUTES)), backend.access)
+        openapi = msgspec.json.encode(document(ROUTES))
+        self._shared = Shared(self._gate, self._streams, figures, openapi, backend.access, settings.public_url)
         self._backend = backend
         self._access = backend.access
         self._runner: web.AppRunner | None = None

@@ -6,11 +6,16 @@ import subprocess
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
+from yarl import URL
 
+from sipagent.api.calls.backend import Originate
 from sipagent.api.server import ApiServer
 from sipagent.api.settings import ApiSettings
+from sipagent.core import clock
 from sipagent.core.errors import SetupError
+from sipagent.store.resource_models import Recording
 
 from .conftest import KEY_HASH, Http
 from .node import Node
@@ -55,3 +60,34 @@ async def test_the_page_needs_nothing_from_elsewhere(http: Http) -> None:
     assert response.status == 200 and response.content_type == "text/html"
     assert "default-src 'none'" in policy and "unsafe" not in policy
     assert not re.search(r"(src|href)=\"(https?:)?//", page)
+
+
+async def test_behind_a_proxy_recordings_have_the_public_address(node: Node) -> None:
+    node.folder.mkdir()
+    (node.folder / "rec.wav").write_bytes(b"RIFF")
+    row = {"id": "rec_1", "call_id": await node.originate(Originate(to_number="100")), "state": "done", "rate": 8000}
+    await node.recorder.flush()
+    assert node.writes is not None
+    row |= {"started_at": clock.now().wall, "channels": 2, "file": "rec.wav", "detail": ""}
+    await node.writes.run(lambda session: session.add(Recording(**row)))
+    for public, begins in (
+        ("", "http://127.0.0.1:"),
+        ("https://sip.example.com/pbx/", "https://sip.example.com/pbx/api/"),
+    ):
+        server = ApiServer(ApiSettings(port=0, key_hashes=[KEY_HASH], public_url=public), node.backend, node.hub)
+        await server.start()
+        async with aiohttp.ClientSession() as session:
+            asked = {"params": {"recording_id": "rec_1"}, "allow_redirects": False}
+            answer = await Http(server.url, session).get("/api/v1/recordings", **asked)
+            assert answer.status == 307 and answer.body["url"] == answer.headers["Location"]
+            assert answer.body["url"].startswith(begins)
+            signed = URL(answer.body["url"])
+            async with session.get(server.url + signed.path_qs.removeprefix("/pbx")) as audio:
+                assert await audio.read() == b"RIFF"
+        await server.close()
+
+
+@pytest.mark.parametrize("url", ["sip.example.com", "ftp://a.example", "https://a.example/?x=1", "https://u@a.example"])
+def test_a_public_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="public_url"):
+        msgspec.convert({"public_url": url}, ApiSettings)

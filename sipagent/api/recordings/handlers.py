@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
-from yarl import URL
 
 from sipagent.api.backend import Backend
 from sipagent.api.errors import ApiError, no_such_call
@@ -52,9 +51,9 @@ class RecordingHandlers:
         wanted = read_parameters(request, RetrieveRecording)
         recording = await self._there(wanted.recording_id)
         expires = wall_ms() // 1000 + wanted.expires_in
-        path = f"{V1}/recordings/{recording.id}/audio"
         signature = sign(self._recordings.recording_key, recording.id, expires)
-        url = request.url.origin().join(URL(path)).with_query(expires=expires, signature=signature)
+        url = self._shared.public(request, f"{V1}/recordings/{recording.id}/audio")
+        url = url.with_query(expires=expires, signature=signature)
         link = RecordingLink(url=str(url), recording_id=recording.id, expires_in=wanted.expires_in)
         return web.json_response(body=msgspec.json.encode(link), status=307, headers={"Location": str(url)})
 
