@@ -815,7 +815,7 @@ class Node:
                 for rate in (NARROW, WIDE)
             ]
             self.media.leave_sound(text, narrow, wide)
-        music = sound_of("", self.config.waiting, self._dialplan_folder)
+        music = sound_of("", self.config.waiting, "")
         narrow, wide = [await asyncio.to_thread(music, rate) for rate in (NARROW, WIDE)]
         self.media.leave_sound(MUSIC, narrow, wide)
 

@@ -81,9 +81,9 @@ class LiveMutations:
         match = matching.by_name(self._registry.dialplans, dialplan) if dialplan else None
         if dialplan and match is None:
             raise ConfigError("is no route, steps or dialplan of this node")
+        call.answer_with(match.steps if match is not None else ())
         if match is not None:
             call.match = match
-        call.answer_with(match.steps if match is not None else ())
         return True
 
     async def reject(self, call_id: str, status: int, reason: str) -> bool:

@@ -56,7 +56,7 @@ async def while_waiting(call: "Call", music: str = "", port: Out | None = None) 
         if sounds.is_url(music):
             sound = await sounds.fetch_sound(call.services.web, music)
         else:
-            sound = sound_of(music, call.services.waiting, Path(call.match.dialplan.folder))
+            sound = sound_of(music, call.services.waiting, call.match.dialplan.folder)
         await asyncio.to_thread(sound, port.rate)
     except ConfigError as error:
         call.services.events.emit(Problem(at=clock.now(), call_id=call.id, where="music", what=str(error)))
@@ -65,12 +65,12 @@ async def while_waiting(call: "Call", music: str = "", port: Out | None = None) 
         yield
 
 
-def sound_of(music: str, settings: WaitingSettings, folder: Path) -> Sound:
-    """`folder` is where the dialplan is."""
+def sound_of(music: str, settings: WaitingSettings, folder: str) -> Sound:
+    """`folder` is where the dialplan is, "" for none. Raises ConfigError."""
     if music == RINGBACK:
         return partial(ringback, settings.ringback)
     if music:
-        return partial(sounds.read_wav, folder / music)
+        return partial(sounds.read_wav, sounds.beside(folder, music))
     if settings.hold_music:
         return partial(sounds.read_wav, Path(settings.hold_music))
     return hold_music

@@ -24,6 +24,13 @@ CACHED_FILES = 32
 NOTHING = np.zeros(0, np.int16)
 
 
+def beside(folder: str, file: str) -> Path:
+    """A file of a dialplan's folder. Raises ConfigError where a call has no dialplan that was read from one."""
+    if not folder:
+        raise ConfigError(f"{file}: this call follows no dialplan, beside which the file could be: give a URL")
+    return Path(folder) / file
+
+
 def read_wav(path: Path, rate: int) -> Pcm:
     """A mono or stereo (first channel is taken) 16-bit WAV file of any rate, at `rate`. Raises ConfigError.
 

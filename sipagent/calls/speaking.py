@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sipagent.calls import sounds
@@ -54,7 +53,7 @@ async def read_sound(call: "Call", file: str, rate: int) -> Pcm:
     """A WAV file beside the dialplan, or at a URL. Raises ConfigError."""
     if sounds.is_url(file):
         return await sounds.fetch_wav(call.services.web, file, rate)
-    return await asyncio.to_thread(sounds.read_wav, Path(call.match.dialplan.folder) / file, rate)
+    return await asyncio.to_thread(sounds.read_wav, sounds.beside(call.match.dialplan.folder, file), rate)
 
 
 async def _play(call: "Call", leg: Leg, file: str, times: int = 1) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import wave
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +9,8 @@ import pytest
 
 from sipagent.calls.music import AHEAD_MS, playing, sound_of, while_waiting
 from sipagent.calls.settings import WaitingSettings
+from sipagent.calls.speaking import read_sound
+from sipagent.core.errors import ConfigError
 from sipagent.core.events import Problem
 from sipagent.media.melody import hold_music
 from sipagent.media.ringback import RINGBACK
@@ -109,8 +110,19 @@ async def test_a_file_that_is_not_there_is_a_problem_and_music_plays(tmp_path):
     assert [(problem.where, "none.wav" in problem.what) for problem in waiting.problems] == [("music", True)]
 
 
+async def test_a_call_without_a_dialplan_has_no_files_of_where_the_node_was_started(tmp_path, monkeypatch):
+    write(tmp_path / "tune.wav", np.arange(1600))
+    monkeypatch.chdir(tmp_path)
+    waiting = call(Port(), "")
+    async with while_waiting(waiting, "tune.wav"):
+        pass
+    assert ["no dialplan" in problem.what for problem in waiting.problems] == [True]
+    with pytest.raises(ConfigError, match="tune.wav.*no dialplan"):
+        await read_sound(waiting, "tune.wav", 8000)
+
+
 def test_a_country_without_a_tone_is_refused_by_name():
     with pytest.raises(ValueError, match="'XX'.*DE.*GB"):
         WaitingSettings(ringback="XX")
     for country in RINGBACK:
-        assert sound_of("ringback", WaitingSettings(ringback=country), Path("."))(8000).any()
+        assert sound_of("ringback", WaitingSettings(ringback=country), "")(8000).any()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sipagent.backend.mutations import LiveMutations
 from sipagent.calls import orders
 from sipagent.calls.bridging import Part
 from sipagent.calls.outbound import PlaceRequest
@@ -80,6 +81,16 @@ async def test_nothing_is_ordered_of_a_call_that_is_not_answered():
     await world.registry.drain()
     with pytest.raises(NotNow, match="over"):
         orders.hold(call, "")
+
+
+async def test_a_call_that_is_up_keeps_its_dialplan():
+    world = World(WAITING)
+    call = await up(world)
+    before = call.match
+    with pytest.raises(NotNow):
+        await LiveMutations(world.registry).answer(call.id, before.route)
+    assert call.match is before
+    await world.registry.drain()
 
 
 async def test_two_calls_joined_end_together():
