@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import CursorResult, Select, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
+from yarl import URL
 
 from sipagent.core.events import WebhookDue
 from sipagent.store.bulk import Row
@@ -75,7 +76,7 @@ def row(event: WebhookDue) -> Row:
         "event_type": event.event_type,
         "call_id": event.call_id,
         "app_id": event.app_id or None,
-        "url": event.url,
+        "url": normal(event.url),
         "payload": msgspec.json.decode(event.payload),
         "state": DeliveryState.PENDING,
         "attempts": 0,
@@ -89,12 +90,27 @@ def row(event: WebhookDue) -> Row:
 
 
 def origin(url: str) -> str:
-    """The receiver's host, however many URLs it has.
+    """The receiver's host, however many URLs it has: each in its `normal` form begins with this and a slash.
 
-    >>> origin("https://a.example/status?call=7")
+    >>> origin("HTTPS://a.example:443?call=7")
     'https://a.example'
     """
-    return "/".join(url.split("/", 3)[:3])
+    try:
+        return str(URL(url).with_path("/")).removesuffix("/")
+    except ValueError:  # whoever sends it says what is wrong with it
+        return url
+
+
+def normal(url: str) -> str:
+    """
+    >>> normal("HTTPS://a.example:443?call=7"), normal("https://a.example")
+    ('https://a.example/?call=7', 'https://a.example/')
+    """
+    try:
+        text = str(URL(url))
+    except ValueError:
+        return url
+    return f"{text}/" if text == origin(url) else text
 
 
 def claim(

@@ -79,6 +79,20 @@ async def test_a_busy_receiver_keeps_nobody_else_waiting(url: str, session: Sess
     assert claimed(session, a=1) == [ids[3]]
 
 
+@pytest.mark.parametrize(
+    "receiver", ["https://a.example", "https://a.example?x=1", "HTTPS://A.Example:443/x", "https://a.example#x"]
+)
+async def test_a_busy_receiver_is_known_however_its_url_is_written(url: str, session: Session, receiver: str) -> None:
+    ids = await told(url, (Story(), receiver), (Story(), receiver), (Story(), B))
+    assert claimed(session, most=1, a=2) == [ids[6]]
+    assert claimed(session, a=1) == [ids[0]]
+
+
+async def test_what_is_no_url_is_left_to_whoever_sends_it(url: str, session: Session) -> None:
+    ids = await told(url, (Story(), "http://["), (Story(), "a.example/hook"))
+    assert set(claimed(session)) == {ids[0], ids[3]}
+
+
 async def test_a_replay_makes_no_second_row(url: str, session: Session) -> None:
     story = Story()
     ids = await told(url, (story, A))
