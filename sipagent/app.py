@@ -138,6 +138,10 @@ def database_url(config: Config, state: Path) -> str:
     return config.store.url or store_engine.default_url(state)
 
 
+def journal_folder(state: Path) -> Path:
+    return state / "journal"
+
+
 def recordings_folder(config: Config, state: Path) -> Path:
     return Path(config.recordings.folder) if config.recordings.folder else state / "recordings"
 
@@ -432,7 +436,7 @@ class Node:
         await asyncio.to_thread(store_engine.upgrade, url)
         self.recorder = Recorder(
             url,
-            folder=self.state / "journal",
+            folder=journal_folder(self.state),
             spill_bytes=self.config.store.spill_mb << 20,
             backlog=self.config.store.backlog,
             node=self.config.node.name,

@@ -14,6 +14,7 @@ from sipagent.cli import cli
 from sipagent.cli.demo import ALIKE, _alike, _best
 from sipagent.cli.settings import reference
 from sipagent.cli.show import BAR_WIDTH, latency_bar
+from sipagent.store.journal import Journal
 from tests.store.test_migrations import NEWEST
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,26 @@ def test_a_caller_is_erased_and_the_proof_shown(tmp_path):
     assert erased.exit_code == 0 and json.loads(erased.stdout)["counts"] == {}
     refused = CliRunner().invoke(cli, ["db", "erase", "ab", "--yes"], env=environment)
     assert refused.exit_code == 2 and "3 digits" in refused.output
+
+
+def test_a_caller_is_not_erased_while_the_journal_has_what_would_bring_it_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["sipagent.cli.db"], "JOURNAL_LIMIT_S", 0.1)
+    environment = {"SIPAGENT_NODE_STATE_DIR": str(tmp_path)}
+    command = ["db", "erase", "+4930123456", "--yes"]
+    journal = Journal(tmp_path / "journal", 1 << 24, 0)
+    journal.open()
+    journal.append(b"who called")
+    refused = CliRunner().invoke(cli, command, env=environment)
+    assert refused.exit_code != 0 and "events wait in the journal" in str(refused.exception)
+    assert journal.close() == (1, 0)  # a node that is down
+    assert "events wait in the journal" in str(CliRunner().invoke(cli, command, env=environment).exception)
+    again = Journal(tmp_path / "journal", 1 << 24, 0)
+    again.open()
+    batch = again.next_batch(10)
+    assert batch is not None
+    again.finish(batch)
+    assert CliRunner().invoke(cli, command, env=environment).exit_code == 0  # while the node runs
+    again.close()
 
 
 def test_a_key_in_the_database_is_listed_and_revoked(tmp_path):

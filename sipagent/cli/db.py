@@ -1,17 +1,21 @@
 """`sipagent db`: the schema of the record, and erasing a caller's data."""
 
+import time
 from pathlib import Path
 
 import click
 
-from sipagent.app import database_url, recordings_folder
+from sipagent.app import database_url, journal_folder, recordings_folder
 from sipagent.cli.options import config_option, json_option, load, print_json
 from sipagent.core import clock
 from sipagent.core.errors import SetupError
 from sipagent.store import engine
 from sipagent.store.erasure import erase_caller
+from sipagent.store.journal import holds_records
 from sipagent.store.recording_files import RecordingFiles
 from sipagent.store.writing import Writes
+
+JOURNAL_LIMIT_S, JOURNAL_LOOK_S = 3.0, 0.05
 
 
 @click.group()
@@ -48,6 +52,7 @@ def erase(number: str, yes: bool, config_path: Path | None, as_json: bool) -> No
     """Erase what the record has of a caller: NUMBER, what was said, recordings. The proof stays."""
     config, state = load(config_path)
     url = database_url(config, state)
+    _wait_for_the_journal(state)
     engine.upgrade(url)
     if not yes:
         click.confirm(f"Erase the numbers, words and recordings of all ended calls with {number}. Go on?", abort=True)
@@ -71,6 +76,21 @@ def erase(number: str, yes: bool, config_path: Path | None, as_json: bool) -> No
         click.echo("calls that are up keep what they hold: erase again when they have ended")
     if "recordings_elsewhere" in proof.counts:
         click.echo("other nodes have recordings of this caller: erase there, too")
+
+
+def _wait_for_the_journal(state: Path) -> None:
+    """What stands there would come back. A node that runs writes it soon. Raises SetupError."""
+    try:
+        for _ in range(round(JOURNAL_LIMIT_S / JOURNAL_LOOK_S)):
+            if not holds_records(journal_folder(state)):
+                return
+            time.sleep(JOURNAL_LOOK_S)
+    except OSError as error:
+        raise SetupError(f"the journal {journal_folder(state)} cannot be read: {error.strerror}") from error
+    raise SetupError(
+        "events wait in the journal and would bring back what is erased: start the node, so that it writes them, or"
+        " while it runs erase with POST /api/v1/erasures"
+    )
 
 
 @db.command()

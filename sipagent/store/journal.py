@@ -233,6 +233,25 @@ class Journal:
                 self._spares.append(spare)
 
 
+def holds_records(folder: Path) -> bool:
+    """Whether a process, one that runs or an earlier one, has records there that are not done. Raises OSError."""
+    if not folder.is_dir():
+        return False
+    return any(_holds_records(file) for file in folder.iterdir() if _FILE_NAME.fullmatch(file.name))
+
+
+def _holds_records(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            header = file.read(_START)
+            if len(header) < _START or header[: len(MAGIC)] != MAGIC:
+                return False
+            file.seek(max(_START, _DONE.unpack_from(header, _DONE_AT)[0]))
+            return any(file.read(_RECORD.size))
+    except FileNotFoundError:  # done meanwhile
+        return False
+
+
 def _new_file(path: Path) -> Segment:
     """Every page written: an append finds it in memory, and a disk that is full says so here. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
