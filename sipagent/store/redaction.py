@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
-from sipagent.core.events import EVENT_TYPES, DigitReceived, Event, Gathered, SipMessages, WebhookDue
+from sipagent.core.events import EVENT_TYPES, DigitReceived, Event, Gathered, SipMessages, TurnEnded, WebhookDue
 from sipagent.store.settings import RedactionSettings
 
 BLACK = "x"
@@ -39,6 +39,8 @@ def redactor(settings: RedactionSettings) -> Callable[[Event], Event] | None:
             return event
         if isinstance(event, SipMessages):
             return _without_signals(event) if settings.keys else event
+        if settings.keys and isinstance(event, TurnEnded) and event.details.get("keys"):
+            event = _without_keys(event)
         names = _words(type(event).__name__)
         if not names or not blacken:
             return event
@@ -99,6 +101,20 @@ def luhn(digits: list[int]) -> bool:
     """Whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _without_keys(event: TurnEnded) -> TurnEnded:
+    """A turn that the caller answered by keys: the answer, and digits of what is said back."""
+
+    def black(text: str) -> str:
+        return _DIGIT.sub(BLACK, text)
+
+    return replace(
+        event,
+        caller_text=BLACK * len(event.caller_text),
+        agent_text=black(event.agent_text),
+        heard_text=black(event.heard_text),
+    )
 
 
 def _without_signals(event: SipMessages) -> SipMessages:

@@ -27,7 +27,7 @@ class StoreSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fi
 class RedactionSettings(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What is blacked out in what was said, heard, pressed and given to tools, before it is written to the record."""
 
-    keys: bool = False  # pressed keys become x: telephone events, and signals in SIP INFO
+    keys: bool = False  # pressed keys become x: telephone events, SIP INFO, gathered, and turns answered by them
     cards: bool = False  # of card numbers (13 to 19 digits with a right check digit) only the last four stay
     digits: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0  # runs of so many digits and more become x's; 0 is none
     patterns: tuple[str, ...] = ()  # regular expressions; what they find becomes [redacted]

@@ -43,6 +43,18 @@ def test_runs_of_digits_and_patterns() -> None:
     assert said("I am Anna of DE-4711", patterns=[r"DE-\d+", "Anna"]) == "I am [redacted] of [redacted]"
 
 
+def test_an_answer_by_keys_is_black_whatever_else_is_looked_for() -> None:
+    redact = redactor(RedactionSettings(keys=True))
+    assert redact is not None
+    spoken = Story().turn(6, said="42#")[-1]
+    assert isinstance(spoken, TurnEnded)
+    spoken = replace(spoken, agent_text="42, right?", heard_text="42")
+    assert redact(spoken) == spoken
+    after = redact(replace(spoken, details={"keys": True}))
+    assert isinstance(after, TurnEnded)
+    assert (after.caller_text, after.agent_text, after.heard_text) == ("xxx", "xx, right?", "xx")
+
+
 def test_check_digits() -> None:
     assert luhn([7, 9, 9, 2, 7, 3, 9, 8, 7, 1, 3])  # the standard's own example
     assert not luhn([7, 9, 9, 2, 7, 3, 9, 8, 7, 1, 0])
