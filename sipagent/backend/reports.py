@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from sipagent.core import clock
-from sipagent.core.errors import SipagentError
+from sipagent.core.errors import SipagentError, where
 from sipagent.reports import page
 from sipagent.reports.cdr import CallDetail
 from sipagent.reports.closing import close_hours
@@ -94,6 +94,8 @@ class LiveReports:
                 more = await self._run(self._close_some)
             except SipagentError as error:
                 log.warning("hours of calls were not closed", extra={"error": str(error)})
+            except Exception as error:
+                log.error("hours of calls were not closed", extra={"error": where(error)})
             await asyncio.sleep(CLOSE_ON_S if more else CLOSE_EVERY_S)
 
     def _close_some(self) -> int:

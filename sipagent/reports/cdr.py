@@ -9,7 +9,7 @@ import msgspec
 from sipagent.core.states import Direction, LegState, TransferKind, TransferState
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.reports.causes import is_effective, q850_of
-from sipagent.store.records import CallRecord, CallStory, LegRecord, QualityRecord, TransferRecord
+from sipagent.store.records import CallRecord, CallStory, LegRecord, QualityRecord, TransferRecord, TurnFacts
 
 # Legs to a human who takes the call, or takes part in it.
 HUMAN_ROLES = frozenset({"transfer", "dial", "conference"})
@@ -43,7 +43,7 @@ class LegDetail(msgspec.Struct, kw_only=True, frozen=True):
     ringing_at: datetime | None
     answered_at: datetime | None
     ended_at: datetime | None
-    billable_s: float  # from answer to end, or until now
+    billable_s: float  # from answer to end (its own, else the call's), or until now
     disposition: Disposition | None
     cause: Cause | None
     ended_by: EndedBy | None
@@ -104,7 +104,7 @@ class CallDetail(msgspec.Struct, kw_only=True, frozen=True):
     detail: str | None
     abandoned: bool
     human: bool  # one has spoken with the caller, or the caller was sent to one
-    turns: int  # in which the caller spoke
+    turns: int  # in which the caller spoke, as far as they are kept
     interrupted: int  # of them, those that the caller cut short
     latency: LatencyDetail | None
     latencies_ms: list[float]  # of each turn, in order
@@ -160,7 +160,7 @@ def call_detail(story: CallStory, now: datetime) -> CallDetail:
         sip_status=call.sip_status,
         q850=next((leg.q850 for leg in reversed(legs) if leg.role in ("caller", "callee", None)), None),
         detail=call.detail,
-        abandoned=_abandoned(call, heard=bool(turns), human=human),
+        abandoned=_abandoned(call, story.turns, human=human),
         human=human,
         turns=len(turns),
         interrupted=sum(turn.interrupted for turn in turns),
@@ -186,11 +186,15 @@ def nearest_rank(values: Sequence[float], percent: int) -> float:
     return values[max(0, -(-len(values) * percent // 100) - 1)]
 
 
-def _abandoned(call: CallRecord, *, heard: bool, human: bool) -> bool:
-    """An inbound caller has left before anybody served them: unanswered, or without a word to the agent."""
+def _abandoned(call: CallRecord, turns: Sequence[TurnFacts], *, human: bool) -> bool:
+    """An inbound caller has left before anybody served them: unanswered, or without a word to the agent. Where no turn
+    has any words (turns go by age, their words on request) it is not known, and nobody is said to have done so."""
     if call.direction is not Direction.INBOUND or call.ended_by is not EndedBy.CALLER or human:
         return False
-    return call.answered_at is None or (bool(call.agent) and not heard)
+    if call.answered_at is None:
+        return True
+    silent = not any(turn.caller_spoke for turn in turns)
+    return bool(call.agent) and silent and any(turn.characters for turn in turns)
 
 
 def _latency(values: list[float]) -> LatencyDetail | None:
@@ -227,7 +231,7 @@ def _leg(leg: LegRecord, call: CallRecord, quality: QualityRecord | None, now: d
         ringing_at=leg.ringing_at,
         answered_at=leg.answered_at,
         ended_at=leg.ended_at,
-        billable_s=billable_s(leg, now),
+        billable_s=billable_s(leg, call.ended_at or now),
         disposition=leg.disposition,
         cause=leg.cause,
         ended_by=leg.ended_by,

@@ -1,6 +1,6 @@
 """From the record to calls in detail and to reports."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -36,8 +36,10 @@ class Reports:
         """A page of calls in detail, newest first. Raises ValueError as `Queries.list_calls`."""
         found = self._queries.stories(wanted)
         page = found.page
+        hours = [hour_of(story.call.setup_at) for story in found.stories]
+        closed = self._queries.which_closed(min(hours), max(hours) + HOUR) if hours else set()
         return DetailPage(
-            calls=[self._detail(story, now) for story in found.stories],
+            calls=[self._detail(story, now, closed) for story in found.stories],
             next_cursor=page.next_cursor,
             previous_cursor=page.previous_cursor,
             has_more=page.has_more,
@@ -45,8 +47,9 @@ class Reports:
 
     def details_between(self, begin: datetime, end: datetime, now: datetime) -> Iterator[CallDetail]:
         """All calls of a period in detail, oldest first."""
+        closed = self._queries.which_closed(hour_of(begin), end)
         for stories in self._queries.stories_between(begin, end):
-            yield from (self._detail(story, now) for story in stories)
+            yield from (self._detail(story, now, closed) for story in stories)
 
     def report(self, question: Question, now: datetime) -> Report:
         """Raises ValueError for more periods than a report may have."""
@@ -57,23 +60,29 @@ class Reports:
         columns = self._columns(questions[0].begin, questions[0].end, now)
         return [report(columns, question, now, self._currency) for question in questions]
 
-    def _detail(self, story: CallStory, now: datetime) -> CallDetail:
-        return priced(call_detail(story, now), story, self._prices, self._currency)
+    def _detail(self, story: CallStory, now: datetime, closed: Collection[datetime]) -> CallDetail:
+        """In a closed hour, what a call has cost was fixed, be it nothing."""
+        detail = call_detail(story, now)
+        if hour_of(detail.setup_at) in closed:
+            return detail
+        return priced(detail, story, self._prices, self._currency)
 
     def _columns(self, begin: datetime, end: datetime, now: datetime) -> Columns:
         """The period's calls, and those of before that reach into it: closed hours as they are kept, others by row."""
-        closed: dict[datetime, Columns] = {}
+        earliest = begin - LONGEST_CALL
+        closed = self._queries.which_closed(hour_of(earliest), hour_of(begin))
+        parts, unreadable = [], set()
         for kept in self._queries.closed_hours(hour_of(begin), end):
+            closed.add(kept.hour)
             try:
-                closed[kept.hour] = unpack(kept.data)
+                parts.append(unpack(kept.data))
             except NotColumns:
-                pass  # the rows are still there
-        parts = list(closed.values())
+                unreadable.add(kept.hour)  # the rows are still there
         first = self._queries.first_call_at()
         if first is not None:
-            for since, until in _open(max(first, begin - LONGEST_CALL), min(end, now + HOUR), closed):
+            for since, until in _open(max(first, earliest), min(end, now + HOUR), closed - unreadable):
                 for stories in self._queries.stories_between(since, until):
-                    parts.append(columns_of(self._detail(story, now) for story in stories))
+                    parts.append(columns_of(self._detail(story, now, closed) for story in stories))
         return joined(parts)
 
 
@@ -82,7 +91,7 @@ def hour_of(at: datetime) -> datetime:
     return at.replace(minute=0, second=0, microsecond=0)
 
 
-def _open(begin: datetime, end: datetime, closed: dict[datetime, Columns]) -> Iterator[tuple[datetime, datetime]]:
+def _open(begin: datetime, end: datetime, closed: Collection[datetime]) -> Iterator[tuple[datetime, datetime]]:
     """Stretches of hours that are not closed."""
     since: datetime | None = None
     hour = hour_of(begin)

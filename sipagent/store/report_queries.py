@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from sipagent.core.states import ToolStatus
+from sipagent.core.states import LegState, ToolStatus
 from sipagent.store.engine import describe, make_engine
 from sipagent.store.models import Base, Call, Leg, Quality, ToolCallRow, Transfer, Turn
 from sipagent.store.queries import Queries
@@ -31,6 +31,7 @@ from sipagent.store.resource_models import CallCost, ReportHour
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
 HOUR = timedelta(hours=1)
+_LIVE = [state for state in LegState if state is not LegState.ENDED]  # so named there is an index
 AT_ONCE = 500  # calls read in one go
 
 
@@ -60,10 +61,10 @@ class ReportQueries(Queries):
         with self._session() as session:
             return session.scalar(select(func.min(Call.setup_at)))
 
-    def live_since(self) -> datetime | None:
-        """When the oldest call that is up began."""
+    def live_since(self) -> set[datetime]:
+        """When the calls that are up began."""
         with self._session() as session:
-            return session.scalar(select(func.min(Call.setup_at)).where(Call.state != "ended"))
+            return set(session.scalars(select(Call.setup_at).where(Call.state.in_(_LIVE))))
 
     def closed_hours(self, begin: datetime, end: datetime) -> list[HourRecord]:
         """Those between the two, and earlier ones with calls that were still up at `begin`; in order."""
@@ -74,10 +75,15 @@ class ReportQueries(Queries):
             found = session.execute(query.order_by(ReportHour.hour))
             return [HourRecord(hour=hour, last_end=last_end, data=data) for hour, last_end, data in found]
 
-    def which_closed(self) -> set[datetime]:
-        """The first instant of every closed hour."""
+    def which_closed(self, begin: datetime | None = None, end: datetime | None = None) -> set[datetime]:
+        """The first instants of closed hours: of all, or of those from `begin` until before `end`."""
+        query = select(ReportHour.hour)
+        if begin is not None:
+            query = query.where(ReportHour.hour >= begin)
+        if end is not None:
+            query = query.where(ReportHour.hour < end)
         with self._session() as session:
-            return set(session.scalars(select(ReportHour.hour)))
+            return set(session.scalars(query))
 
 
 class HourWriter:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from sipagent.core.states import Direction, LegState, TransferState
@@ -89,11 +90,22 @@ def test_a_call_that_is_up_is_billed_until_now() -> None:
     assert (found.billable_s, found.q850, found.legs[0].billable_s) == (10.0, None, 10.0)
 
 
+def test_a_leg_without_an_end_is_billed_until_the_call_has_ended() -> None:
+    lost = leg("call_1", answered_at=later(2))
+    found = call_detail(answered(legs=[lost]), NOW)
+    assert (found.legs[0].billable_s, found.legs[0].ended_at) == (60.0, None)
+
+
+ERASED = msgspec.structs.replace(turn("call_1", 300, spoke=False), characters=0)  # on request: it had words
+
+
 @pytest.mark.parametrize(
     ("values", "abandoned"),
     [
         ({"answered_at": None}, True),
-        ({}, True),  # not a word to the agent
+        ({}, False),  # its turns are gone: what was said is not known any more
+        ({"turns": [ERASED]}, False),
+        ({"answered_at": None, "turns": [ERASED]}, True),
         ({"turns": [turn("call_1", None)]}, False),
         ({"turns": [turn("call_1", None, spoke=False)]}, True),  # only the agent spoke
         ({"agent": None}, False),  # the dialplan alone: nothing tells whether it served them

@@ -11,12 +11,12 @@ from sipagent.core.clock import Stamp
 from sipagent.core.events import Event
 from sipagent.core.states import TransferState
 from sipagent.reports.closing import close_hours
-from sipagent.reports.reading import Reports
+from sipagent.reports.reading import Reports, hour_of
 from sipagent.reports.report import Question, Report
 from sipagent.reports.settings import PriceSettings
 from sipagent.store.engine import make_engine
 from sipagent.store.recorder import Recorder
-from sipagent.store.records import CallFilter
+from sipagent.store.records import CallFilter, CallStory
 from sipagent.store.report_queries import HourWriter, ReportQueries
 from sipagent.store.resource_models import ReportHour
 
@@ -88,6 +88,56 @@ async def test_closed_hours_tell_the_same(url: str, queries: ReportQueries) -> N
         question = msgspec.structs.replace(MONTH, by=by)
         rows = asked(queries, question).rows
         assert sum(row.calls for row in rows) == 13
+
+
+async def test_what_was_free_when_its_hour_was_closed_stays_so(url: str, queries: ReportQueries) -> None:
+    await told(url, Story().whole())
+    assert closed(url, queries, prices=[]) > 0
+    reports = Reports(queries, PRICES, "EUR")
+    assert [call.cost for call in reports.details(CallFilter(), NOW).calls] == [0.0]
+    assert [call.cost for call in reports.details_between(MONTH.begin, MONTH.end, NOW)] == [0.0]
+    assert asked(queries).total.cost == 0.0
+
+
+async def test_closed_hours_of_the_day_before_are_not_read_by_row(
+    url: str, queries: ReportQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await told(url, Story().whole())
+    closed(url, queries)
+    read: list[datetime] = []
+    between = queries.stories_between
+
+    def watched(begin: datetime, end: datetime) -> Iterator[list[CallStory]]:
+        read.extend(begin + timedelta(hours=n) for n in range((end - begin) // timedelta(hours=1)))
+        return between(begin, end)
+
+    monkeypatch.setattr(queries, "stories_between", watched)
+    next_day = Question(begin=START + timedelta(hours=5), end=START + timedelta(hours=6), by="total")
+    assert asked(queries, next_day).total.calls == 0
+    assert read == []
+
+
+async def test_hours_with_calls_that_are_up_are_not_read_again_and_again(
+    url: str, queries: ReportQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = Story()
+    await told(url, up.arrives() + up.is_answered(), Story(START + timedelta(hours=2)).whole())
+    read: list[datetime] = []
+    between = queries.stories_between
+
+    def watched(begin: datetime, end: datetime) -> Iterator[list[CallStory]]:
+        read.append(begin)
+        return between(begin, end)
+
+    monkeypatch.setattr(queries, "stories_between", watched)
+    monkeypatch.setattr(HourWriter, "keep", lambda *_: False)  # another node was first
+    writer = HourWriter(url)
+    assert close_hours(queries, writer, PRICES, "EUR", NOW, most=4) == 0
+    assert len(read) == 4, "hours that cannot be closed are tried, too"
+    read.clear()
+    close_hours(queries, writer, PRICES, "EUR", NOW, most=1000)
+    writer.close()
+    assert hour_of(START) not in read and hour_of(START) + timedelta(hours=1) in read
 
 
 async def test_a_call_that_comes_late_opens_its_hour(url: str, queries: ReportQueries) -> None:
