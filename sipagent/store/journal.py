@@ -100,29 +100,30 @@ class Journal:
         self._lock = threading.Lock()
         self._segments: deque[Segment] = deque()  # the oldest first; the last one is appended to
         self._spares: deque[Segment] = deque()
+        self._left: deque[Path] = deque()  # files of an earlier process, from the one that is read next
         self._number = 0
         self._wanted = threading.Event()
         self._closing = False
         self._maker: threading.Thread | None = None
         self.trouble = ""  # why no more files are made, "" when nothing is wrong
-        self.appended = 0  # records, with those that an earlier process has left
-        self.finished = 0
+        self.appended = 0  # records of this process
+        self.finished = 0  # of those; what an earlier process has left is done before them
+        self.left = 0  # records of an earlier process that are not done, in the files that are read by now
         self.damaged = 0  # records that could not be read
 
     def open(self) -> None:
-        """Takes up what an earlier process has left. Raises SetupError when the folder cannot be used."""
+        """Finds what an earlier process has left, which `next_batch` reads file by file.
+
+        Raises SetupError when the folder cannot be used.
+        """
         if self._folder is None:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             files = sorted(file for file in self._folder.iterdir() if _FILE_NAME.fullmatch(file.name))
-            left = [_reopen(file) for file in files]
         except OSError as error:
             raise SetupError(f"the journal {self._folder} cannot be used: {error.strerror}") from error
-        with self._lock:
-            self._segments.extendleft(segment for segment in reversed(left) if segment is not None)
-            self.appended += sum(segment.waiting for segment in left if segment is not None)
-        self.damaged += sum(segment.damaged for segment in left if segment is not None)
+        self._left.extend(files)
         self._number = max((int(file.stem) for file in files), default=0)
         self._make_spares()
         self._maker = threading.Thread(target=self._make, name="journal", daemon=True)
@@ -160,6 +161,8 @@ class Journal:
 
     def next_batch(self, most: int) -> Batch | None:
         """The oldest records that are not done, or None when there are none."""
+        while self._left and not self._reads_what_was_left():
+            self._take_up(self._left.popleft())
         with self._lock:
             self._drop_finished()
             segment = next((segment for segment in self._segments if segment.done < segment.head), None)
@@ -180,8 +183,31 @@ class Journal:
         """The database has the batch's records."""
         with self._lock:
             batch.segment.finish(batch.end, len(batch.bodies))
-            self.finished += len(batch.bodies)
+            if batch.segment.left:
+                self.left -= len(batch.bodies)
+            else:
+                self.finished += len(batch.bodies)
             self._drop_finished()
+
+    def _reads_what_was_left(self) -> bool:
+        with self._lock:
+            return any(segment.left and segment.waiting for segment in self._segments)
+
+    def _take_up(self, file: Path) -> None:
+        try:
+            segment = _reopen(file)
+        except OSError as error:
+            log.error(
+                "a file of the journal cannot be read and waits for the next start",
+                extra={"file": file.name, "error": error.strerror},
+            )
+            return
+        if segment is None:
+            return
+        self.damaged += segment.damaged
+        with self._lock:
+            self._segments.appendleft(segment)
+            self.left += segment.waiting
 
     def close(self) -> tuple[int, int]:
         """How many records wait in files for the next start, and how many are lost."""
@@ -219,6 +245,7 @@ class Journal:
         assert self._folder is not None
         while len(self._spares) < SPARES:
             files = sum(segment.file is not None for segment in tuple(self._segments)) + len(self._spares)
+            files += len(self._left)
             if files >= self._most_segments:
                 self.trouble = "the journal is as large as [store] spill_mb allows"
                 return

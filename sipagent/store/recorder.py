@@ -113,7 +113,7 @@ class Recorder:
             written=self._written,
             dropped=self._dropped,
             refused=self._refused,
-            backlog=self._journal.appended - self._journal.finished,
+            backlog=self._journal.left + self._journal.appended - self._journal.finished,
             last_error=self._last_error,
         )
 

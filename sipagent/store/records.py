@@ -292,5 +292,5 @@ class RecorderStatistics(msgspec.Struct, kw_only=True, frozen=True):
     written: int  # events committed
     dropped: int  # events refused because the backlog was full or the recorder closed
     refused: int  # events whose rows the database would not take; the event itself is kept where possible
-    backlog: int  # events waiting
+    backlog: int  # events waiting; of those that an earlier run has left, what is read by now
     last_error: str  # "" while the database takes what it is given

@@ -94,6 +94,35 @@ def test_what_a_process_left_comes_first_at_the_next_start(tmp_path: Path) -> No
     assert second.close() == (0, 0)
 
 
+@pytest.mark.usefixtures("small")
+def test_what_was_left_is_read_file_by_file_and_one_that_cannot_be_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = opened(tmp_path)
+    for body in bodies(*range(200)):
+        append_when_there_is_room(first, body)
+    leave(first)
+    (tmp_path / "000000000000.events").mkdir()
+    reopen, read_files = journal_module._reopen, []
+
+    def noted(path: Path) -> journal_module.Segment | None:
+        read_files.append(path.name)
+        return reopen(path)
+
+    monkeypatch.setattr(journal_module, "_reopen", noted)
+    second = opened(tmp_path)
+    assert read_files == []  # whoever starts a node does not wait for it
+    assert second.append(b"new")
+    batch = second.next_batch(7)
+    assert batch is not None and batch.bodies == bodies(*range(7))
+    assert read_files == ["000000000000.events", "000000000001.events"]
+    assert "a file of the journal cannot be read and waits for the next start" in caplog.messages
+    assert list(read(second)) == [*bodies(*range(200)), b"new"]
+    assert (second.appended, second.finished, second.left) == (1, 1, 0)
+    assert second.close() == (0, 0)
+    assert [each.name for each in tmp_path.iterdir()] == ["000000000000.events"]
+
+
 def test_what_is_done_cannot_be_read_any_more(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     for body in (b"said in confidence", b"and this, too"):
