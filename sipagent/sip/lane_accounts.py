@@ -30,6 +30,8 @@ class Accounts:
         account.create(configure(local), True)
 
     def add(self, command: AddAccount) -> None:
+        if not command.account:
+            command = msgspec.structs.replace(self._known[""], contact=command.contact)
         before = self._known.get(command.account, command)
         if command.account in self._own and not command.registrar:  # what it registered for an earlier main, it keeps
             command = msgspec.structs.replace(command, registrar=before.registrar)

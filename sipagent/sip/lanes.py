@@ -365,9 +365,16 @@ class LanePool:
             public_host="",
             name_servers=[],
             edge=edge.inside,
-            contact=contact_towards("", settings),
+            contact=self._contact_of_anyone(),
             trusted=[edge.inside],
         )
+
+    def _contact_of_anyone(self) -> str:
+        """The edge's, as it is said to those who are no trunk, and to callers by a lane that registers nowhere."""
+        return contact_towards("", msgspec.structs.replace(self.settings, public_host=self._public_host()))
+
+    def _public_host(self) -> str:
+        return self.settings.public_host or self._learned
 
     def lane_up(self, lane: LaneClient) -> None:
         assert lane.ready is not None
@@ -499,6 +506,8 @@ class LanePool:
         self._learned = host
         if self.edge is not None:
             self.edge.readdress(host)
+            for lane in self._up():
+                lane.send(AddAccount(account="", id_uri="", contact=self._contact_of_anyone()))
         for account in self._accounts.values():
             self._do(self._find_contact(account))
 

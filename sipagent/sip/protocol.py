@@ -207,7 +207,7 @@ class AddAccount(Command):
     realm: str = "*"
     expires_s: int = 300
     route: list[str] = []  # as in MakeCall, for REGISTER
-    contact: str = ""  # as in Start, as this registrar is to see it; "" takes that one
+    contact: str = ""  # as in Start, as this registrar is to see it; "" takes that one. All that counts for account ""
 
 
 class RemoveAccount(Command):

@@ -1,6 +1,7 @@
 """Behind a NAT of the kernel's: found by STUN, registered, called through it, and moved to another address."""
 
 import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator
 
@@ -113,7 +114,8 @@ async def test_with_an_edge_in_front_the_registrars_word_is_enough(world: tuple[
         first = await node.registered_at(PUBLIC)
         assert first.seen.startswith(f"{PUBLIC}:") and first.server == registrar.address
         ok = await called(net, registrar)
-        assert f"c=IN IP4 {PUBLIC}" in ok and f"Contact: <sip:100@{PUBLIC}:" in ok
+        # Which lane has the call is chance, and so is the user: only one of them has the registration.
+        assert f"c=IN IP4 {PUBLIC}" in ok and re.search(rf"Contact: <sip:(100|sipagent)@{PUBLIC}:", ok)
         assert f"Record-Route: <sip:{PUBLIC}" in ok and "10.99." not in ok
         assert node.told() == [(PUBLIC, "")]
 

@@ -6,6 +6,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from sipagent.store.recorder import Recorder
 
 from .killed import ROUND
@@ -15,10 +17,11 @@ ROUNDS = 200
 SEED = 6
 
 
+@pytest.mark.timeout(400)
 async def test_what_a_killed_process_told_is_in_the_record_once_and_in_order(url: str, tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     command = [sys.executable, "-m", "tests.store.killed", url, str(folder), str(ROUNDS), str(SEED)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=360, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert len(counts) == ROUNDS and min(counts) >= 1 and sum(counts) > 10 * ROUNDS
