@@ -115,6 +115,7 @@ from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
 from sipagent.store.recording_files import RecordingFiles
+from sipagent.store.records import RecordUnavailable
 from sipagent.store.redaction import redactor
 from sipagent.store.resources import MadeResources
 from sipagent.store.retention import Retention
@@ -129,7 +130,9 @@ log = logging.getLogger(__name__)
 RETRY_S = 5.0  # after dialplans could not be prepared; doubled up to RETRY_MOST_S
 RETRY_MOST_S = 60.0
 PROGRAM = "program"  # the file that tells whose processes are behind the doors of the folder `run`
+HAD_TRUNKS = "had-trunks"  # a mark in the state folder: callers from anywhere are refused, whoever is main
 PARTING_S, LOOK_S = 5.0, 0.05
+STORE_WAIT_S = 1.5  # for each thing that a start wants of the database while calls wait
 
 MANNERS = {code: language(code).manners for code in codes()}
 
@@ -411,6 +414,7 @@ class Node:
         self._brains: Brains
         self._catalogue: Catalogue
         self._taken_up = False
+        self._calls_wait = False  # until they are taken up
         self.more_trunks: Callable[[], Sequence[TrunkSettings]] = tuple  # those that are not of the configuration
         self._applying: set[asyncio.Task[TrunkChanges]] = set()
         self._one_after_another = asyncio.Lock()
@@ -425,15 +429,16 @@ class Node:
 
     async def _start(self) -> None:
         self._lock()
-        if self._saver is not None:
-            await part_with_another(self.state)
+        another = self._saver is not None and await part_with_another(self.state)
         check_trunks(self.config.trunks, self.config.sip)
         wanted, slots = self.config.limits.max_calls, self.config.media.capacity
         if wanted > slots:
             raise ConfigError(f"[limits] max_calls is {wanted}, but [media] capacity has slots for {slots}: raise it")
         dialplans = load_folder(self._dialplan_folder, MANNERS)
         url = database_url(self.config, self.state)
-        await asyncio.to_thread(store_engine.upgrade, url)
+        left = saved.read_all(self.state / "calls")
+        self._calls_wait = bool(left) and self._before is not None and not another
+        await self._of_the_database(asyncio.to_thread(store_engine.upgrade, url))
         self.recorder = Recorder(
             url,
             folder=journal_folder(self.state),
@@ -442,7 +447,6 @@ class Node:
             node=self.config.node.name,
             redact=redactor(self.config.redaction),
         )
-        left = saved.read_all(self.state / "calls")
         self.recorder.start(frozenset(call.id for call in left))
         self._exit.push_async_callback(self._close_recorder)
         self.hub.subscribe(self.recorder.emit)
@@ -463,6 +467,9 @@ class Node:
         directory = Directory()
         await self._load_resources(url, directory)
         trunks = [*self.config.trunks, *self.more_trunks()]
+        if self._before is None:
+            (self.state / HAD_TRUNKS).unlink(missing_ok=True)
+        self._note_trunks(trunks)
         streams = Connector(self.web.guard, self.config.streams.connect_s)
         self._exit.push_async_callback(streams.close)
         http = await self._exit.enter_async_context(aiohttp.ClientSession())
@@ -485,7 +492,7 @@ class Node:
             turn_judge=self.speech,
             make_agent=self._brains.make,
             sip=self.config.sip,
-            trunks=Trunks(trunks),
+            trunks=Trunks(trunks, closed=(self.state / HAD_TRUNKS).exists()),
             conversation=self.config.conversation,
             limits=self.config.limits,
             waiting=self.config.waiting,
@@ -541,6 +548,7 @@ class Node:
         self._exit.push_async_callback(self.trunks.close)
         self.trunks.start()
         self.resources.follow_trunks = self.apply_trunks
+        self.resources.follow()  # what was read since, or is read at last
         self._exit.push_async_callback(self._end_applying)
         self._reports = LiveReports(database_url(self.config, self.state), self.config.reports, self.config.prices)
         self._exit.push_async_callback(self._reports.close)
@@ -625,11 +633,25 @@ class Node:
         )
         self.resources.check_trunks = lambda made: check_trunks([*self.config.trunks, *made], self.config.sip)
         self._exit.push_async_callback(self.resources.close)
-        await self.resources.start()
+        await self._of_the_database(self.resources.start())
         self.more_trunks = lambda: self.resources.made_trunks
         self._access = LiveAccess(self._reads, self._writes, config.node.name)
         self._exit.push_async_callback(self._access.close)
-        await self._access.start()
+        await self._of_the_database(self._access.start())
+
+    async def _of_the_database(self, work: Awaitable[None]) -> None:
+        """Where calls wait for us it is not waited for long, and what it raises is logged: LiveResources and LiveAccess
+        look again, and whoever made those calls had the schema."""
+        if not self._calls_wait:
+            return await work
+        try:
+            async with asyncio.timeout(STORE_WAIT_S):
+                await work
+        except (SetupError, RecordUnavailable, TimeoutError) as error:
+            log.error(
+                "the database does not answer: calls go on, with what the configuration says",
+                extra={"error": str(error)},
+            )
 
     def _configured(self) -> MadeResources:
         config = self.config
@@ -713,6 +735,7 @@ class Node:
         async with self._one_after_another:
             trunks = (*self.config.trunks, *self.more_trunks())  # as they are when it is our turn
             self._check_trunks(trunks)
+            self._note_trunks(trunks)
             changes = compare(self.registry.trunks.settings, trunks)
             if not changes and trunks == self.registry.trunks.settings:
                 return changes
@@ -727,6 +750,12 @@ class Node:
             names = {kind: sorted(getattr(changes, kind)) for kind in ("added", "changed", "removed")}
             log.info("trunks are others now", extra=names)
             return changes
+
+    def _note_trunks(self, trunks: Sequence[TrunkSettings]) -> None:
+        """For the main after us, which may find none left."""
+        with suppress(OSError):  # the mark matters only where the last trunk goes
+            if trunks:
+                (self.state / HAD_TRUNKS).touch()
 
     async def _end_applying(self) -> None:
         for work in self._applying:

@@ -1,5 +1,6 @@
-"""Trunks of the configuration and of the API on one node: composed, and followed, whatever fails halfway."""
+"""A node without its planes: trunks of the configuration and of the API together, and a start without a database."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +9,14 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from sipagent.app import Node
+from sipagent import app
+from sipagent.app import HAD_TRUNKS, Node
 from sipagent.config import Config
+from sipagent.core.errors import SetupError
 from sipagent.sip.settings import TrunkSettings
 from sipagent.sip.trunk_changes import TrunkChanges
 from sipagent.sip.trunks import Trunks
+from sipagent.store.records import RecordUnavailable
 
 OURS, MADE, LATER = (TrunkSettings(name=name, peers=["192.0.2.7"]) for name in ("ours", "made", "later"))
 
@@ -75,3 +79,25 @@ async def test_a_trunk_that_is_made_while_dialplans_are_prepared_stays(
     await node.reload(msgspec.structs.replace(Config(), trunks=[OURS]))
     assert followed.registered == [["made", "later"], ["ours", "made", "later"]]
     assert [trunk.name for trunk in node.registry.trunks.settings] == ["ours", "made", "later"]
+
+
+async def test_that_there_were_trunks_outlives_the_last_one_and_main(node: Node, tmp_path: Path) -> None:
+    node.more_trunks = lambda: [MADE]
+    await node.apply_trunks()
+    node.more_trunks = tuple
+    await node.apply_trunks()
+    assert not node.registry.trunks.settings and (tmp_path / HAD_TRUNKS).exists()
+
+
+async def test_calls_that_wait_do_so_for_no_database(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "STORE_WAIT_S", 0.01)
+
+    async def fails(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(SetupError):
+        await node._of_the_database(fails(SetupError("away")))
+    node._calls_wait = True
+    await node._of_the_database(fails(SetupError("away")))
+    await node._of_the_database(fails(RecordUnavailable("away")))
+    await node._of_the_database(asyncio.sleep(3600))

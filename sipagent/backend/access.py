@@ -36,9 +36,9 @@ class LiveAccess:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Reads the keys; raises RecordUnavailable. Then looks again and again."""
-        await self._look()
+        """Reads the keys, and looks again and again, also after it has raised RecordUnavailable."""
         self._watching = asyncio.create_task(self._watch(), name="access")
+        await self._look()
 
     async def close(self) -> None:
         """What waits to be written is, if that takes no longer than 2 s."""

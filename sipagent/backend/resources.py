@@ -62,9 +62,9 @@ class LiveResources:
         directory.take(joined(fixed, MadeResources()))
 
     async def start(self) -> None:
-        """Reads them; raises RecordUnavailable. Then looks again and again."""
-        await self.inventory()
+        """Reads them, and looks again and again, also after it has raised RecordUnavailable."""
         self._watching = asyncio.create_task(self._watch(), name="resources")
+        await self.inventory()
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -91,7 +91,7 @@ class LiveResources:
                 self._version, self._whole_at = version, now
                 if changed != self._directory.inventory:
                     self._directory.take(changed)
-                    self._follow()
+                    self.follow()
             return self._directory.inventory
 
     async def write(self, *steps: Step) -> int:
@@ -131,7 +131,8 @@ class LiveResources:
         known = self._directory.inventory.trunks.get(trunk_id)
         return known.name if known is not None else ""
 
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """The trunks as they are now become the node's."""
         if self.follow_trunks is None:
             return
         follow, before = self.follow_trunks, self._following

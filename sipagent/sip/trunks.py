@@ -92,7 +92,8 @@ class Trunks:
     'pbx'
     """
 
-    def __init__(self, settings: Sequence[TrunkSettings]) -> None:
+    def __init__(self, settings: Sequence[TrunkSettings], *, closed: bool = False) -> None:
+        """``closed``: there have been trunks, in the same node, before another main took over."""
         self.settings: Sequence[TrunkSettings] = ()
         self.health: dict[str, TrunkHealth] = {}
         self._by_name: dict[str, TrunkSettings] = {}
@@ -101,7 +102,7 @@ class Trunks:
         self._addresses: dict[str, list[str]] = {}  # trunks by the addresses behind their host names
         self._authenticator = Authenticator()
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()  # address: since when, how many
-        self._open = True  # to everybody: there has never been a trunk
+        self._open = not closed  # to everybody: there has never been a trunk
         self.apply(settings)
 
     def apply(self, settings: Sequence[TrunkSettings]) -> None:

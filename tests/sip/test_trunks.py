@@ -163,6 +163,7 @@ def test_without_its_last_trunk_a_node_is_not_open_to_everybody() -> None:
     trunks.apply([TrunkSettings(name="pbx", peers=["192.0.2.7"])])
     trunks.apply([])
     assert trunks.identify(rings(), 0.0) == Refusal(403, "address is no trunk's")
+    assert isinstance(Trunks([], closed=True).identify(rings(), 0.0), Refusal)
 
 
 @pytest.mark.parametrize(

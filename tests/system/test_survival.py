@@ -142,6 +142,26 @@ async def _who_is_not_answered_is_told(node: Node) -> None:
     assert node.record(talking).turns[-1].heard_text == "Bye."
 
 
+async def test_calls_outlive_a_main_that_finds_no_database() -> None:
+    async with Node() as node:
+        database, away = node.folder / "sipagent.db", node.folder / "away"
+        calling = Sipp("uac-inbound-answered.xml", target=node.target, service="desk", duration_ms=14_000, timeout_s=60)
+        async with calling as caller:
+            await active(node, 1)
+            await asyncio.sleep(1.0)  # until all is on disk
+            (call,) = node.calls()
+            database.rename(away)  # its writer has it open; another main does not find it
+            database.mkdir()
+            await another_main(node, await kill_main(node))
+            await active(node, 1)
+            database.rmdir()
+            away.rename(database)
+            (await caller.wait()).check()
+        await node.ended(1)
+        resumed(node.record(call.id))
+        assert "the database does not answer: calls go on" in node.log.read_text()
+
+
 async def test_what_operators_want_outlives_the_main_process() -> None:
     """A call on hold, and two that are joined, with somebody who listens in. A node of its own: after three deaths in
     a minute all calls are ended."""
