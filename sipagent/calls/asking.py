@@ -41,6 +41,8 @@ def gather(call: "Call", question: Question) -> "tuple[GatherId, asyncio.Future[
 
     async def work() -> None:
         found = ("nothing", "", "", "ended")
+        call.asking.append(gather_id)
+        call.progressed()
         try:
             found = await _ask(call, question)
         finally:
@@ -54,6 +56,7 @@ def gather(call: "Call", question: Question) -> "tuple[GatherId, asyncio.Future[
                 text=text,
                 reason=reason,
             )
+            call.asking.remove(gather_id)
             call.services.events.emit(told)
             if not answer.done():
                 answer.set_result(told)

@@ -31,11 +31,11 @@ from sipagent.conversation.speaker import Utterance
 from sipagent.core import clock, errors
 from sipagent.core.errors import NotNow, SipagentError
 from sipagent.core.events import CallEnded, Problem, RouteChosen, TurnEnded
-from sipagent.core.ids import CallId, RecordingId, new_turn_id
+from sipagent.core.ids import CallId, GatherId, RecordingId, new_turn_id
 from sipagent.core.states import Direction
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
-from sipagent.dialplan.model import AgentStep, Step
+from sipagent.dialplan.model import AgentStep, Step, StreamStep
 
 GRACE_S = 15.0  # for everything that is slow and no mistake
 
@@ -86,6 +86,8 @@ class Call:
         self.met: Call | None = None  # whose caller the caller talks with
         self.leaving: Leg | None = None  # its peer has sent us elsewhere, and may hang up before we are there
         self.recording: Recording | None = None  # under way
+        self.listening: list[StreamStep] = []  # streams beside the steps, under way
+        self.asking: list[GatherId] = []  # questions of an operator that have no answer yet
         self.room = Room(leg)
         self.leg = leg  # the one it speaks on
         self.adopt(leg, main=True)

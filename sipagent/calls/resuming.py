@@ -6,7 +6,8 @@ goes on with the step that was under way:
 agent               with everything said so far; a turn under way is lost, and recorded as such
 joined with another they have talked on all the time; so have guests, and the callers of two calls that were joined
 on hold             it stays, with its music from the beginning
-say, play, hold, dial, ring, webhook, wait   the step begins again
+say, play, hold, dial, ring, webhook, wait, stream   the step begins again
+streams beside the steps    begin again
 press, transfer     is not done twice: the next step follows
 
 Legs that were neither the caller's nor in the room with them are hung up. What cannot be taken up is ended in order,
@@ -15,21 +16,35 @@ with NODE_CRASHED and the reason.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sipagent.calls import bridging, holding, orders
 from sipagent.calls.bridging import Part
 from sipagent.calls.holding import Held
 from sipagent.calls.leg import Leg
-from sipagent.calls.saved import SavedCall, events_of, steps_of
+from sipagent.calls.saved import SavedCall, readable, steps_of
+from sipagent.calls.streams.step import listening
 from sipagent.core import clock
-from sipagent.core.events import CallEnded, CallResumed, Event, LegEnded, MediaFigures, RecordingEnded
-from sipagent.core.ids import CallId, LegId, RecordingId
+from sipagent.core.events import (
+    CallEnded,
+    CallResumed,
+    Event,
+    Gathered,
+    LegEnded,
+    MediaFigures,
+    PlaybackEnded,
+    PlaybackStarted,
+    RecordingEnded,
+    StreamEnded,
+    StreamFigures,
+    StreamStarted,
+)
+from sipagent.core.ids import CallId, GatherId, LegId, RecordingId
 from sipagent.core.states import LegState
 from sipagent.core.termination import Cause, Disposition, EndedBy, Termination
 from sipagent.dialplan.matching import Match
-from sipagent.dialplan.model import AgentStep, Dialplan, DialStep, PressStep, Step, TransferStep
+from sipagent.dialplan.model import AgentStep, Dialplan, DialStep, PressStep, Step, StreamStep, TransferStep
 from sipagent.media.client import MediaPort
 from sipagent.sip import protocol as sip
 
@@ -39,6 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAIN_DIED = "the main process died"
 END_EXPECTED_S = 1.0  # of a leg that no lane has any more: how it ended is told again
 
 
@@ -56,11 +72,13 @@ def take_up(
     standing = registry.services.lane.standing
     rebuilt: dict[str, tuple[Call, SavedCall]] = {}
     for saved in left:
-        for event in events_of(saved):
+        for event in readable(saved.events):
             replay(event)
         if saved.ended:
             registry.forget(CallId(saved.id))
             continue
+        for event in _cut_off(saved):
+            registry.services.events.emit(event)
         try:
             call = _rebuilt(registry, saved, standing)
         except Exception:  # one call's file must not cost the others
@@ -83,6 +101,24 @@ def take_up(
     for handle in standing.keys() - known:
         registry.services.lane.send(sip.Hangup(call=handle))
     return going_on
+
+
+def _cut_off(saved: SavedCall) -> Iterator[Event]:
+    """The ends of what went with the earlier main."""
+    at, call_id = clock.now(), CallId(saved.id)
+    for began in readable(saved.under_way):
+        if isinstance(began, StreamStarted):
+            lost = StreamFigures()  # nobody has counted to the end
+            yield StreamEnded(
+                at=at, call_id=call_id, stream_id=began.stream_id, failed=True, reason=MAIN_DIED, figures=lost
+            )
+        elif isinstance(began, PlaybackStarted):
+            yield PlaybackEnded(
+                at=at, call_id=call_id, leg_id=began.leg_id, playback_id=began.playback_id, reason=MAIN_DIED
+            )
+    for asked in saved.asking:
+        gather_id = GatherId(asked)
+        yield Gathered(at=at, call_id=call_id, gather_id=gather_id, by="nothing", digits="", text="", reason="ended")
 
 
 def _rebuilt(registry: "CallRegistry", saved: SavedCall, standing: dict[int, sip.Standing]) -> "Call | None":
@@ -192,6 +228,9 @@ def _go_on(
     for guest in guests:
         call.room.admit(guest, Part(saved.guests[guest.id]))
         call.beside(orders.stays(call, guest), "bring-in")
+    for heard in steps_of(saved.listening):
+        if isinstance(heard, StreamStep):
+            call.beside(listening(call, heard), "stream")
     call.go_on_with(_first(call, other, step, saved.held, meeting))
     now = clock.now()
     registry.services.events.emit(

@@ -134,6 +134,9 @@ class SavedCall(msgspec.Struct, kw_only=True):
     met: str  # the call whose caller they talk with, "" for none
     guests: dict[str, str]  # legs of those who were brought in, and the part of each
     held: str | None  # by an operator, with this music
+    listening: list[SavedStep] = []  # streams beside the steps
+    asking: list[str] = []  # questions of an operator that have no answer yet
+    under_way: list[SavedEvent] = []  # beginnings of streams and playbacks that have no end yet
     ended: bool
     events: list[SavedEvent]  # the last ones, which may not have reached the record
     voice_app: str = ""
@@ -191,10 +194,10 @@ def boot() -> str:
         return ""
 
 
-def events_of(saved: SavedCall) -> list[Event]:
+def readable(events: Sequence[SavedEvent]) -> list[Event]:
     """Without those that this version cannot read: one of them must not keep a node from starting."""
     found: list[Event] = []
-    for each in saved.events:
+    for each in events:
         try:
             found.append(each.event())
         except (KeyError, msgspec.DecodeError) as error:

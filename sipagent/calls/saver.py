@@ -29,7 +29,11 @@ from sipagent.core.events import (
     Event,
     LegCreated,
     PartialTranscript,
+    PlaybackEnded,
+    PlaybackStarted,
     SipMessages,
+    StreamEnded,
+    StreamStarted,
     ToolCalled,
     ToolReturned,
     TurnEnded,
@@ -47,6 +51,7 @@ AGAIN_S = 0.25  # between two writings of one call
 FIRST_EVENTS = 8  # of each call: without them the record has nothing that the others belong to
 LAST_EVENTS = 32
 MOST_LEGS = 64  # the last ones, of which it is known which webhooks they are in
+MOST_UNDER_WAY = 32  # streams and playbacks
 LAST_NS = 3_000_000_000  # the record is 0.2 s behind, as a rule
 KEPT_AFTER_END_S = 1.0  # by then the record has the call's end
 MOST_TEXT = 64  # entries of the history
@@ -67,6 +72,7 @@ class _Notes:
         self.callbacks: list[tuple[int, SavedEvent]] = []
         self.legs: deque[tuple[int, SavedEvent]] = deque(maxlen=MOST_LEGS)
         self.seen = 0  # events
+        self.under_way: dict[str, SavedEvent] = {}  # beginnings of streams and playbacks without an end, by id
         self.steps: list[SavedStep] | None = None
         self.saved_at = 0.0
         self.turn: SavedTurn | None = None
@@ -87,6 +93,11 @@ class _Notes:
             self.legs.append((self.seen, kept))
         else:
             self.last.append((self.seen, event.at.mono, kept))
+
+    def began(self, what: str, event: Event) -> None:
+        self.under_way[what] = SavedEvent.of(event)
+        if len(self.under_way) > MOST_UNDER_WAY:
+            del self.under_way[next(iter(self.under_way))]
 
     def called(self, event: ToolCalled) -> None:
         self.tools[event.tool_call_id] = SavedTool(name=event.name)
@@ -160,6 +171,14 @@ class Saver:
                 notes.called(event)
             case ToolReturned():
                 notes.returned(event)
+            case StreamStarted():
+                notes.began(event.stream_id, event)
+            case PlaybackStarted():
+                notes.began(event.playback_id, event)
+            case StreamEnded():
+                notes.under_way.pop(event.stream_id, None)
+            case PlaybackEnded():
+                notes.under_way.pop(event.playback_id, None)
             case CallEnded():
                 notes.ended = True
                 self.forget(event.call_id)
@@ -250,6 +269,9 @@ class Saver:
             guests={guest.id: part.value for guest, part in call.room.guests.items()},
             held=call.held.music if call.held is not None else None,
             recording=call.recording.saved if call.recording is not None and not call.recording.ended else None,
+            listening=[SavedStep.of(step) for step in call.listening],
+            asking=list(call.asking),
+            under_way=list(notes.under_way.values()),
             ended=notes.ended,
             events=notes.events(clock.mono_ns()),
         )

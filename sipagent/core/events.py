@@ -375,7 +375,7 @@ class PlaybackStarted(LegEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaybackEnded(LegEvent):
     playback_id: PlaybackId
-    reason: str  # "played", "key", "ended" (the call, or other orders), or a sentence about why it failed
+    reason: str  # "played", "key", "ended" (the call, or other orders), or a sentence about why it broke off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

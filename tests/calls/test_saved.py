@@ -13,7 +13,16 @@ from sipagent.calls.registry import CallRegistry
 from sipagent.calls.saved import SavedCall, SavedEvent, SavedLeg, SavedStep, SavedTalk, SavedTurn
 from sipagent.calls.saver import Saver
 from sipagent.core import clock
-from sipagent.core.events import AgentSpeaking, Event
+from sipagent.core.events import (
+    AgentSpeaking,
+    CallEnded,
+    Event,
+    Gathered,
+    PlaybackEnded,
+    PlaybackStarted,
+    StreamEnded,
+    StreamStarted,
+)
 from sipagent.core.ids import CallId, new_call_id, new_leg_id
 from sipagent.core.states import Direction, LegState
 from sipagent.dialplan.model import AgentStep, DialStep, SayStep
@@ -197,6 +206,32 @@ async def test_a_call_that_cannot_be_taken_up_keeps_no_port(changed: dict[str, A
     assert registry.closed == registry.claimed
     assert [type(event).__name__ for event in registry.events] == ["LegEnded", "CallEnded"]
     assert registry.sent == [Hangup(call=7)]
+
+
+async def test_what_went_with_the_main_process_gets_its_end(tmp_path: Path):
+    """Streams, playbacks and questions that were under way; those that were over have had theirs."""
+    story = Story()
+    began = [event for event in story.other_facts(2) if isinstance(event, StreamStarted | PlaybackStarted)]
+    over = [event for event in story.other_facts(3) if isinstance(event, StreamEnded | PlaybackEnded)]
+    notes = Saver(tmp_path)
+    for event in (*story.arrives(), *began):
+        notes.emit(event)
+    under_way = list(notes._notes[story.call_id].under_way.values())
+    for event in over:
+        notes.emit(event)
+    assert not notes._notes[story.call_id].under_way
+    await notes.close()
+
+    registry, one = Left(), call(legs=[], events=[], under_way=under_way, asking=["gather_1"])
+    told: list[Event] = []
+    resuming.take_up(cast(CallRegistry, registry), [one], 0, told.append)
+    ends = [event for event in registry.events if isinstance(event, StreamEnded | PlaybackEnded | Gathered)]
+    stream, playback, gathered = ends
+    assert isinstance(stream, StreamEnded) and isinstance(playback, PlaybackEnded) and isinstance(gathered, Gathered)
+    assert (stream.stream_id, stream.failed, stream.reason) == ("strm_1", True, resuming.MAIN_DIED)
+    assert (playback.playback_id, playback.reason) == ("play_1", resuming.MAIN_DIED)
+    assert (gathered.gather_id, gathered.by, gathered.reason) == ("gather_1", "nothing", "ended")
+    assert isinstance(registry.events[-1], CallEnded)
 
 
 def test_a_step_of_another_version_is_refused():

@@ -119,6 +119,8 @@ async def test_what_a_tool_did_in_the_lost_turn_is_known(tmp_path: Path, answers
         turns=1,
         variables={},
         flows_asked=0,
+        listening=[],
+        asking=[],
         talk=SimpleNamespace(agent=agent, history=history),
         room=SimpleNamespace(other=None, guests={}),
         met=None,

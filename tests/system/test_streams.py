@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from sipagent.app import local_key
+from sipagent.calls import saved
 from sipagent.media import g711
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
 from sipagent.speech.settings import SpeechSettings
@@ -22,6 +23,7 @@ from sipagent.store.records import FullCall
 from tests.peers.ports import free_block
 from tests.peers.stream_apps import AudioSocketApp, TelerApp, TwilioBot, audiosocket_app, teler_app, twilio_bot
 from tests.system.node import Node
+from tests.system.test_survival import kill_main
 from tests.system.wire import Capture
 
 pytestmark = [
@@ -283,6 +285,29 @@ async def test_who_only_listens_hears_both_sides_while_the_steps_go_on(world: Wo
     assert bot.of("start")[0]["start"]["tracks"] == ["inbound", "outbound"]
     events = [event.data for event in (await world.record()).events if event.type == "StreamEnded"]
     assert sorted(event["figures"]["received_ms"] for event in events) == [0, 1000]
+
+
+async def test_streams_begin_again_when_the_main_process_has_died(world: World) -> None:
+    bot, app, node = world.twilio, world.teler, world.node
+
+    def starts() -> int:
+        return sum(message["type"] == "start" for message in app.messages)
+
+    def on_disk() -> bool:
+        return any(len(one.under_way) == 2 and one.listening for one in saved.read_all(node.folder / "calls"))
+
+    async with world.call("listen") as call:
+        await until(lambda: bot.of("media") and starts() == 1 and on_disk())
+        main = await kill_main(node)
+        await until(lambda: len(bot.of("start")) == 2 and starts() == 2, 30)
+        assert (await node.pids())["main"] != main
+        await heard_exactly(call, 400, lambda said: said in bot.heard("inbound"))
+        await until(on_disk)
+    record = await world.record()
+    begun = [event.data["stream_id"] for event in record.events if event.type == "StreamStarted"]
+    over = {event.data["stream_id"]: event.data["reason"] for event in record.events if event.type == "StreamEnded"}
+    assert len(begun) == len(set(begun)) == 4 and set(over) == set(begun)
+    assert sum(reason == "the main process died" for reason in over.values()) == 2
 
 
 def spoken(pcm: Any, **more: object) -> dict[str, Any]:

@@ -46,12 +46,19 @@ async def stream(call: "Call", step: StreamStep) -> StreamOutcome:
         return await _streamed(call, step)
     if len(call.leg.port.taps) >= MAX_LISTENERS:
         return _refused(call, f"{MAX_LISTENERS} applications listen to this call already")
-    call.beside(_listening(call, step), "stream")
+    call.beside(listening(call, step), "stream")
     return StreamOutcome()
 
 
-async def _listening(call: "Call", step: StreamStep) -> None:
-    await _streamed(call, step)
+async def listening(call: "Call", step: StreamStep) -> None:
+    """Beside the steps, until the application is through or lost, or the call ends."""
+    call.listening.append(step)
+    call.progressed()
+    try:
+        await _streamed(call, step)
+    finally:
+        call.listening.remove(step)
+        call.progressed()
 
 
 async def _streamed(call: "Call", step: StreamStep) -> StreamOutcome:
