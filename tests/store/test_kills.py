@@ -24,7 +24,8 @@ async def test_what_a_killed_process_told_is_in_the_record_once_and_in_order(url
     done = subprocess.run(command, capture_output=True, text=True, timeout=360, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
-    assert len(counts) == ROUNDS and min(counts) >= 1 and sum(counts) > 10 * ROUNDS
+    # On a busy machine a process may die before it has told anything.
+    assert len(counts) == ROUNDS and counts.count(0) < ROUNDS // 10 and sum(counts) > 10 * ROUNDS
 
     after = Recorder(url, folder=folder)
     after.start()
@@ -40,4 +41,4 @@ async def test_what_a_killed_process_told_is_in_the_record_once_and_in_order(url
     for each, told in enumerate(counts):
         # nothing lost; the kill may have fallen between the journal and the counter
         assert told <= by_round[each] <= told + 1, each
-        assert recorded.count(each * ROUND) == 1
+        assert recorded.count(each * ROUND) == 1 or not told
