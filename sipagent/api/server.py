@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 MAX_BODY = 1 << 20
 MAX_PATH = 256  # characters of it in an audit row
 # At close, requests under way get this long; a client that reads nothing gets no longer.
+MAX_LINE = 65_536  # bytes: parameters that are lawful take more than aiohttp's 8 KiB once they are percent-encoded
 SHUTDOWN_S = 2.0
 
 
@@ -95,7 +96,11 @@ class ApiServer:
         tls = tls_context(self._settings)
         # no access log: URLs of lists hold numbers
         self._runner = web.AppRunner(
-            self.application(), access_log=None, shutdown_timeout=SHUTDOWN_S, logger=_connection_log
+            self.application(),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            logger=_connection_log,
+            max_line_size=MAX_LINE,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port, ssl_context=tls)

@@ -121,6 +121,12 @@ async def test_odd_but_lawful_values_find_nothing_and_harm_nothing(http: Http, q
     assert (answer.status, answer.body["data"]) == (200, [])
 
 
+async def test_the_longest_lawful_parameters_are_read(http: Http) -> None:
+    longest = "%F0%9F%99%82" * 512
+    answer = await http.get(f"{CALLS}?from_number={longest}&to_number={longest}")
+    assert (answer.status, answer.body["data"]) == (200, [])
+
+
 @pytest.mark.parametrize("call_id", ["%00", "%F0%9F%99%82", "..%2f..", "a" * 5000, "call_'%3B--"])
 async def test_odd_ids_are_404(http: Http, call_id: str) -> None:
     assert (await http.get(f"{CALLS}/{call_id}")).status == 404
@@ -133,7 +139,7 @@ async def test_odd_ids_are_404(http: Http, call_id: str) -> None:
         b"\x16\x03\x01\x02\x00\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nbad header +49301234567\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\nzz",
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
 )
 async def test_what_is_no_http_is_refused_and_not_logged(
