@@ -93,6 +93,10 @@ async def ask(url: str, key: str, per_second: float, seconds: float) -> dict[str
         async with http.get("/api/v1/live-calls") as answer:
             ids = [call["id"] for call in (await answer.json())["data"]]
         assert ids, "no call is up"
+        legs: dict[str, str] = {}
+        for call_id in ids:
+            async with http.get(f"/api/v1/voice/calls/{call_id}/legs") as answer:
+                legs[call_id] = (await answer.json())["data"][0]["id"]
         some, room = cycle(ids), asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> None:
@@ -101,7 +105,10 @@ async def ask(url: str, key: str, per_second: float, seconds: float) -> dict[str
                 began = time.perf_counter()
                 match number % 10:
                     case 0:
-                        request = http.post(f"/api/v1/voice/calls/{call_id}/mute", json={"mute": number % 20 == 0})
+                        request = http.post(
+                            f"/api/v1/voice/calls/{call_id}/mute",
+                            json={"leg_id": legs[call_id], "on": number % 20 == 0},
+                        )
                     case 1 | 2 | 3:
                         request = http.get("/api/v1/voice/calls?limit=20")
                     case 4 | 5 | 6:
@@ -148,12 +155,13 @@ async def asked(node: LoadNode, per_second: float, seconds: float) -> dict[str, 
 
 async def window(node: LoadNode, seconds: float, per_second: float) -> Result:
     processes = await node.processes()
-    before = cpu(processes)
+    before, began = cpu(processes), time.perf_counter()
     ports = (node.media_port, node.media_port + node.media_ports - 1)
     capture = asyncio.create_task(captured(node.folder, ports, seconds))
     told = await asked(node, per_second, seconds) if per_second else {"load": 0}
     file = await capture
     used = {name: value - before[name] for name, value in cpu(processes).items()}
+    took = time.perf_counter() - began
     off, streams = deviations(file)
     return told | {
         "streams": streams,
@@ -162,8 +170,8 @@ async def window(node: LoadNode, seconds: float, per_second: float) -> Result:
         "p999_ms": float(np.percentile(off, 99.9)),
         "max_ms": float(off.max()),
         "late": float((off > 5).mean()),
-        "cpu_main": 100 * used["main"] / seconds,
-        "cpu_media": 100 * used["media"] / seconds,
+        "cpu_main": 100 * used["main"] / took,
+        "cpu_media": 100 * used["media"] / took,
     }
 
 
