@@ -2,13 +2,10 @@
 
 import asyncio
 import fcntl
-import hashlib
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ import msgspec
 import numpy as np
 
 from sipagent.api.backend import Backend
-from sipagent.api.keys import hash_key, new_key
 from sipagent.api.server import ApiServer
 from sipagent.backend.access import LiveAccess
 from sipagent.backend.calls import LiveCalls
@@ -31,6 +27,7 @@ from sipagent.backend.reports import LiveReports
 from sipagent.backend.resources import LiveResources
 from sipagent.backend.steering import LiveSteering
 from sipagent.backend.webhooks import Webhooks
+from sipagent.brains import Brains
 from sipagent.calls import resuming, saved
 from sipagent.calls.directory import Directory
 from sipagent.calls.hooks import Hooks
@@ -45,72 +42,50 @@ from sipagent.calls.streams.connection import Connector
 from sipagent.calls.transfer import REASONS
 from sipagent.config import Config
 from sipagent.conversation import chunking
-from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
-from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.audio import collect
-from sipagent.conversation.interfaces import Agent, CallControl, Recogniser, Tts
-from sipagent.conversation.knowledge.index import Knowledge
+from sipagent.conversation.interfaces import Tts
 from sipagent.conversation.languages import codes, language
 from sipagent.conversation.phrases import NARROW, WIDE, PhraseCache
-from sipagent.conversation.providers.catalogue import Catalogue, own_choice
-from sipagent.conversation.providers.fallback import Choice, FallbackTts
+from sipagent.conversation.providers.catalogue import Catalogue
 from sipagent.conversation.providers.ledger import Ledger
 from sipagent.conversation.providers.local import LocalRecogniser
-from sipagent.conversation.providers.openai_chat import OpenAiChat
-from sipagent.conversation.providers.settings import Role
-from sipagent.conversation.tools.making import ToolMaker
-from sipagent.conversation.tools.settings import ToolSettings
-from sipagent.core import clock, doors
+from sipagent.core import clock
 from sipagent.core.errors import ConfigError, ProviderError, SetupError, SipagentError, where
 from sipagent.core.events import (
     Event,
     EventHub,
-    IntentFulfilled,
-    PartialTranscript,
     ProcessEnded,
-    SipMessages,
     WebhookDue,
-    as_fields,
-    private_fields,
 )
-from sipagent.core.ids import CallId
-from sipagent.core.ipc import frame
-from sipagent.core.kept import kept
-from sipagent.core.program import fingerprint
 from sipagent.core.resources import shipped_folder
-from sipagent.dialplan import tools
 from sipagent.dialplan.loader import load_folder
 from sipagent.dialplan.model import (
     AgentSpec,
-    ChatSpec,
     Dialplan,
-    KnowledgeSpec,
     fixed_texts,
     may_transfer,
     said_texts,
     urgent_texts,
 )
-from sipagent.media import protocol as media_protocol
+from sipagent.logs import log_event
 from sipagent.media.pool import MediaPool
 from sipagent.media.stand_in import MUSIC
-from sipagent.sip import protocol as lane_protocol
-from sipagent.sip import zygote
+from sipagent.predecessor import Death, part_with_another
 from sipagent.sip.edge import tls_of
 from sipagent.sip.lanes import LanePool
 from sipagent.sip.locate import DnsResolver, Locator
 from sipagent.sip.names import HostsFile, name_servers
 from sipagent.sip.nat import Nat
-from sipagent.sip.protocol import LANE_DOOR, AnyFact, LaneReady, OptionsResult, RegistrationResult
+from sipagent.sip.protocol import AnyFact, LaneReady, OptionsResult, RegistrationResult
 from sipagent.sip.registrar import Registrar
 from sipagent.sip.settings import TrunkSettings
 from sipagent.sip.tls_check import CertificateCheck
 from sipagent.sip.trunk_changes import TrunkChanges, check_room, check_trunks, compare
 from sipagent.sip.trunk_watch import TrunkWatch
 from sipagent.sip.trunks import Trunks
-from sipagent.speech import protocol as speech_protocol
 from sipagent.speech.client import SpeechClient
-from sipagent.speech.protocol import SPEECH_DOOR
 from sipagent.speech.vad import make_vad
+from sipagent.state_folder import database_url, hook_key, journal_folder, local_key, recordings_folder
 from sipagent.store import engine as store_engine
 from sipagent.store.queries import StoreReads
 from sipagent.store.recorder import Recorder
@@ -123,243 +98,16 @@ from sipagent.store.sealing import Seal, seal_of
 from sipagent.store.writing import StoreWrites
 from sipagent.web.client import WebClient
 from sipagent.web.guard import Guard
-from sipagent.web.signing import key_of, new_secret
+from sipagent.web.signing import key_of
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0  # after dialplans could not be prepared; doubled up to RETRY_MOST_S
 RETRY_MOST_S = 60.0
-PROGRAM = "program"  # the file that tells whose processes are behind the doors of the folder `run`
 HAD_TRUNKS = "had-trunks"  # a mark in the state folder: callers from anywhere are refused, whoever is main
-PARTING_S, LOOK_S = 5.0, 0.05
 STORE_WAIT_S = 1.5  # for each thing that a start wants of the database while calls wait
 
 MANNERS = {code: language(code).manners for code in codes()}
-
-
-def database_url(config: Config, state: Path) -> str:
-    return config.store.url or store_engine.default_url(state)
-
-
-def journal_folder(state: Path) -> Path:
-    return state / "journal"
-
-
-def recordings_folder(config: Config, state: Path) -> Path:
-    return Path(config.recordings.folder) if config.recordings.folder else state / "recordings"
-
-
-def local_key(state: Path) -> tuple[str, str]:
-    """The API key of a node for which none is configured, and its hash: made once, kept in the state folder for the
-    commands of the same user."""
-    plain = kept(state / "api.key", lambda: new_key()[0])
-    return plain, hash_key(plain)
-
-
-def hook_key(secret: str, state: Path) -> bytes:
-    """What signs webhooks, and what is asked of flow URLs. Without a secret one is made once, and kept in the state
-    folder. Raises ConfigError."""
-    if not secret:
-        secret = kept(state / "webhook.key", new_secret)
-    try:
-        return key_of(secret)
-    except ValueError as error:
-        raise ConfigError(f"[web] secret: {error}") from error
-
-
-def dismiss(state: Path) -> None:
-    """Tells the processes that a dead main has left that no other comes: they end their calls in order, and leave."""
-    run = state / "run"
-    stream, packets = socket.SOCK_STREAM, socket.SOCK_SEQPACKET
-    for prefix, kind, goodbye in (
-        (LANE_DOOR, stream, frame(lane_protocol.encoder.encode(lane_protocol.Stop()))),
-        ("media-", stream, frame(media_protocol.encoder.encode(media_protocol.Stop()))),
-        (SPEECH_DOOR, stream, frame(speech_protocol.encoder.encode(speech_protocol.Cancel(id=speech_protocol.LEAVE)))),
-        (zygote.DOOR, packets, zygote.LEAVE),
-    ):
-        for name in doors.names(run, prefix):
-            met = doors.knock(run, name, kind)
-            if met is not None:
-                with met[0], suppress(OSError):
-                    met[0].send(goodbye)
-
-
-async def part_with_another(state: Path) -> bool:
-    """Whether processes are left of a main of another program than this one: what they say, or have in memory, may mean
-    something else by now. They are told to end their calls in order, and are gone when this returns."""
-    run, mark = state / "run", state / PROGRAM
-    known = mark.read_text("utf-8") if mark.exists() else ""
-    others = doors.names(run, "")
-    another = bool(others) and known != fingerprint()
-    if another:
-        log.warning("what another version of this program has left is ended", extra={"processes": len(others)})
-        await asyncio.to_thread(dismiss, state)
-        looks = int(PARTING_S / LOOK_S)
-        for _ in range(looks):
-            if not any((run / name).exists() for name in others):
-                break
-            await asyncio.sleep(LOOK_S)
-        for name in others:
-            doors.take_away(run, name)
-    mark.write_text(fingerprint(), "utf-8")
-    return another
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How an earlier main of this node ended."""
-
-    pid: int
-    reason: str
-    at: int  # ns, monotonic
-    often: bool = False  # it was not the first in a short while: one of the calls may be the reason
-
-
-class Brains:
-    """Makes an agent for each call; what agents of one kind share is made once."""
-
-    def __init__(
-        self,
-        speech: SpeechClient,
-        http: aiohttp.ClientSession,
-        catalogue: Catalogue,
-        settings: ToolSettings,
-        state: Path,
-    ) -> None:
-        self._speech = speech
-        self._http = http
-        self._catalogue = catalogue
-        self._own: dict[str, tuple[ChatSpec, Choice]] = {}  # language models that stand in dialplans
-        self._rounds = settings.rounds
-        self._tool_maker = ToolMaker(settings, os.environ)
-        self._plans: dict[str, tuple[AgentSpec, ChatPlan]] = {}
-        self._state = state
-        self._knowledge: dict[str, Knowledge] = {}  # by agent
-        self._unread: dict[tuple[str, KnowledgeSpec], Knowledge] = {}  # what calls have that came before the reading
-        self._matchers: dict[str, tuple[AgentSpec, IntentMatcher]] = {}
-
-    async def make(self, name: str, spec: AgentSpec, control: CallControl, ledger: Ledger) -> Agent:
-        """An agent of this name for one call. Raises ProviderError or ConfigError."""
-        if spec.chat is not None:
-            model = self._catalogue.llm(spec.llm, ledger, self._own_model(name, spec.chat))
-            return ChatAgent(model, await self._plan(name, spec, spec.chat, away=set()), control)
-        manners = IntentManners(
-            unknown=spec.unknown,
-            unknown_limit=spec.unknown_limit,
-            give_up=spec.give_up,
-            language=spec.language,
-            start=spec.start,
-        )
-
-        def fulfilled(intent: str, values: dict[str, str]) -> None:
-            control.events.emit(
-                IntentFulfilled(at=clock.now(), call_id=CallId(control.facts.call_id), intent=intent, values=values)
-            )
-
-        knowledge = self._known(name, spec)
-        return IntentAgent(await self._matcher(name, spec), spec.intents, manners, fulfilled, knowledge=knowledge)
-
-    async def prepare(self, dialplans: Sequence[Dialplan]) -> None:
-        """Does the work of the first call beforehand, for all the dialplans there are: what others had is let go, such
-        as their servers of tools once no call has them. Raises and changes nothing."""
-        before = dict(self._plans), dict(self._knowledge)
-        try:
-            for dialplan in dialplans:
-                await self._prepare(dialplan)
-        except BaseException:
-            self._plans, self._knowledge = before
-            raise
-        there = {f"{dialplan.name}/{agent}" for dialplan in dialplans for agent in dialplan.agents}
-        kept: tuple[dict[str, Any], ...] = (self._plans, self._knowledge, self._matchers, self._own)
-        for agents in kept:
-            for gone in agents.keys() - there:
-                del agents[gone]
-
-    async def _prepare(self, dialplan: Dialplan) -> None:
-        self._catalogue.check(f"dialplan {dialplan.name}", "tts", dialplan.tts)
-        for name, spec in dialplan.agents.items():
-            named: dict[Role, tuple[str, ...]] = {"stt": spec.stt, "llm": spec.llm, "tts": spec.tts}
-            for role, names in named.items():
-                self._catalogue.check(f"agent {name} of dialplan {dialplan.name}", role, names)
-            if spec.knowledge is not None:
-                await self._read(f"{dialplan.name}/{name}", Path(dialplan.folder), spec.knowledge)
-            if spec.chat is None:
-                await self._matcher(f"{dialplan.name}/{name}", spec)
-                continue
-            needed = {spec.chat.api_key_env} - {""} | tools.environment(spec.chat.tools, spec.chat.mcp)
-            for variable in sorted(needed - os.environ.keys()):
-                raise ConfigError(
-                    f"agent {name} of dialplan {dialplan.name}: the environment variable {variable} is not set"
-                )
-            await self._plan(f"{dialplan.name}/{name}", spec, spec.chat)
-
-    def speech(self, spec: AgentSpec, ledger: Ledger) -> tuple[FallbackTts, Recogniser]:
-        """How one call's agent speaks and hears."""
-        return self._catalogue.tts(spec.tts, ledger), self._catalogue.recogniser(spec.stt, ledger)
-
-    def _own_model(self, name: str, chat: ChatSpec) -> Choice | None:
-        """None where the agent's `llm` says it all."""
-        if not chat.base_url:
-            return None
-        known = self._own.get(name)
-        if known is None or known[0] != chat:  # calls share it, and how it has done
-            key = chat.api_key or (os.environ.get(chat.api_key_env, "") if chat.api_key_env else "")
-            model = OpenAiChat(
-                self._http,
-                chat.base_url,
-                chat.model,
-                api_key=key,
-                temperature=chat.temperature,
-                max_tokens=chat.max_tokens,
-            )
-            known = self._own[name] = (chat, own_choice(model, name))
-        return known[1]
-
-    async def close(self) -> None:
-        await self._tool_maker.close()
-
-    def _known(self, name: str, spec: AgentSpec) -> Knowledge | None:
-        """That of a call which is taken up before the documents are read is filled when they are."""
-        if spec.knowledge is None or name in self._knowledge:
-            return self._knowledge.get(name)
-        knowledge = Knowledge(self._speech, spec.knowledge.top, spec.knowledge.threshold)
-        return self._unread.setdefault((name, spec.knowledge), knowledge)
-
-    async def _read(self, name: str, beside: Path, spec: KnowledgeSpec) -> None:
-        """Documents that have changed since are read anew; calls that are up keep what they know."""
-        folder = (beside / spec.folder).resolve()
-        kept = self._state / "knowledge" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-        knowledge = self._unread.get((name, spec)) or Knowledge(self._speech, spec.top, spec.threshold)
-        await knowledge.read(folder, kept)
-        self._unread.pop((name, spec), None)
-        self._knowledge[name] = knowledge
-        self._plans.pop(name, None)
-
-    async def _plan(self, name: str, spec: AgentSpec, chat: ChatSpec, away: set[str] | None = None) -> ChatPlan:
-        """With ``away``, one without the tools of servers that do not answer, for one call."""
-        known = self._plans.get(name)
-        if known is not None and known[0] == spec:
-            return known[1]
-        plan = ChatPlan(
-            prompt=chat.prompt,
-            greeting=spec.greeting,
-            transfer_targets=chat.transfer_targets,
-            tools=await self._tool_maker.make(name, chat.tools, chat.mcp, away),
-            rounds=self._rounds,
-            knowledge=self._known(name, spec),
-        )
-        if not away:
-            self._plans[name] = (spec, plan)
-        return plan
-
-    async def _matcher(self, name: str, spec: AgentSpec) -> IntentMatcher:
-        known = self._matchers.get(name)
-        if known is not None and known[0] == spec:  # a reloaded dialplan may say something else
-            return known[1]
-        matcher = IntentMatcher(self._speech, spec.intents)
-        await matcher.prepare()
-        self._matchers[name] = (spec, matcher)
-        return matcher
 
 
 class Node:
@@ -896,20 +644,3 @@ def _phrases_prepared(task: "asyncio.Task[int | None]") -> None:
         log.error("fixed texts could not be prepared; they are made when needed", exc_info=error)
     elif task.result():
         log.error("fixed texts could not be prepared; they are made when needed", extra={"failed": task.result()})
-
-
-def log_event(event: Event) -> None:
-    """Every event as a log line, without what is private."""
-    if isinstance(event, PartialTranscript | SipMessages):
-        return
-    private = private_fields(event)
-    fields = as_fields(event)
-    fields.pop("at")
-    log.info(
-        "event",
-        extra={
-            "event": type(event).__name__,
-            "data": {key: value for key, value in fields.items() if key not in private},
-            "pii": {key: fields[key] for key in private},
-        },
-    )

@@ -16,6 +16,9 @@ from rich.console import Console
 from sipagent.config import LogSettings
 from sipagent.core.clock import Stamp
 from sipagent.core.context import current_call
+from sipagent.core.events import Event, PartialTranscript, SipMessages, as_fields, private_fields
+
+log = logging.getLogger(__name__)
 
 _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
@@ -90,3 +93,20 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return str(value)
+
+
+def log_event(event: Event) -> None:
+    """Every event as a log line, without what is private."""
+    if isinstance(event, PartialTranscript | SipMessages):
+        return
+    private = private_fields(event)
+    fields = as_fields(event)
+    fields.pop("at")
+    log.info(
+        "event",
+        extra={
+            "event": type(event).__name__,
+            "data": {key: value for key, value in fields.items() if key not in private},
+            "pii": {key: fields[key] for key in private},
+        },
+    )

@@ -6,13 +6,13 @@ import logging
 import pytest
 
 from sipagent import logs
-from sipagent.app import log_event
 from sipagent.config import LogSettings
 from sipagent.core import clock
 from sipagent.core.context import current_call
 from sipagent.core.events import EVENT_TYPES, CallCreated, CallerSaid, DigitReceived, private_fields
 from sipagent.core.ids import CallId, LegId, TurnId
 from sipagent.core.states import Direction
+from sipagent.logs import log_event
 
 
 @pytest.fixture

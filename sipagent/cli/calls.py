@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from sipagent.api.calls.sip_messages import packets, sip_messages_page
-from sipagent.app import database_url
 from sipagent.cli import show
 from sipagent.cli.ladder import ladder
 from sipagent.cli.options import config_option, json_option, load, print_json
 from sipagent.core.errors import SetupError
 from sipagent.sip.pcap import capture
+from sipagent.state_folder import database_url
 from sipagent.store import engine
 from sipagent.store.queries import Queries
 from sipagent.store.records import MAX_PAGE, CallFilter, CallRecord

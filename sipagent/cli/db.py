@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from sipagent.app import database_url, journal_folder, recordings_folder
 from sipagent.cli.options import config_option, json_option, load, print_json
 from sipagent.core import clock
 from sipagent.core.errors import SetupError
+from sipagent.state_folder import database_url, journal_folder, recordings_folder
 from sipagent.store import engine
 from sipagent.store.erasure import erase_caller
 from sipagent.store.journal import holds_records

@@ -25,7 +25,6 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from sipagent.app import local_key
 from sipagent.cli import show
 from sipagent.cli.options import json_option, print_json
 from sipagent.config import PREFIX, Config, state_dir
@@ -33,6 +32,7 @@ from sipagent.core.errors import SetupError
 from sipagent.core.termination import Cause, Disposition, EndedBy
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
 from sipagent.speech.settings import SpeechSettings
+from sipagent.state_folder import local_key
 from sipagent.store.queries import Queries
 from sipagent.store.records import FullCall
 

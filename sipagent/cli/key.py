@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from sipagent.api.keys import made_key, new_key
-from sipagent.app import database_url
 from sipagent.cli.options import config_option, load
 from sipagent.core import clock
+from sipagent.state_folder import database_url
 from sipagent.store import access, engine
 from sipagent.store.writing import Writes
 

@@ -10,7 +10,6 @@ import click
 import msgspec
 from rich.table import Table
 
-from sipagent.app import database_url
 from sipagent.cli import show
 from sipagent.cli.options import config_option, load
 from sipagent.core import clock
@@ -20,6 +19,7 @@ from sipagent.reports import page, periods
 from sipagent.reports.reading import Reports
 from sipagent.reports.report import ALL_BY, Question, Report
 from sipagent.reports.tables import details_csv, report_csv
+from sipagent.state_folder import database_url
 from sipagent.store import engine
 from sipagent.store.report_queries import ReportQueries
 

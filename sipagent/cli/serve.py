@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from sipagent import logs
-from sipagent.app import Death, Node
+from sipagent.app import Node
 from sipagent.cli import heart
 from sipagent.cli.options import config_option, load
 from sipagent.cli.supervisor import pulse_of_main, supervise
@@ -22,6 +22,7 @@ from sipagent.core.errors import SipagentError
 from sipagent.core.events import Event, RegistrationChanged
 from sipagent.core.heap import give_large_blocks_back
 from sipagent.core.states import RegistrationState
+from sipagent.predecessor import Death
 from sipagent.sip.trunk_changes import check_trunks
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ import time
 from collections import deque
 from pathlib import Path
 
-from sipagent.app import Death, dismiss
 from sipagent.cli import heart
 from sipagent.core.program import fingerprint
+from sipagent.predecessor import Death, dismiss
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_PDEATHSIG = 1

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sipagent import app
-from sipagent.app import Brains
+from sipagent.brains import Brains
 from sipagent.conversation.agents.chat import ChatAgent, ChatPlan
 from sipagent.conversation.agents.intents import IntentAgent, IntentManners, IntentMatcher
 from sipagent.conversation.chat_model import Delta, Message, Part, ToolSpec

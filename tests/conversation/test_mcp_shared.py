@@ -12,7 +12,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from sipagent.app import Brains
+from sipagent.brains import Brains
 from sipagent.conversation.agents.chat import ChatAgent
 from sipagent.conversation.chat_model import Delta, Message, ToolSpec
 from sipagent.conversation.history import History

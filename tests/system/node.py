@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from sipagent.app import local_key
+from sipagent.state_folder import local_key
 from sipagent.store.queries import Queries
 from sipagent.store.records import CallRecord, FullCall
 from tests.peers.ports import free_block, free_port

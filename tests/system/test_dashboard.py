@@ -16,9 +16,9 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the browser's driver is missing: pip install 'sipagent[dev]'") from error
 
-from sipagent.app import local_key
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
 from sipagent.speech.settings import SpeechSettings
+from sipagent.state_folder import local_key
 from tests.peers.ports import free_block
 from tests.peers.sipp import Sipp
 from tests.speech.prompts import prompts

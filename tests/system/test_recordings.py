@@ -16,10 +16,10 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the Teler client is missing: pip install 'sipagent[dev]'") from error
 
-from sipagent.app import local_key
 from sipagent.calls.sounds import write_stereo_wav
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
 from sipagent.speech.settings import SpeechSettings
+from sipagent.state_folder import local_key
 from tests.peers.ports import free_block
 from tests.peers.sipp import Sipp
 from tests.speech.prompts import prompts

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from sipagent.app import local_key
 from sipagent.calls import saved
 from sipagent.media import g711
 from sipagent.phone import Phone, PhoneCall, PhoneSettings
 from sipagent.speech.settings import SpeechSettings
+from sipagent.state_folder import local_key
 from sipagent.store.records import FullCall
 from tests.peers.ports import free_block
 from tests.peers.stream_apps import AudioSocketApp, TelerApp, TwilioBot, audiosocket_app, teler_app, twilio_bot
